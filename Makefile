@@ -1,0 +1,67 @@
+# `make help` lists the targets.
+SHELL := /bin/bash
+# A Python that all packages have wheels for; name another with make PYTHON=/path/to/python3.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+# No usage reports, no look-ups outside: the project runs without a network once it is installed.
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+# Stages say `python`: the one of the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install run table test check unit bench picture mlflow clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## Make the virtual environment from requirements.lock
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@'$(or $(PYTHON),false)' -c '$(SUPPORTED)' \
+	  || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "error: no virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+run: install ## Run the experiment on the embedded sample and show it beside the committed one
+	dvc pull --quiet --remote store data/raw/sample.csv.gz
+	@if dvc status --quiet; then echo "Nothing has changed since the last run."; else dvc exp run; fi
+	@$(MAKE) --no-print-directory table
+
+# Parameters that are the same everywhere, hashes, and all but the headline metrics are left out.
+NOISE := ^(src/|data/|models/|rows|rejected|duplicates|categories|vocabulary|unknown|dimension|coverage|language|label|cnn_less|Created|State|Executor|.*\.(best_epoch|train_loss|validation_.*|.*_(low|high)|macro_f1|top_.|calibration_error)$$)
+HEADLINE := ^(cnn|mlp|average)\.(balanced_accuracy|accuracy|loss)$$
+
+table: install ## Compare experiments: the parameters that differ and what came of it
+	@dvc exp show --no-pager --md --only-changed --drop '$(NOISE)' --keep '$(HEADLINE)' | cat
+
+test: check ## Lint, types, all tests
+	pytest -q
+
+check: install ## Lint and types
+	ruff format --check .
+	ruff check .
+	mypy
+
+unit: install ## The quick tests alone
+	pytest -q -m 'not pipeline'
+
+bench: install ## Put a linear classifier on the same rows beside the last run
+	python benchmarks/linear_svm.py
+
+picture: install ## Draw the README's picture from the last run
+	mkdir -p docs
+	dvc plots show "Balanced accuracy" --show-vega | python -c 'import sys, vl_convert; \
+	  sys.stdout.buffer.write(vl_convert.vegalite_to_png(sys.stdin.read()))' > docs/balanced_accuracy.png
+
+mlflow: install ## Look at the recorded runs in a browser
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+
+clean: ## Remove the virtual environment and caches; data and results stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info

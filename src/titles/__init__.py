@@ -1,0 +1,1 @@
+"""Marketplace listing titles into categories."""
