@@ -1,0 +1,242 @@
+"""The schema of params.yaml and its only reader."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from titles.contract import NO_PRETRAINED
+
+
+def _number(value: object) -> object:
+    # YAML 1.1 reads 1e-3 as a string; people write it all the same.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _sequence(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("holds a value twice")
+    return values
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[int, Field(ge=1)]
+Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_sequence), Field(min_length=1)]
+
+
+def _freeze(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):  # 1 would pass for true
+        raise ValueError("must be true, false or partial")
+    return value
+
+
+Freeze = Annotated[Literal[True, False, "partial"], BeforeValidator(_freeze)]
+Fraction = Annotated[Number, Field(gt=0, le=0.4)]
+
+
+# Pairs are checked field by field, not by a check of the whole section, which pydantic skips as soon
+# as one field is wrong: all problems are to be told at once.
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Compute(_Section):
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Positive
+
+
+class Text(_Section):
+    """How a title becomes words; travels with a model, since prediction must do the same."""
+
+    strip_accents: bool
+    digits: Literal["keep", "zero", "drop"]
+    drop_seller_noise: bool
+    max_title_chars: Positive
+    max_words: Positive
+
+    @staticmethod
+    def read(path: Path) -> Text:
+        """Read what `prepare` wrote beside its splits; raises ValueError if it is missing or damaged."""
+        try:
+            return Text.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+        except ValidationError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+
+
+class Prepare(Text):
+    source: Annotated[str, Field(min_length=1)]
+    language: Literal["all", "spanish", "portuguese"]
+    holdout_quality: Literal["reliable", "any"]
+    validation_fraction: Fraction
+    test_fraction: Fraction
+    min_rows: Positive
+    min_count: Positive
+    max_vocabulary: Positive
+
+    @property
+    def text(self) -> Text:
+        return Text(**self.model_dump(include=set(Text.model_fields)))
+
+
+class Embed(_Section):
+    method: Literal["word2vec", "fasttext", "pretrained"]
+    pretrained: Annotated[str, Field(min_length=1)]
+    dimension: Positive
+    epochs: Positive
+    window: Positive
+    negative: Positive
+    subword_min: Positive
+    subword_max: Positive
+    workers: Positive
+
+    @field_validator("pretrained")
+    @classmethod
+    def _file_fits_method(cls, pretrained: str, info: ValidationInfo) -> str:
+        method = info.data.get("method", "pretrained" if pretrained != NO_PRETRAINED else None)
+        if method == "pretrained" and pretrained == NO_PRETRAINED:
+            raise ValueError("must name a word2vec file when embed.method is pretrained")
+        if method not in (None, "pretrained") and pretrained != NO_PRETRAINED:
+            raise ValueError(f"would be ignored: embed.method is {method}, not pretrained")
+        return pretrained
+
+    @field_validator("subword_max")
+    @classmethod
+    def _subwords_in_order(cls, subword_max: int, info: ValidationInfo) -> int:
+        if subword_max < info.data.get("subword_min", 1):
+            raise ValueError(f"must be at least embed.subword_min = {info.data['subword_min']}")
+        return subword_max
+
+
+class Training(_Section):
+    """The knobs that both networks share."""
+
+    dropout: Annotated[Number, Field(ge=0, lt=1)]
+    freeze_embeddings: Freeze
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[Number, Field(gt=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+    class_weighting: Literal["none", "sqrt", "balanced"]
+    patience: Annotated[int, Field(ge=0)]
+
+
+class Cnn(Training):
+    filter_lengths: Annotated[Sizes, AfterValidator(_distinct)]
+    filter_count: Positive
+    fc_size: Positive
+
+
+class Mlp(Training):
+    hidden_layers: Sizes
+
+
+class Evaluate(_Section):
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+    calibration_bins: Annotated[int, Field(ge=2)]
+    confused_categories: Annotated[int, Field(ge=2)]
+
+
+class Params(_Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    compute: Compute
+    prepare: Prepare
+    embed: Embed
+    cnn: Cnn
+    mlp: Mlp
+    evaluate: Evaluate
+
+    @field_validator("cnn")
+    @classmethod
+    def _filters_fit_titles(cls, cnn: Cnn, info: ValidationInfo) -> Cnn:
+        prepare = info.data.get("prepare")
+        if prepare is not None and max(cnn.filter_lengths) > prepare.max_words:
+            raise ValueError(
+                f"filter_lengths has {max(cnn.filter_lengths)}, but titles are cut at "
+                f"prepare.max_words = {prepare.max_words}"
+            )
+        return cnn
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the parameters.
+
+    Raises:
+        ValueError: the file is missing, is no YAML mapping, or breaks the schema; the message lists
+            every problem with its dotted name.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run from the project's folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold sections such as prepare: and cnn:")
+    return parse_params(values, str(path))
+
+
+def parse_params(values: dict[str, Any], name: str = "params") -> Params:
+    """Check parameters that are already a mapping; `name` opens the error message.
+
+    Raises:
+        ValueError: as for `load_params`.
+    """
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(dict(problem)) for problem in error.errors()]
+    raise ValueError(
+        f"{name} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems)
+    )
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    keys = [str(key) for key in problem["loc"]]
+    dotted = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(keys[-1], _keys(keys[:-1]), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{dotted}: unknown key{hint}"
+    if problem["type"] == "missing":
+        return f"{dotted}: missing"
+    message = {
+        "tuple_type": "must be a list",
+        "model_type": "must be a section with keys",
+    }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    if isinstance(problem["input"], dict):
+        return f"{dotted}: {message}" if dotted else message
+    return f"{dotted}: {message}, not {problem['input']!r}"
+
+
+def _keys(section: list[str]) -> list[str]:
+    model: type[BaseModel] = Params
+    for key in section:
+        annotation = model.model_fields[key].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,237 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from titles.params import Embed, Params, load_params, parse_params
+
+COMMITTED = Path(__file__).parent.parent / "params.yaml"
+REMOVED = object()
+
+
+@pytest.fixture
+def changed():
+    """The committed values with some dotted keys set, or removed where the value is REMOVED."""
+
+    def build(changes):
+        values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+        for dotted, value in changes.items():
+            *path, key = dotted.split(".")
+            section = values
+            for name in path:
+                section = section[name]
+            if value is REMOVED:
+                del section[key]
+            else:
+                section[key] = value
+        return values
+
+    return build
+
+
+def problems(values):
+    with pytest.raises(ValueError, match="problem") as caught:
+        parse_params(values, "params.yaml")
+    first, *rest = str(caught.value).split("\n  ")
+    assert first == f"params.yaml has {len(rest)} problem{'s' * (len(rest) > 1)}:"
+    return rest
+
+
+def test_the_committed_file_is_valid():
+    params = load_params(COMMITTED)
+    assert params.cnn.weight_decay == 0.00001  # YAML gives the string "1e-5"
+    assert params.cnn.filter_lengths == (2, 3, 4)
+
+
+def test_every_knob_of_the_committed_file_is_documented_on_its_line():
+    documented, undocumented, section, as_before = set(), [], "", ""
+    for line in COMMITTED.read_text(encoding="utf-8").splitlines():
+        if not (match := re.match(r"( *)(\w+):([^#]*)(# *\S.*)?$", line)):
+            continue
+        indent, key, value, comment = match.groups()
+        if not indent:
+            section = key
+            if not value.strip():
+                continue
+        if comment:
+            documented.add((section, key))
+            as_before = section if "and so on below" in comment else as_before
+        elif not (as_before == section and ("cnn", key) in documented):
+            undocumented.append(f"{section}.{key}")
+    assert undocumented == []
+    assert {key for section, key in documented if section == "embed"} == set(Embed.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        pytest.param(
+            {"cnn.droput": 0.1}, "cnn.droput", "unknown key; did you mean dropout?", id="misspelt key"
+        ),
+        pytest.param(
+            {"evalute": {}}, "evalute", "unknown key; did you mean evaluate?", id="misspelt section"
+        ),
+        pytest.param(
+            {"mlp.filter_count": 7}, "mlp.filter_count", "unknown key", id="key of another section"
+        ),
+        pytest.param({"mlp.epochs": REMOVED}, "mlp.epochs", "missing", id="missing key"),
+        pytest.param({"embed": REMOVED}, "embed", "missing", id="missing section"),
+        pytest.param(
+            {"cnn.freeze_embeddings": 1},
+            "cnn.freeze_embeddings",
+            "must be true, false or partial",
+            id="1 to freeze",
+        ),
+        pytest.param(
+            {"cnn.filter_lengths": 3},
+            "cnn.filter_lengths",
+            "must be a list",
+            id="one length without list",
+        ),
+        pytest.param({"cnn": None}, "cnn", "must be a section with keys", id="empty section"),
+        pytest.param(
+            {"cnn.epochs": "8"}, "cnn.epochs", "Input should be a valid integer", id="text for a count"
+        ),
+        pytest.param(
+            {"cnn.epochs": 8.0}, "cnn.epochs", "Input should be a valid integer", id="float for a count"
+        ),
+        pytest.param({"seed": True}, "seed", "Input should be a valid integer", id="bool for a count"),
+        pytest.param(
+            {"cnn.dropout": False},
+            "cnn.dropout",
+            "Input should be a valid number",
+            id="bool for a number",
+        ),
+        pytest.param(
+            {"mlp.learning_rate": "fast"},
+            "mlp.learning_rate",
+            "Input should be a valid number",
+            id="word for a number",
+        ),
+        pytest.param(
+            {"prepare.strip_accents": 1},
+            "prepare.strip_accents",
+            "Input should be a valid boolean",
+            id="1 for true",
+        ),
+        pytest.param(
+            {"prepare.digits": "remove"},
+            "prepare.digits",
+            "Input should be 'keep', 'zero' or 'drop'",
+            id="choice",
+        ),
+        pytest.param({"mlp.weight_decay": float("nan")}, "mlp.weight_decay", "finite number", id="nan"),
+        pytest.param(
+            {"mlp.learning_rate": "inf"}, "mlp.learning_rate", "finite number", id="infinity as text"
+        ),
+        pytest.param({"cnn.dropout": 1}, "cnn.dropout", "less than 1", id="everything dropped"),
+        pytest.param(
+            {"cnn.learning_rate": "0e0"}, "cnn.learning_rate", "greater than 0", id="no learning"
+        ),
+        pytest.param(
+            {"prepare.test_fraction": 0.41},
+            "prepare.test_fraction",
+            "less than or equal to 0.4",
+            id="test too large",
+        ),
+        pytest.param({"seed": 2**32}, "seed", "less than 4294967296", id="seed beyond numpy"),
+        pytest.param({"mlp.hidden_layers": []}, "mlp.hidden_layers", "at least 1 item", id="no layer"),
+        pytest.param(
+            {"mlp.hidden_layers": [3, 0]},
+            "mlp.hidden_layers.1",
+            "greater than or equal to 1",
+            id="layer of nothing",
+        ),
+        pytest.param(
+            {"cnn.filter_lengths": [2, 3, 2]},
+            "cnn.filter_lengths",
+            "holds a value twice",
+            id="doubled filter",
+        ),
+        pytest.param(
+            {"cnn.filter_lengths": [2, 5], "prepare.max_words": 4},
+            "cnn",
+            "prepare.max_words = 4",
+            id="filter longer than titles",
+        ),
+        pytest.param(
+            {"embed.subword_max": 2},
+            "embed.subword_max",
+            "at least embed.subword_min = 3",
+            id="subwords reversed",
+        ),
+        pytest.param(
+            {"embed.pretrained": "v.bin"},
+            "embed.pretrained",
+            "would be ignored",
+            id="file without method",
+        ),
+        pytest.param(
+            {"embed.method": "pretrained"},
+            "embed.pretrained",
+            "must name a word2vec file",
+            id="method without file",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_dotted_name(changed, changes, key, message):
+    (problem,) = problems(changed(changes))
+    assert problem.startswith(f"{key}: ")
+    assert message in problem
+
+
+def test_all_problems_are_told_at_once(changed):
+    told = problems(
+        changed(
+            {
+                "seed": -1,
+                "prepare.min_row": 3,
+                "embed.method": "glove",
+                "embed.subword_max": 1,
+                "cnn.filter_lengths": [3, 3],
+                "mlp": REMOVED,
+            }
+        )
+    )
+    assert sorted(problem.split(":")[0] for problem in told) == [
+        "cnn.filter_lengths",
+        "embed.method",
+        "embed.subword_max",
+        "mlp",
+        "prepare.min_row",
+        "seed",
+    ]
+    assert any(problem.endswith("not 'glove'") for problem in told)
+
+
+@pytest.mark.parametrize("value", [True, False, "partial"])
+def test_embeddings_can_be_frozen_in_three_ways(changed, value):
+    assert parse_params(changed({"cnn.freeze_embeddings": value})).cnn.freeze_embeddings is value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(None, "is missing: run from the project's folder", id="no file"),
+        pytest.param(b"", "must hold sections", id="empty file"),
+        pytest.param(b"- seed\n- cnn\n", "must hold sections", id="a list"),
+        pytest.param(b"seed: [1\n", "not readable as YAML", id="broken YAML"),
+        pytest.param(b"seed: \xff\n", "not readable as YAML", id="not UTF-8"),
+        pytest.param(b"seed: 1\n", "params.yaml has 6 problems:\n  compute: missing", id="no sections"),
+    ],
+)
+def test_a_file_that_holds_no_parameters_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load_params(path)
+    assert str(path) in str(caught.value)
+
+
+def test_parameters_cannot_be_changed_after_they_were_checked(changed):
+    params = parse_params(changed({}))
+    assert isinstance(params, Params)
+    with pytest.raises(ValueError, match="frozen"):
+        params.cnn.epochs = 0
