@@ -1,0 +1,289 @@
+import gzip
+import json
+
+import pytest
+
+from titles import sources
+
+HEADER = "title,label_quality,language,category\n"
+GOOD = (
+    "Funda roja,reliable,spanish,CASES\n"
+    '"Capa, azul ""mini""",unreliable,portuguese,CASES\n'
+    "Mesa ñandú,reliable,spanish,TABLES\n"
+)
+GOOD_ROWS = [
+    ("", 2, "Funda roja", "CASES", "spanish", "reliable"),
+    ("", 3, 'Capa, azul "mini"', "CASES", "portuguese", "unreliable"),
+    ("", 4, "Mesa ñandú", "TABLES", "spanish", "reliable"),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Chunks so small that every reading crosses their borders."""
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 2)
+
+
+def read(source, language="all", max_title_chars=50):
+    """(split, line, title, category, language, quality) of each row; (line, reason) of the others."""
+    rows, rejected = [], []
+    for chunk in sources.read(source, language, max_title_chars):
+        columns = (chunk.lines, *chunk.columns())
+        kept = [(chunk.split, *row) for row in zip(*columns, strict=True)]
+        assert chunk.rows_read == len(kept) + len(chunk.rejected)
+        assert chunk.file in str(source) or source.is_dir()
+        rows += kept
+        rejected += [(row.line, row.reason) for row in chunk.rejected]
+    return rows, rejected
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(source, language="all"):
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        read(source, language)
+    assert str(source) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param("train.csv", (HEADER + GOOD).encode(), id="plain"),
+        pytest.param("train.csv.gz", gzip.compress((HEADER + GOOD).encode()), id="gzip"),
+        pytest.param("train.csv", gzip.compress((HEADER + GOOD).encode()), id="gzip named csv"),
+        pytest.param("train.csv.gz", (HEADER + GOOD).encode(), id="plain named gz"),
+        pytest.param("train.csv", (HEADER + GOOD).encode("utf-8-sig"), id="byte order mark"),
+        pytest.param("train.csv", (HEADER + GOOD).replace("\n", "\r\n").encode(), id="Windows lines"),
+        pytest.param("train.csv", (HEADER + GOOD)[:-1].encode(), id="no last newline"),
+    ],
+)
+def test_a_challenge_file_is_recognised_by_what_it_holds(tmp_path, name, content):
+    assert read(write(tmp_path / name, content)) == (GOOD_ROWS, [])
+
+
+def test_columns_are_found_by_name_and_absent_ones_are_unspecified(tmp_path):
+    file = write(tmp_path / "a.csv", "id, category ,title\n7,TABLES,Mesa\n8,CASES,Funda\n")
+    assert read(file)[0] == [
+        ("", 2, "Mesa", "TABLES", "unspecified", "unspecified"),
+        ("", 3, "Funda", "CASES", "unspecified", "unspecified"),
+    ]
+
+
+def test_lines_are_counted_through_quotes_commas_newlines_and_blank_lines(tmp_path):
+    file = write(
+        tmp_path / "a.csv",
+        'title,category\n"Dos\nrenglones, ""citados""",A\n\n"a\n\n\nb",B\nrota\nTv 32" led,C\nfin,D\n',
+    )
+    rows, rejected = read(file)
+    assert [(line, title) for _, line, title, *_ in rows] == [
+        (2, 'Dos\nrenglones, "citados"'),
+        (5, "a\n\n\nb"),
+        (10, 'Tv 32" led'),
+        (11, "fin"),
+    ]
+    assert rejected == [(9, "wrong_number_of_fields")]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        pytest.param(",reliable,spanish,A", "empty_title", id="no title"),
+        pytest.param(" \t,reliable,spanish,A", "empty_title", id="blank title"),
+        pytest.param("Mesa,reliable,spanish, ", "empty_category", id="no category"),
+        pytest.param("x" * 100_000 + ",reliable,spanish,A", "title_too_long", id="100,000 characters"),
+        pytest.param("Mesa,reliable,english,A", "unknown_language", id="another language"),
+        pytest.param("Mesa,reliable,,A", "unknown_language", id="no language"),
+        pytest.param("Mesa,Reliable,spanish,A", "unknown_label_quality", id="another quality"),
+        pytest.param(b"Mes\xe1,reliable,spanish,A", "invalid_utf8", id="Latin-1 title"),
+        pytest.param(b"Mesa,reliable,spanish,\xff", "invalid_utf8", id="Latin-1 category"),
+        pytest.param('Mesa,reliable,spanish,"A\n"', "newline_in_category", id="newline in a category"),
+        pytest.param("Mesa,reliable,spanish", "wrong_number_of_fields", id="too few fields"),
+        pytest.param("Mesa, roja,reliable,spanish,A", "wrong_number_of_fields", id="too many fields"),
+        pytest.param('"Tv" 32,reliable,spanish,A', "broken_csv", id="text after a quote"),
+    ],
+)
+def test_only_the_row_that_breaks_the_schema_is_set_aside(tmp_path, row, reason):
+    row = row if isinstance(row, bytes) else row.encode()
+    file = write(tmp_path / "a.csv", (HEADER + GOOD).encode() + row + b"\nFin,reliable,spanish,A\n")
+    rows, rejected = read(file)
+    assert rejected == [(5, reason)]
+    last = 6 + row.count(b"\n")
+    assert rows == [*GOOD_ROWS, ("", last, "Fin", "A", "spanish", "reliable")]
+
+
+def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_path):
+    file = write(tmp_path / "a.csv", "title,category\n" + "ñ" * 50 + ",A\nuno\0dos,B\n")
+    assert [row[2] for row in read(file)[0]] == ["ñ" * 50, "uno\0dos"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param("", "is empty: expected a header such as title,category", id="empty file"),
+        pytest.param(
+            "id,title,language\n1,Mesa,spanish\n",
+            "has titles but no categories (columns id,title,language): there is nothing to learn from",
+            id="titles only",
+        ),
+        pytest.param("titulo,category\nMesa,A\n", "columns titulo,category are not known", id="renamed"),
+        pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa,TABLES are not known", id="no header"),
+        pytest.param("title,category,title\na,B,c\n", "a column stands twice", id="doubled column"),
+        pytest.param('"title"x,category\na,B\n', "the header is no CSV", id="broken header"),
+        pytest.param(b"PAR1\x15\x04\x00\xff\xfe", "are not known", id="another kind of file"),
+    ],
+)
+def test_a_file_without_titles_and_categories_is_refused(tmp_path, content, message):
+    assert message in refusal(write(tmp_path / "a.csv", content))
+
+
+def test_a_file_with_a_header_alone_has_no_rows(tmp_path):
+    assert read(write(tmp_path / "a.csv", HEADER)) == ([], [])
+
+
+def test_a_quote_that_never_closes_ends_the_reading_with_its_line(tmp_path):
+    file = write(tmp_path / "a.csv", 'title,category\nuno,A\ndos,A\n"tres,B\ncuatro,B\ncinco,B\n')
+    assert "the quote opened in line 4 is not closed by line 6" in refusal(file)
+
+
+def test_a_stray_quote_that_swallows_rows_is_an_error_and_not_one_broken_row(tmp_path):
+    rows = [f"mesa {number},TABLES" for number in range(30)]
+    for ending in ('"tv, led",TVS', 'tv led",TVS', 'tv "led""",TVS'):
+        file = tmp_path / "rows.csv"
+        file.write_text(
+            "\n".join(["title,category", '"monitor 24,SCREENS', *rows, ending, *rows]) + "\n"
+        )
+        assert "the quote opened in line 2 is not closed by line" in refusal(file)
+
+
+def numbered(count):
+    return "title,category\n" + "".join(f"Mesa {hash_of(n)},C{n % 3}\n" for n in range(count))
+
+
+def hash_of(number):
+    return (number * 2654435761) % 2**32
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda zipped: zipped[: len(zipped) // 2], id="cut in the middle"),
+        pytest.param(lambda zipped: zipped[:-4], id="cut in the checksum"),
+        pytest.param(lambda zipped: zipped[:12], id="cut in the header"),
+        pytest.param(lambda zipped: zipped[:-8] + b"\0\0\0\0" + zipped[-4:], id="wrong checksum"),
+        pytest.param(
+            lambda zipped: zipped[: len(zipped) // 2] + b"\xff" * 99 + zipped[len(zipped) // 2 + 99 :],
+            id="garbage in the middle",
+        ),
+        pytest.param(lambda zipped: zipped + b"trailing", id="garbage at the end"),
+        pytest.param(lambda zipped: b"\x1f\x8b" + b"garbage" * 3, id="nothing but the first two bytes"),
+    ],
+)
+def test_damaged_gzip_is_never_taken_for_a_shorter_file(tmp_path, damage):
+    zipped = gzip.compress(numbered(3000).encode(), mtime=0)
+    assert len(read(write(tmp_path / "whole.csv.gz", zipped))[0]) == 3000
+    message = refusal(write(tmp_path / "a.csv.gz", damage(zipped)))
+    assert "is damaged near line" in message
+    assert "get the file again" in message
+
+
+def test_what_does_not_exist_is_told_with_the_parameter_to_set(tmp_path):
+    assert "set prepare.source" in refusal(tmp_path / "none.csv")
+
+
+# The course's folder: one gzip of JSON lines for each language and split.
+
+
+def record(title, **others):
+    return {"title": title, "category": "A", "language": "spanish", "label_quality": "reliable"} | others
+
+
+@pytest.fixture
+def course(tmp_path):
+    """Writes a folder; each file holds one row of its own and whatever is given for it."""
+
+    def build(languages=("spanish", "portuguese"), **contents):
+        for language in languages:
+            for split in ("train", "validation", "test"):
+                row = json.dumps(record(f"{language} {split}", language=language, split=split))
+                content = contents.get(f"{language}_{split}", row + "\n")
+                content = content if isinstance(content, bytes) else gzip.compress(content.encode())
+                (tmp_path / f"{language}.{split}.jsonl.gz").write_bytes(content)
+        return tmp_path
+
+    return build
+
+
+def test_a_course_folder_gives_each_row_the_split_of_its_file(course):
+    rows, rejected = read(course())
+    assert rejected == []
+    assert rows == [
+        (split, 1, f"{language} {split}", "A", language, "reliable")
+        for language in ("spanish", "portuguese")
+        for split in ("train", "validation", "test")
+    ]
+
+
+def test_one_language_needs_only_its_own_files(course):
+    folder = course(languages=["portuguese"])
+    assert [row[0] for row in read(folder, "portuguese")[0]] == ["train", "validation", "test"]
+    assert len(read(folder, "all")[0]) == 3
+    assert "it lacks spanish.train.jsonl.gz, spanish.validation" in refusal(folder, "spanish")
+
+
+def test_a_course_folder_that_lacks_a_file_is_refused_with_the_files_name(course):
+    folder = course()
+    (folder / "spanish.validation.jsonl.gz").unlink()
+    assert "it lacks spanish.validation.jsonl.gz" in refusal(folder)
+
+
+def test_a_folder_of_anything_else_is_refused(tmp_path):
+    assert "{language}.{train,validation,test}.jsonl.gz" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param(b'{"title": "Mesa", ', "broken_json", id="cut line"),
+        pytest.param(b'["Mesa", "A"]', "broken_json", id="not an object"),
+        pytest.param(b'{"title": "\\ud800", "category": "A"}', "broken_json", id="half a surrogate"),
+        pytest.param(b'{"title": "Mes\xe1", "category": "A"}', "invalid_utf8", id="Latin-1"),
+        pytest.param(b'{"title": "Mesa"}', "missing_field", id="no category"),
+        pytest.param(b'{"title": 7, "category": "A"}', "field_is_not_text", id="number for a title"),
+        pytest.param(
+            b'{"title": "Mesa", "category": "A", "language": null}', "field_is_not_text", id="null"
+        ),
+        pytest.param(
+            b'{"title": "Mesa", "category": "A", "split": "test"}',
+            "split_is_not_the_files",
+            id="split of another file",
+        ),
+        pytest.param(b'{"title": " ", "category": "A"}', "empty_title", id="blank title"),
+        pytest.param(b'{"title": "Mesa", "category": "A\\nB"}', "newline_in_category", id="newline"),
+    ],
+)
+def test_only_the_json_line_that_breaks_the_schema_is_set_aside(course, line, reason):
+    good = json.dumps(record("a\nb")).encode()
+    lines = b"\n".join([good, good, b"", line, good, good])
+    rows, rejected = read(course(languages=["spanish"], spanish_train=gzip.compress(lines)))
+    assert rejected == [(4, reason)]
+    assert [row[1] for row in rows if row[0] == "train"] == [1, 2, 5, 6]
+    assert rows[0] == ("train", 1, "a\nb", "A", "spanish", "reliable")
+
+
+def test_a_course_file_without_language_and_quality_is_unspecified(course):
+    rows, _ = read(course(["spanish"], spanish_test='{"title": "Mesa", "category": "B"}\n'))
+    assert rows[-1] == ("test", 1, "Mesa", "B", "unspecified", "unspecified")
+
+
+def test_an_empty_or_cut_course_file_is_refused_by_name(course):
+    lines = "".join(json.dumps(record(f"Mesa {hash_of(n)}")) + "\n" for n in range(500))
+    folder = course(spanish_test=gzip.compress(lines.encode())[:-900])
+    with pytest.raises(ValueError, match=r"spanish\.test\.jsonl\.gz is damaged near line \d\d"):
+        read(folder)
+    folder = course(portuguese_train="")
+    with pytest.raises(ValueError, match=r"portuguese\.train\.jsonl\.gz is empty"):
+        read(folder)
