@@ -1,0 +1,108 @@
+"""Duplicates and the stratified split, on arrays alone. Pure.
+
+Legend: N rows, W words of all rows together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAIN, VALIDATION, TEST, DROPPED = 0, 1, 2, 255
+
+Ints = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
+Splits = NDArray[np.uint8]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mixed(x: Keys) -> Keys:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014): every bit depends on every other."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def word_keys(words: Sequence[str]) -> Keys:
+    """A 64-bit key a word that depends on its letters alone: the same in every run and machine."""
+    digests = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
+    """A 64-bit key a title, from its words and their order; every title has at least one word.
+
+    Among 20 million titles, the chance that any two different ones share a key is about 1 in 90,000.
+    """
+    if len(lengths_N) == 0:
+        return np.empty(0, np.uint64)
+    starts_N = np.cumsum(lengths_N) - lengths_N
+    position_W = np.arange(len(word_keys_W)) - np.repeat(starts_N, lengths_N)
+    placed_W = _mixed(word_keys_W + position_W.astype(np.uint64) * _GOLDEN)
+    return _mixed(np.add.reduceat(placed_W, starts_N))
+
+
+def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:
+    """For each row, the row to keep among those of its key: least rank, then first in order.
+
+    A row is no duplicate where the result is the row itself.
+    """
+    order_N = np.lexsort((rank_N, keys_N))  # stable: equal rows stay in file order
+    sorted_N = keys_N[order_N]
+    opens_N = np.ones(len(keys_N), bool)
+    opens_N[1:] = sorted_N[1:] != sorted_N[:-1]
+    kept_N = np.empty(len(keys_N), np.int64)
+    kept_N[order_N] = order_N[opens_N][np.cumsum(opens_N) - 1]
+    return kept_N
+
+
+def stratified(
+    labels_N: NDArray[np.int32],
+    reliable_N: Flags,
+    keys_N: Keys,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    prefer_reliable: bool,
+    seed: int,
+) -> Splits:
+    """Give each row TRAIN, VALIDATION or TEST, each category by the same fractions.
+
+    A row's luck follows from its title's key and the seed, not from its place in the file: rows that
+    are added later do not move the others' order within their category.
+
+    A category of one row goes to train, of two to train and test; from three rows on it has all
+    three. With `prefer_reliable`, a category's test rows are reliable ones as long as it has any, at
+    most half of them, then validation's come from the rest of them likewise; train keeps whatever is
+    left, reliable or not.
+
+    Args:
+        labels_N: category ids from 0.
+        reliable_N: rows whose label can be trusted.
+        keys_N: `title_keys`.
+    """
+    rows_C = np.bincount(labels_N)
+    test_C = np.where(rows_C >= 2, np.maximum(1, np.rint(rows_C * test_fraction)), 0)
+    validation_C = np.where(rows_C >= 3, np.maximum(1, np.rint(rows_C * validation_fraction)), 0)
+    # Two fractions of 0.4, both rounded up, would leave a category of four rows none for train.
+    validation_C = np.minimum(validation_C, np.maximum(0, rows_C - test_C - 1))
+    trusted_N = reliable_N & prefer_reliable
+    if prefer_reliable:
+        reliable_C = np.bincount(labels_N, weights=reliable_N, minlength=len(rows_C))
+        test_C = np.where(reliable_C > 0, np.minimum(test_C, np.ceil(reliable_C / 2)), test_C)
+        left_C = reliable_C - test_C
+        validation_C = np.where(left_C > 0, np.minimum(validation_C, left_C), validation_C)
+    luck_N = _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + _GOLDEN))
+    order_N = np.lexsort((luck_N, ~trusted_N, labels_N))
+    starts_C = np.cumsum(rows_C) - rows_C
+    place_N = np.empty(len(labels_N), np.int64)
+    place_N[order_N] = np.arange(len(labels_N)) - np.repeat(starts_C, rows_C)
+    split_N = np.full(len(labels_N), TRAIN, np.uint8)
+    split_N[place_N < (test_C + validation_C)[labels_N]] = VALIDATION
+    split_N[place_N < test_C[labels_N]] = TEST
+    return split_N

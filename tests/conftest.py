@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from titles.data import EncodedTitles
+from titles.params import Text
+
+
+@pytest.fixture
+def text_settings():
+    """Settings under which words stay nearly as they were written."""
+    return Text(
+        strip_accents=True, digits="keep", drop_seller_noise=False, max_title_chars=60, max_words=7
+    )
+
+
+def encoded(rows, labels=None):
+    count = len(rows)
+    return EncodedTitles(
+        word_ids=np.array([number for row in rows for number in row], np.int32),
+        ends=np.cumsum([len(row) for row in rows], dtype=np.int64),
+        labels=np.array(labels if labels is not None else [0] * count, np.int32),
+        languages=np.arange(count, dtype=np.uint8) % 3,
+        qualities=np.arange(count, dtype=np.uint8) % 2,
+        lines=np.arange(count, dtype=np.int64) + 2,
+    )
+
+
+@pytest.fixture
+def encode():
+    """Builds encoded titles from lists of word ids."""
+    return encoded
