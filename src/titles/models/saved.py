@@ -1,0 +1,126 @@
+"""A trained network as a folder that holds all that prediction needs.
+
+weights.safetensors   parameters and word vectors; no code runs when it is read
+model.json            format, architecture, how titles become words
+vocabulary.tsv        words by id
+labels.txt            categories by id
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from titles.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE, write_json
+from titles.models.embedding import WordEmbedding
+from titles.params import Text
+from titles.vocabulary import Vocabulary, read_labels, write_labels
+
+_MATRIX = "embedding.matrix_VD"
+
+Architecture = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A network and what belongs to it.
+
+    name: of the architecture. settings: its keyword arguments.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    network: nn.Module
+    vocabulary: Vocabulary
+    labels: list[str]
+    text: Text
+
+
+def write(model: SavedModel, folder: Path) -> None:
+    """Write into a folder that exists; `contract.replaced_folder` makes it appear whole."""
+    embedding = model.network.embedding
+    assert isinstance(embedding, WordEmbedding)
+    state = {k: v for k, v in model.network.state_dict().items() if not k.startswith("embedding.")}
+    state[_MATRIX] = embedding.matrix()
+    description = {
+        "format": MODEL_FORMAT,
+        "architecture": model.name,
+        "settings": model.settings,
+        "text": model.text.model_dump(),
+    }
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in state.items()},
+        folder / "weights.safetensors",
+    )
+    write_json(folder / "model.json", description)
+    model.vocabulary.write(folder / VOCABULARY_FILE)
+    write_labels(model.labels, folder / LABELS_FILE)
+
+
+def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
+    """Rebuild the network, on the CPU and set for evaluation.
+
+    Args:
+        architectures: the constructors that may be used, by name.
+
+    Raises:
+        ValueError: a file is missing or damaged, the format is another, or the parts do not fit.
+    """
+    try:
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        found = description["format"]
+        if found != MODEL_FORMAT:
+            raise ValueError(
+                f"{folder} has model format {found}, this version reads {MODEL_FORMAT}: "
+                "train again with `dvc repro`"
+            )
+        name, settings = description["architecture"], description["settings"]
+        text = Text.model_validate(description["text"])
+        build = architectures[name]
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
+    except (
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        KeyError,
+        TypeError,
+        ValidationError,
+    ) as error:
+        raise ValueError(f"{folder}/model.json is damaged or unknown here: {error!r}") from None
+    words = Vocabulary.read(folder / VOCABULARY_FILE)
+    labels = read_labels(folder / LABELS_FILE)
+    try:
+        state = load_file(folder / "weights.safetensors")
+        matrix_VD = state.pop(_MATRIX)
+        if len(matrix_VD) != len(words):
+            raise ValueError(f"{len(matrix_VD)} vectors for {len(words)} words")
+        if matrix_VD[PAD].any():
+            raise ValueError("the vector of padding is not zero")
+        embedding = WordEmbedding(matrix_VD, torch.ones(len(words), dtype=torch.bool), True)
+        network = build(embedding, len(labels), **settings)
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        missing = [key for key in missing if not key.startswith("embedding.")]
+        if missing or unexpected:
+            raise ValueError(f"missing {missing}, unexpected {unexpected}")
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} has no weights.safetensors: run `dvc repro`, or `dvc pull`"
+        ) from None
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"{folder} is damaged, its weights do not fit: {error}") from None
+    return SavedModel(name, settings, network.eval(), words, labels, text)

@@ -1,0 +1,129 @@
+"""Tiny titles, vectors and networks. Every dimension is another number: no two can be swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from titles.contract import EMBEDDED, LABELS, PAD, PREPARED, SPECIAL_WORDS, TEXT, UNK, VOCABULARY
+from titles.data import EncodedTitles, WordVectors
+from titles.models.cnn import TitleCNN
+from titles.models.embedding import Freeze, WordEmbedding
+from titles.models.mlp import TitleMLP
+from titles.params import Cnn, Compute, Mlp, Params, Text, load_params
+from titles.vocabulary import Vocabulary
+
+# Threads cost more than they save on tensors this small.
+torch.set_num_threads(1)
+
+NAMES = ("cnn", "mlp")
+FREEZES: tuple[Freeze, ...] = (False, "partial", True)
+
+V, D, C = 12, 5, 4
+HAS_VECTOR = range(2, 8)  # words 8 to 11 have none of their own
+UNSEEN = 11  # stands in no title
+ABSENT = 3  # the category of no title
+LABEL_NAMES = ["BIKES", "CARS", "DOGS", "EGGS"]
+
+# Eight titles; the longest has as many words as the longest filter.
+TITLES = [[2, 3, 4], [5], [8, 2, 9, 10, 3, 6], [1, 7], [4, 4, 8, 5], [9, 6, 2], [10, 3, 7, 5, 8], [3]]
+CATEGORIES = [0, 1, 2, 2, 1, 2, 0, 2]
+ONE_WORD = [row for row, title in enumerate(TITLES) if len(title) == 1]
+
+# None of them is what params.yaml says.
+TEXT_RULES = Text(
+    strip_accents=False, digits="zero", drop_seller_noise=False, max_title_chars=90, max_words=17
+)
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": TitleCNN, "mlp": TitleMLP}
+SIZES: dict[str, dict[str, Any]] = {
+    "cnn": {"filter_lengths": [1, 3, 6], "filter_count": 10, "fc_size": 9},
+    "mlp": {"hidden_layers": [13, 14]},
+}
+
+
+def encoded(
+    titles: Sequence[Sequence[int]] = TITLES, labels: Sequence[int] = CATEGORIES
+) -> EncodedTitles:
+    count = len(titles)
+    return EncodedTitles(
+        np.array([word for title in titles for word in title], np.int32),
+        np.cumsum([len(title) for title in titles]).astype(np.int64),
+        np.array(labels, np.int32),
+        np.array([1 + row % 2 for row in range(count)], np.uint8),
+        np.array([1 + row % 3 // 2 for row in range(count)], np.uint8),
+        np.arange(2, count + 2),
+    )
+
+
+def tokens(titles: Sequence[Sequence[int]] = TITLES, extra: int = 0) -> Tensor:
+    width = max(map(len, titles)) + extra
+    return torch.tensor([[*title, *[PAD] * (width - len(title))] for title in titles])
+
+
+def word_vectors() -> WordVectors:
+    matrix_VD = np.random.default_rng(5).normal(size=(V, D)).astype(np.float32)
+    matrix_VD[PAD] = 0
+    return WordVectors(matrix_VD, np.isin(np.arange(V), HAS_VECTOR))
+
+
+def embedding(freeze: Freeze) -> WordEmbedding:
+    vectors = word_vectors()
+    return WordEmbedding(
+        torch.from_numpy(vectors.matrix_VD), torch.from_numpy(vectors.has_vector_V), freeze
+    )
+
+
+def network(name: str, freeze: Freeze = False, dropout: float = 0.0, seed: int = 7) -> Any:
+    torch.manual_seed(seed)
+    return ARCHITECTURES[name](embedding(freeze), C, **SIZES[name], dropout=dropout)
+
+
+def settings(name: str, **changes: Any) -> Cnn | Mlp:
+    values: dict[str, Any] = {
+        "dropout": 0.0,
+        "freeze_embeddings": False,
+        "epochs": 3,
+        "batch_size": 3,
+        "learning_rate": 0.01,
+        "weight_decay": 0.0,
+        "class_weighting": "none",
+        "patience": 0,
+    }
+    values |= SIZES[name] | changes
+    return Cnn(**values) if name == "cnn" else Mlp(**values)
+
+
+def params(**changes: Any) -> Params:
+    """The project's parameters with tiny networks; `changes` go to both."""
+    given = load_params(Path(__file__).parent.parent / "params.yaml")
+    return given.model_copy(
+        update={
+            "seed": 3,
+            "compute": Compute(device="cpu", threads=1),
+            "cnn": settings("cnn", **changes),
+            "mlp": settings("mlp", **changes),
+        }
+    )
+
+
+def vocabulary() -> Vocabulary:
+    words = [*SPECIAL_WORDS, *(f"word{number}" for number in range(UNK + 1, V))]
+    return Vocabulary(words, [0, *range(V - 1, 0, -1)])
+
+
+def write_prepared() -> None:
+    """What the stages before a training leave, into the current folder."""
+    PREPARED.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        encoded().write(PREPARED / split)
+    vocabulary().write(VOCABULARY)
+    LABELS.write_text("".join(f"{label}\n" for label in LABEL_NAMES), encoding="utf-8")
+    TEXT.write_text(TEXT_RULES.model_dump_json(), encoding="utf-8")
+    EMBEDDED.mkdir()
+    word_vectors().write(EMBEDDED)

@@ -1,0 +1,179 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from networks import (
+    ARCHITECTURES,
+    FREEZES,
+    LABEL_NAMES,
+    NAMES,
+    SIZES,
+    TEXT_RULES,
+    C,
+    encoded,
+    network,
+    settings,
+    tokens,
+    vocabulary,
+)
+from titles.contract import replaced_folder
+from titles.models import saved
+from titles.training import fit
+
+FILES = {"weights.safetensors", "model.json", "vocabulary.tsv", "labels.txt"}
+
+
+def model(name, freeze=False):
+    net = network(name, freeze, dropout=0.5)
+    for _ in fit(net, encoded(), encoded(), C, settings(name), 1, torch.device("cpu")):
+        pass
+    sizes = SIZES[name] | {"dropout": 0.5}
+    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write(saved_model, folder):
+    with replaced_folder(folder) as partial:
+        saved.write(saved_model, partial)
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze):
+    written = model(name, freeze)
+    write(written, tmp_path / "model")
+    read = saved.read(tmp_path / "model", ARCHITECTURES)
+    assert not read.network.training
+    assert torch.equal(read.network(tokens()), written.network(tokens()))
+    assert (read.name, read.settings, read.vocabulary, read.labels, read.text) == (
+        written.name,
+        written.settings,
+        written.vocabulary,
+        written.labels,
+        written.text,
+    )
+    write(read, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_training_twice_gives_the_same_bytes_and_no_pickle(tmp_path, name):
+    for folder in ("one", "other"):
+        write(model(name, "partial"), tmp_path / folder)
+    found = contents(tmp_path / "one")
+    assert found == contents(tmp_path / "other")
+    assert set(found) == FILES
+    # Pickles start with a protocol byte, and torch.save and numpy.savez with a zip header.
+    assert not any(data.startswith((b"\x80", b"PK")) for data in found.values())
+    with safe_open(tmp_path / "one" / "weights.safetensors", "pt") as tensors:
+        assert "embedding.matrix_VD" in tensors.keys()  # noqa: SIM118, it is no mapping
+
+
+def truncate(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_header(folder):
+    path = folder / "weights.safetensors"
+    path.write_bytes(b"\xff" * 8 + path.read_bytes()[8:])
+
+
+def change_tensors(change):
+    def action(folder):
+        tensors = load_file(folder / "weights.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "weights.safetensors")
+
+    return action
+
+
+def lose_a_word(folder):
+    path = folder / "vocabulary.tsv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def other_sizes(name):
+    return {"hidden_layers": [13, 15], "dropout": 0.5} if name == "mlp" else SIZES["mlp"]
+
+
+DAMAGES = {
+    "weights cut short": (truncate, "weights do not fit"),
+    "weights without a header": (flip_header, "weights do not fit"),
+    "a tensor less": (change_tensors(lambda t: t.pop("output.bias")), r"missing \['output.bias'\]"),
+    "a tensor more": (
+        change_tensors(lambda t: t.update(more=torch.ones(2))),
+        r"unexpected \['more'\]",
+    ),
+    "no word vectors": (
+        change_tensors(lambda t: t.pop("embedding.matrix_VD")),
+        "do not fit.*embedding.matrix_VD",
+    ),
+    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 1.*train again"),
+    "unknown architecture": (lambda f: rewrite(f / "model.json", architecture="rnn"), "'rnn'"),
+    "a setting nobody knows": (
+        lambda f: rewrite(f / "model.json", settings={"depth": 3}),
+        "weights do not fit.*depth",
+    ),
+    "a text rule nobody knows": (lambda f: rewrite(f / "model.json", text={"stem": 1}), "stem"),
+    "settings that are no mapping": (
+        lambda f: rewrite(f / "model.json", settings=3),
+        "weights do not fit",
+    ),
+    "no description": (lambda f: (f / "model.json").write_text("[]"), "model.json is damaged"),
+    "half a description": (lambda f: (f / "model.json").write_text('{"form'), "model.json is damaged"),
+    "a word less": (lose_a_word, "12 vectors for 11 words"),
+    "a label more": (
+        lambda f: (f / "labels.txt").write_text("".join(f"{x}\n" for x in [*LABEL_NAMES, "FOOD"])),
+        "weights do not fit.*size mismatch",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_model_is_refused_in_words(tmp_path, damage):
+    folder = tmp_path / "model"
+    write(model("mlp"), folder)
+    action, message = DAMAGES[damage]
+    action(folder)
+    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
+        saved.read(folder, ARCHITECTURES)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_another_size_or_network_are_refused(tmp_path, name):
+    write(model(name), tmp_path / "model")
+    rewrite(tmp_path / "model" / "model.json", architecture="mlp", settings=other_sizes(name))
+    with pytest.raises(ValueError, match="its weights do not fit"):
+        saved.read(tmp_path / "model", ARCHITECTURES)
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_a_missing_file_is_named(tmp_path, file):
+    write(model("cnn"), tmp_path / "model")
+    (tmp_path / "model" / file).unlink()
+    with pytest.raises(ValueError, match=file):
+        saved.read(tmp_path / "model", ARCHITECTURES)
+
+
+def test_a_write_that_fails_leaves_the_old_model(tmp_path):
+    write(model("mlp"), tmp_path / "model")
+    before = contents(tmp_path / "model")
+    broken = saved.SavedModel(
+        "mlp", {"dropout": object()}, network("mlp"), vocabulary(), LABEL_NAMES, TEXT_RULES
+    )
+    with pytest.raises(TypeError):
+        write(broken, tmp_path / "model")
+    assert contents(tmp_path / "model") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
