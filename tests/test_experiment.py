@@ -1,0 +1,279 @@
+import json
+import signal
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from networks import (
+    ABSENT,
+    ARCHITECTURES,
+    CATEGORIES,
+    FREEZES,
+    NAMES,
+    SIZES,
+    TEXT_RULES,
+    C,
+    embedding,
+    encoded,
+    params,
+    tokens,
+    word_vectors,
+    write_prepared,
+)
+from titles import experiment, tracking
+from titles.contract import METRICS, MODELS, PLOTS
+from titles.models import saved
+from titles.stages import evaluate as evaluate_stage
+from titles.stages import train_cnn, train_mlp
+from titles.tracking import Tracker
+from titles.training import DivergedError, fit, set_up
+
+LAST_GOOD = MODELS / "mlp.last_good"
+TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
+
+
+class Recorder(Tracker):
+    """Stands where MLflow's tracker does."""
+
+    def __init__(self):
+        self.epochs, self.summary, self.failed = [], None, None
+
+    def log(self, metrics, step):
+        assert step == len(self.epochs) + 1
+        self.epochs.append(dict(metrics))
+
+    def finish(self, summary):
+        self.summary = dict(summary)
+
+    def close(self, failed):
+        self.failed = failed
+
+    @property
+    def scores(self):
+        return [metrics["validation/balanced_accuracy"] for metrics in self.epochs]
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch):
+    """A folder with prepared data, where runs are recorded by what the fixture gives."""
+    monkeypatch.chdir(tmp_path)
+    write_prepared()
+    recorder = Recorder()
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: recorder)
+    return recorder
+
+
+@pytest.fixture
+def kept_signals():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(given, name="mlp", hook=None):
+    """Train `name`; `hook` may change what the network answers."""
+
+    def build(*args, **sizes):
+        net = ARCHITECTURES[name](*args, **sizes)
+        if hook:
+            net.register_forward_hook(hook)
+        return net
+
+    section = getattr(given, name)
+    experiment.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+
+
+def replayed(given, name, epochs):
+    """The network after so many epochs of the same training, without experiment.run."""
+    section = getattr(given, name)
+    device = set_up(given.compute, given.seed)
+    net = ARCHITECTURES[name](
+        embedding(section.freeze_embeddings), C, **SIZES[name], dropout=section.dropout
+    )
+    records = fit(net, encoded(), encoded(), C, section, given.seed, device)
+    assert len(list(islice(records, epochs))) == epochs
+    return net.eval()
+
+
+def same_answers(folder, net):
+    return torch.equal(saved.read(folder, ARCHITECTURES).network(tokens()), net(tokens()))
+
+
+def good_only_in(epochs):
+    """Lets a network say what it knows in these validations; in others it names the absent category."""
+    validations = 0
+    ignorance_C = torch.eye(C)[ABSENT]
+
+    def hook(module, args, logits_BC):
+        nonlocal validations
+        if module.training:
+            return logits_BC
+        validations += 1
+        return logits_BC if validations in epochs else logits_BC * 0 + ignorance_C
+
+    return hook
+
+
+def best_of(recorder):
+    losses = [epoch["validation/loss"] for epoch in recorder.epochs]
+    ranks = [(score, -loss) for score, loss in zip(recorder.scores, losses, strict=True)]
+    return ranks.index(max(ranks)) + 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("freeze", FREEZES)
+def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze):
+    given = params(freeze_embeddings=freeze, epochs=5, dropout=0.3)
+    run(given, name, good_only_in({3, 4}))
+    best = best_of(recorder)
+    assert best in (3, 4)
+    assert same_answers(MODELS / name, replayed(given, name, best))
+    assert not same_answers(MODELS / name, replayed(given, name, 5))
+    model = saved.read(MODELS / name, ARCHITECTURES)
+    assert (model.name, model.text) == (name, TEXT_RULES)
+    assert json.loads((METRICS / f"{name}.json").read_text()) == {name: recorder.summary}
+    assert recorder.summary["best_epoch"] == best
+    for key in ("train_loss", "validation_loss", "validation_accuracy", "validation_balanced_accuracy"):
+        logged = recorder.epochs[best - 1][key.replace("_", "/", 1)]
+        assert recorder.summary[key] == round(logged, 6)
+    assert recorder.failed is False
+    assert not (MODELS / f"{name}.last_good").exists()
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (4, 6), (0, 9), (9, 9)])
+def test_patience_counts_epochs_without_a_better_one(recorder, patience, epochs):
+    run(params(epochs=9, patience=patience), hook=good_only_in({2}))
+    assert len(recorder.epochs) == epochs
+    assert recorder.summary["best_epoch"] == 2
+
+
+def test_of_equally_accurate_epochs_the_one_of_least_loss_is_kept(recorder):
+    given = params(epochs=3)
+    run(given, hook=good_only_in(set()))
+    assert len(set(recorder.scores)) == 1
+    assert same_answers(MODELS / "mlp", replayed(given, "mlp", best_of(recorder)))
+
+
+def broken_from(step, event):
+    """Breaks at a step of training, counted over all epochs."""
+    steps = 0
+
+    def hook(module, args, logits_BC):
+        nonlocal steps
+        steps += module.training
+        if not module.training or steps < step:
+            return logits_BC
+        if event is DivergedError:
+            return logits_BC * torch.nan
+        raise event
+
+    return hook
+
+
+@pytest.mark.parametrize("event", [DivergedError, KeyboardInterrupt, SystemExit])
+def test_a_training_that_breaks_leaves_its_best_epoch_and_no_result(recorder, event):
+    given = params(epochs=6, batch_size=3, dropout=0.3)
+    with pytest.raises(event):
+        run(given, hook=broken_from(3 * 3 + 2, event))  # in the midst of the fourth epoch
+    assert len(recorder.scores) == 3
+    best = best_of(recorder)
+    assert same_answers(LAST_GOOD, replayed(given, "mlp", best))
+    assert [path.name for path in MODELS.iterdir()] == [LAST_GOOD.name]
+    assert not METRICS.exists()
+    assert recorder.failed is True
+    assert recorder.summary is None
+
+
+@pytest.mark.parametrize("event", [DivergedError, KeyboardInterrupt])
+def test_a_training_that_breaks_at_once_leaves_no_model_and_no_older_one(recorder, event):
+    LAST_GOOD.mkdir(parents=True)
+    (LAST_GOOD / "model.json").write_text("of another training")
+    with pytest.raises(event):
+        run(params(), hook=broken_from(2, event))
+    assert list(MODELS.iterdir()) == []
+
+
+def test_curves_are_tables_below_the_plots_of_the_model(recorder):
+    run(params(epochs=4))
+    tables = {
+        path.relative_to(PLOTS / "mlp").as_posix(): path.read_text()
+        for path in (PLOTS / "mlp").rglob("*")
+        if path.is_file()
+    }
+    assert set(tables) == {f"plots/metrics/{metric}.tsv" for metric in recorder.epochs[0]}
+    for metric in recorder.epochs[0]:
+        header, *lines = tables[f"plots/metrics/{metric}.tsv"].splitlines()
+        assert header.split("\t") == ["step", metric.split("/")[1]]
+        assert [float(line.split("\t")[1]) for line in lines] == [e[metric] for e in recorder.epochs]
+
+
+@pytest.mark.parametrize("missing", ["train/ends.npy", "validation/labels.npy", "text.json"])
+def test_missing_inputs_are_named_before_any_training(recorder, tmp_path, missing):
+    (tmp_path / "data/prepared" / missing).unlink()
+    with pytest.raises(ValueError, match=f"{missing} is missing"):
+        run(params())
+    assert recorder.epochs == []
+
+
+def test_vectors_of_another_vocabulary_are_refused(recorder, tmp_path):
+    np.save(tmp_path / "data/embedded/matrix.npy", word_vectors().matrix_VD[1:])
+    with pytest.raises(ValueError, match="not for this vocabulary of 12 words"):
+        run(params())
+
+
+@pytest.mark.usefixtures("recorder", "kept_signals")
+def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, monkeypatch, capsys):
+    def everything():
+        for stage in (*TRAIN_STAGES.values(), evaluate_stage.main):
+            stage()
+        return {
+            path.as_posix(): path.read_bytes()
+            for folder in (MODELS, METRICS, PLOTS)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+
+    given = params(epochs=20, learning_rate=0.02, dropout=0.1, class_weighting="sqrt")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
+    first = everything()
+    assert everything() == first
+    scores = json.loads(first["metrics/evaluate.json"])
+    printed = capsys.readouterr().out
+    for name in ("cnn", "mlp", "average"):
+        assert scores[name]["balanced_accuracy"] == 1
+        assert f"{name}: balanced accuracy 1.0000 [1.0000, 1.0000]" in printed
+    groups = json.loads(first["metrics/groups.json"])
+    assert sum(group["rows"] for group in groups["language"].values()) == len(CATEGORIES)
+    assert "plots/evaluate/categories.csv" in first
+
+
+@pytest.mark.usefixtures("recorder", "kept_signals")
+def test_a_stage_ends_with_one_line_for_what_a_user_can_mend(tmp_path):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params().model_dump(mode="json")))
+    with pytest.raises(SystemExit, match=r"^error: .*model\.json is missing: run `dvc repro`"):
+        evaluate_stage.main()
+
+
+@pytest.mark.usefixtures("recorder", "kept_signals")
+def test_a_model_of_other_data_is_not_evaluated(tmp_path, monkeypatch):
+    given = params(epochs=2)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
+    for stage in TRAIN_STAGES.values():
+        stage()
+    labels = MODELS / "mlp" / "labels.txt"
+    labels.write_text(labels.read_text().replace("\n", "Z\n"))
+    with pytest.raises(SystemExit, match="models/mlp was trained on other data"):
+        evaluate_stage.main()
+    assert not METRICS.joinpath("evaluate.json").exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_training(recorder):
+    MODELS.write_text("a file where a folder should be")
+    with pytest.raises(ValueError, match="cannot write models/mlp"):
+        run(params(epochs=2))
+    assert recorder.epochs == []

@@ -1,0 +1,286 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing, contextmanager
+
+import pytest
+
+from networks import params
+from titles.tracking import DvcliveTracker, Tracker, tracked
+
+EPOCHS = [
+    {"train/loss": 2.5, "validation/balanced_accuracy": 0.25},
+    {"train/loss": 1.5, "validation/balanced_accuracy": 0.75},
+    {"train/loss": 0.5, "validation/balanced_accuracy": 0.5},
+]
+SUMMARY = {"best_epoch": 2, "validation_balanced_accuracy": 0.75}
+LOCK = """\
+schema: '2.0'
+stages:
+  prepare:
+    cmd: prepare
+    deps:
+    - {path: listings.csv.gz, md5: '00'}
+    - {path: src/titles/text.py, md5: '99'}
+    outs:
+    - {path: data/prepared, md5: 11.dir}
+  embed:
+    cmd: embed
+    deps:
+    - {path: src/titles/vectors.py, md5: '98'}
+    outs:
+    - {path: data/embedded, md5: 22.dir}
+  train_mlp:
+    cmd: train
+    outs:
+    - {path: models/mlp, md5: 33.dir}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A project's folder of its own, and nothing of a DVC or MLflow outside."""
+    for key in list(os.environ):
+        if key.startswith(("DVC_", "MLFLOW_TRACKING")):
+            monkeypatch.delenv(key)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    return project
+
+
+@contextmanager
+def closed_port():
+    """A port of this machine that refuses; nobody else can take it meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def record(tracker):
+    for step, metrics in enumerate(EPOCHS, start=1):
+        tracker.log(metrics, step)
+    tracker.finish(SUMMARY)
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_dvclive_leaves_one_table_a_metric_and_nothing_else(folder):
+    tracker = DvcliveTracker(folder / "plots" / "mlp")
+    record(tracker)
+    tracker.close(failed=False)
+    tables = "plots/mlp/plots/metrics"
+    assert files(folder) == {
+        f"{tables}/train/loss.tsv",
+        f"{tables}/validation/balanced_accuracy.tsv",
+    }
+    lines = (folder / tables / "validation/balanced_accuracy.tsv").read_text().splitlines()
+    assert lines == ["step\tbalanced_accuracy", "1\t0.25", "2\t0.75", "3\t0.5"]
+
+
+def test_a_second_training_replaces_the_curves_of_the_first(folder):
+    for last in (3, 1):
+        tracker = DvcliveTracker(folder / "plots")
+        for step in range(1, last + 1):
+            tracker.log({"train/loss": last + 0.5}, step)
+        tracker.close(failed=False)
+    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text() == "step\tloss\n1\t1.5\n"
+
+
+def test_the_plain_tracker_records_nothing(folder):
+    record(Tracker())
+    assert files(folder) == set()
+
+
+@pytest.mark.pipeline
+def test_no_tracker_is_loaded_before_it_records():
+    code = "import sys; from titles.stages import train_cnn, train_mlp, evaluate;"
+    code += "print({'mlflow', 'dvclive', 'dvc'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+
+
+def run_of(uri):
+    """The only run of a store, waited for by nobody: it is there or it is not."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("titles")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, experiment, run
+
+
+def assert_all_is_recorded(uri, status):
+    client, experiment, run = run_of(uri)
+    assert run.info.status == status
+    given = params()
+    expected = {"seed": "3", "compute.device": "cpu", "mlp.hidden_layers": "[13, 14]"}
+    expected |= {"cnn.freeze_embeddings": "False", "prepare.min_rows": str(given.prepare.min_rows)}
+    assert run.data.params.items() >= expected.items()
+    sections = given.model_dump().values()
+    count = sum(len(section) if isinstance(section, dict) else 1 for section in sections)
+    assert len(run.data.params) == count
+    for metric in EPOCHS[0]:
+        history = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda m: m.step)
+        assert [(m.step, m.value) for m in history] == [
+            (step, metrics[metric]) for step, metrics in enumerate(EPOCHS, start=1)
+        ]
+    if status == "FINISHED":
+        for key, value in SUMMARY.items():
+            assert run.data.metrics[f"best/{key}"] == value
+    return experiment, run
+
+
+@pytest.mark.pipeline
+def test_without_a_server_training_goes_on_with_one_warning_and_within_seconds(
+    folder, monkeypatch, capfd
+):
+    import mlflow  # noqa: F401, its import is not what is measured
+
+    with closed_port() as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        started = time.monotonic()
+        with tracked("mlp", params(), folder / "plots") as tracker:
+            record(tracker)
+        assert time.monotonic() - started < 20
+    lines = [line for line in capfd.readouterr().err.splitlines() if "warning" in line.lower()]
+    assert len(lines) == 1
+    assert lines[0].startswith("warning: MLflow does not record this training: ")
+    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text().count("\n") == 4
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt])
+def test_the_local_store_holds_one_run_with_all_that_leads_back_to_it(
+    folder, monkeypatch, tmp_path, failure
+):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@localhost")
+        found = subprocess.run(
+            ["git", *identity, *arguments], check=True, capture_output=True, text=True
+        )
+        return found.stdout.strip()
+
+    git("init", "-q")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    (folder / "dvc.lock").write_text(LOCK)
+    git("add", ".")
+    git("commit", "-q", "-m", "a project")
+    root = tmp_path / "parent"
+    root.mkdir()
+    before = {path for path in files(folder) if not path.startswith((".git/", ".dvc/"))}
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    monkeypatch.setenv("DVC_STAGE", "train_mlp")
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-title")
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0123abc")
+
+    def train():
+        with tracked("mlp", params(), folder / "plots" / "mlp") as tracker:
+            record(tracker)
+            if failure:
+                raise failure
+
+    if failure:
+        with pytest.raises(failure):
+            train()
+    else:
+        train()
+
+    # The parent repository has the store, not the folder that a temporary run leaves behind.
+    uri = f"sqlite:///{root}/mlflow.db"
+    experiment, run = assert_all_is_recorded(uri, "FAILED" if failure else "FINISHED")
+    assert experiment.artifact_location == f"{root.as_uri()}/mlruns"
+    assert run.info.run_name == "brave-title mlp"
+    tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+    assert tags == {
+        "model": "mlp",
+        "git.revision": git("rev-parse", "HEAD"),
+        "dvc.stage": "train_mlp",
+        "dvc.experiment": "brave-title",
+        "dvc.baseline": "0123abc",
+        "data.listings.csv.gz": "00",
+        "data.data/prepared": "11.dir",
+        "data.data/embedded": "22.dir",
+    }
+    made = {path for path in files(folder) if not path.startswith((".git/", ".dvc/"))} - before
+    assert made == {f"plots/mlp/plots/metrics/{metric}.tsv" for metric in EPOCHS[0]}
+    assert git("for-each-ref", "refs/exps") == ""
+
+
+@pytest.mark.pipeline
+def test_runs_share_the_store_and_may_lack_git_and_dvc(folder):
+    from mlflow import MlflowClient
+
+    for name in ("cnn", "mlp"):
+        with tracked(name, params(), folder / "plots" / name) as tracker:
+            record(tracker)
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("titles")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name for run in runs} == {"workspace cnn", "workspace mlp"}
+    assert all("dvc.stage" not in run.data.tags for run in runs)
+
+
+@pytest.fixture
+def server(tmp_path):
+    """The address of an MLflow server of our own, and a way to end it."""
+    with closed_port() as port:
+        pass
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--default-artifact-root", (tmp_path / "artifacts").as_uri()]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(480):
+            try:
+                with closing(urllib.request.urlopen(f"{address}/health", timeout=2)):
+                    break
+            except OSError:
+                assert process.poll() is None, (tmp_path / "server.log").read_text()
+                time.sleep(0.25)
+        else:
+            pytest.fail((tmp_path / "server.log").read_text())
+        yield address, lambda: end(process)
+    finally:
+        end(process)
+
+
+def end(process):
+    """With its workers, which are in its process group."""
+    if process.poll() is None:
+        os.killpg(process.pid, 15)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.mark.pipeline
+def test_a_server_receives_the_run_and_its_end_midway_ends_only_the_recording(
+    folder, monkeypatch, server, capfd
+):
+    address, stop = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with tracked("mlp", params(), folder / "plots") as tracker:
+        record(tracker)
+    assert_all_is_recorded(address, "FINISHED")
+    assert "warning" not in capfd.readouterr().err
+    assert not (folder / "mlflow.db").exists()
+
+    started = time.monotonic()
+    with tracked("mlp", params(), folder / "plots") as tracker:
+        tracker.log(EPOCHS[0], 1)
+        stop()
+        tracker.log(EPOCHS[1], 2)
+        tracker.log(EPOCHS[2], 3)
+    assert time.monotonic() - started < 40
+    assert capfd.readouterr().err.count("warning: MLflow does not record") == 1
+    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text().count("\n") == 4
