@@ -1,0 +1,163 @@
+import csv
+
+import numpy as np
+import pytest
+
+from networks import encoded
+from titles.evaluation import by_group, headline, write_tables
+from titles.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs
+from titles.params import Evaluate
+
+N = 90
+LABELS = ["A,B", 'C "D"', "EÑE", "F", "G", "NEVER"]
+SETTINGS = Evaluate(bootstrap_samples=200, calibration_bins=4, confused_categories=3)
+MODELS = ("cnn", "mlp", "average")
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    random = np.random.default_rng(2)
+    labels_N = random.choice(5, N, p=[0.4, 0.2, 0.2, 0.1, 0.1])
+
+    def model(right):
+        predicted_N = np.where(random.random(N) < right, labels_N, random.integers(0, 5, N))
+        rank_N = (predicted_N != labels_N).astype(np.int64)
+        return Outcomes(labels_N, predicted_N, random.random(N), rank_N, random.random(N))
+
+    return {"cnn": model(0.8), "mlp": model(0.2), "average": model(0.5)}
+
+
+@pytest.fixture(scope="module")
+def tables(outcomes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    write_tables(outcomes, LABELS, SETTINGS, folder)
+    return {path.name: read(path) for path in folder.iterdir()}
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def header(table):
+    return list(table[0])
+
+
+def total(table):
+    return sum(int(row["titles"]) for row in table)
+
+
+def test_the_headline_compares_the_cnn_with_the_mlp_and_not_the_reverse(outcomes):
+    found = headline(outcomes, SETTINGS, 1)
+    assert list(found) == [*MODELS, "cnn_less_mlp"]
+    difference = found["cnn"]["balanced_accuracy"] - found["mlp"]["balanced_accuracy"]
+    assert found["cnn_less_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
+    assert difference > 0
+    for name in MODELS:
+        bins = calibration(outcomes[name].confidence_N, outcomes[name].right_N, 4)
+        assert found[name]["calibration_error"] == bins.error
+
+
+def test_groups_split_all_titles_and_measure_their_own(outcomes):
+    titles = encoded([[2]] * N, outcomes["cnn"].labels_N)
+    found = by_group(outcomes, titles)
+    assert {kind: list(groups) for kind, groups in found.items()} == {
+        "language": ["spanish", "portuguese"],  # what occurs, and no "unspecified"
+        "label_quality": ["reliable", "unreliable"],
+    }
+    for groups in found.values():
+        assert sum(group["rows"] for group in groups.values()) == N
+    mlp = outcomes["mlp"].where(titles.qualities == 2)
+    assert found["label_quality"]["unreliable"] == {
+        "rows": len(mlp),
+        **{
+            name: round(
+                balanced_accuracy(mlp.labels_N, outcomes[name].right_N[titles.qualities == 2]), 6
+            )
+            for name in MODELS
+        },
+    }
+
+
+def test_the_category_table_has_a_line_for_every_category(outcomes, tables):
+    table = tables["categories.csv"]
+    rates = [f"{name}_{rate}" for name in MODELS for rate in ("recall", "precision", "f1")]
+    assert header(table) == ["category", "rows", *rates]
+    assert [row["category"] for row in table] == LABELS
+    assert sum(int(row["rows"]) for row in table) == N
+    assert set(table[-1].values()) == {"NEVER", "0", "0.0"}
+    for name in MODELS:
+        occurring = [float(row[f"{name}_recall"]) for row in table[:-1]]
+        right_N = outcomes[name].right_N
+        assert np.mean(occurring) == pytest.approx(
+            balanced_accuracy(outcomes[name].labels_N, right_N), abs=1e-6
+        )
+
+
+def test_the_hardest_are_the_occurring_categories_by_recall_of_the_average(tables):
+    table = tables["hardest.csv"]
+    assert header(table) == ["category", "recall", "rows"]
+    recalls = {row["category"]: row["average_recall"] for row in tables["categories.csv"][:-1]}
+    assert {row["category"]: row["recall"] for row in table} == recalls
+    found = [float(row["recall"]) for row in table]
+    assert found == sorted(found)
+    assert sum(int(row["rows"]) for row in table) == N
+
+
+def test_confused_pairs_hold_every_mistake_of_every_model(outcomes, tables):
+    table = tables["confused_pairs.csv"]
+    assert header(table) == ["model", "category", "given", "titles"]
+    assert not any(row["category"] == row["given"] for row in table)
+    for name in MODELS:
+        mine = [row for row in table if row["model"] == name]
+        assert total(mine) == (~outcomes[name].right_N).sum()
+        counts = [int(row["titles"]) for row in mine]
+        assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_confusions_are_of_the_most_mistaken_categories_alone(outcomes, tables, name):
+    table = tables[f"confusion_{name}.csv"]
+    assert header(table) == ["category", "given"]
+    average = outcomes["average"]
+    (right, given, _), *rest = confused_pairs(average.labels_N, average.predicted_N)
+    assert not {right, given} & set(rest[0][:2])  # so one of the second pair is cut off
+    third = next(code for pair in rest for code in pair[:2] if code not in (right, given))
+    shown = {right, given, third}
+    assert {row["category"] for row in table} == {LABELS[code] for code in shown}
+    assert {row["given"] for row in table} == {LABELS[code] for code in shown} | {"(other)"}
+    model = outcomes[name]
+    assert len(table) == np.isin(model.labels_N, list(shown)).sum()
+    others = np.isin(model.labels_N, list(shown)) & ~np.isin(model.predicted_N, list(shown))
+    assert sum(row["given"] == "(other)" for row in table) == others.sum() > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_reliability_tables_hold_all_titles(outcomes, tables, name):
+    table = tables[f"reliability_{name}.csv"]
+    assert header(table) == ["titles", "confidence", "accuracy"]
+    assert total(table) == N
+    right = sum(int(row["titles"]) * float(row["accuracy"]) for row in table)
+    assert right == pytest.approx(outcomes[name].right_N.sum(), abs=1e-3)
+
+
+def test_there_are_no_other_tables(tables):
+    names = ("confusion", "reliability")
+    assert set(tables) == {
+        "categories.csv",
+        "confused_pairs.csv",
+        "hardest.csv",
+        "reliability_ideal.csv",
+        *(f"{name}_{model}.csv" for name in names for model in MODELS),
+    }
+
+
+def test_perfect_models_have_tables_with_headers_and_no_mistakes(outcomes, tmp_path):
+    labels_N = outcomes["cnn"].labels_N
+    sure = Outcomes(labels_N, labels_N, np.ones(N), np.zeros(N, np.int64), np.zeros(N))
+    write_tables(dict.fromkeys(MODELS, sure), LABELS, SETTINGS, tmp_path)
+    assert (tmp_path / "confused_pairs.csv").read_text() == "model,category,given,titles\n"
+    assert (tmp_path / "confusion_cnn.csv").read_text() == "category,given\n"
+    assert read(tmp_path / "reliability_cnn.csv") == [
+        {"titles": str(N), "confidence": "1.0", "accuracy": "1.0"}
+    ]
