@@ -1,0 +1,44 @@
+"""Stage embed: word vectors for the vocabulary, trained on train or read from a file."""
+
+from pathlib import Path
+
+from titles.contract import EMBEDDED, METRICS, PREPARED, TEXT, VOCABULARY, replaced_folder, write_json
+from titles.data import EncodedTitles
+from titles.params import Text, load_params
+from titles.stages import entry_point
+from titles.text import normalise
+from titles.vectors import coverage, read_pretrained, train
+from titles.vocabulary import Vocabulary
+
+
+@entry_point
+def main() -> None:
+    params = load_params()
+    words = Vocabulary.read(VOCABULARY)
+    text = Text.read(TEXT)
+    if params.embed.method == "pretrained":
+        vectors = read_pretrained(
+            Path(params.embed.pretrained),
+            words,
+            params.embed.dimension,
+            params.seed,
+            lambda word: normalise(word, text),
+        )
+    else:
+        titles = EncodedTitles.open(PREPARED / "train")
+        vectors = train(titles, words, params.embed, params.seed)
+    with replaced_folder(EMBEDDED) as folder:
+        vectors.write(folder)
+    covered = coverage(vectors, words)
+    write_json(
+        METRICS / "embed.json",
+        {"dimension": params.embed.dimension, "coverage": covered},
+    )
+    print(
+        f"embed: {len(words)} words of {params.embed.dimension} dimensions ({params.embed.method}); "
+        f"vectors for {covered['words']:.1%} of words and {covered['tokens']:.1%} of train's tokens"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Stage prepare: listing files to encoded splits."""
+
+from titles.contract import METRICS, PREPARED, replaced_folder, write_json
+from titles.params import load_params
+from titles.preparation import prepare
+from titles.stages import entry_point
+
+
+@entry_point
+def main() -> None:
+    params = load_params()
+    with replaced_folder(PREPARED) as folder:
+        metrics = prepare(params.prepare, params.seed, folder)
+    write_json(METRICS / "prepare.json", metrics)
+    rows = metrics["rows"]
+    print(
+        f"prepare: {rows['read']} rows read; train {rows['train']}, validation {rows['validation']}, "
+        f"test {rows['test']}; {metrics['categories']} categories, {metrics['vocabulary']} words; "
+        f"not used: {metrics['rejected'] or 'none'}, see {PREPARED}/rejected.csv"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Stage train_mlp: the multilayer perceptron on the prepared titles."""
+
+from titles import experiment
+from titles.models.mlp import TitleMLP
+from titles.params import load_params
+from titles.stages import entry_point
+
+
+@entry_point
+def main() -> None:
+    params = load_params()
+    architecture = {
+        "hidden_layers": list(params.mlp.hidden_layers),
+        "dropout": params.mlp.dropout,
+    }
+    experiment.run("mlp", TitleMLP, architecture, params.mlp, params)
+
+
+if __name__ == "__main__":
+    main()

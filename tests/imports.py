@@ -1,0 +1,41 @@
+"""The modules of the package that a module really imports, however deep."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+SRC = Path(__file__).parent.parent / "src"
+
+
+def _file(module: str) -> Path | None:
+    base = SRC.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _names(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from titles import x` may name a module as well as a value.
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "titles"}
+
+
+def imported_files(module: str) -> set[str]:
+    """Paths, from the project's folder, of `module` and of all that it imports from the package."""
+    start = _file(module)
+    assert start is not None, module
+    seen, waiting = {start}, [start]
+    while waiting:
+        for name in _names(waiting.pop()):
+            path = _file(name)
+            if path is not None and path not in seen:
+                seen.add(path)
+                waiting.append(path)
+    return {path.relative_to(SRC.parent).as_posix() for path in seen}

@@ -1,0 +1,125 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from titles.stages import embed, entry_point, prepare
+
+COMMITTED = Path(__file__).parent.parent / "params.yaml"
+
+
+@pytest.fixture(autouse=True)
+def handler_put_back():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        pytest.param("pass", 0, "", id="no error"),
+        pytest.param(
+            "raise ValueError('x has 3, expected 2')", 1, "error: x has 3, expected 2\n", id="user"
+        ),
+        pytest.param("raise KeyboardInterrupt", 130, "interrupted\n", id="interrupt"),
+        pytest.param("os.kill(os.getpid(), signal.SIGTERM)", 143, "", id="termination"),
+    ],
+)
+def test_what_goes_wrong_for_a_user_is_one_line_and_an_exit_code(body, code, told):
+    script = (
+        "import os, signal\nfrom titles.stages import entry_point\n"
+        f"@entry_point\ndef main():\n    {body}\nmain()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TITLES_DEBUG"}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", told)
+
+
+def raising(error):
+    raise error
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def run(error):
+        return entry_point(partial(raising, error))()
+
+    with pytest.raises(AssertionError):
+        run(AssertionError("ours"))
+    monkeypatch.setenv("TITLES_DEBUG", "1")
+    with pytest.raises(ValueError, match="theirs"):
+        run(ValueError("theirs"))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder with the committed parameters, some of them changed, and 60 rows to read."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(**sections):
+        values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
+        values["prepare"]["source"] = "listing.csv"
+        values["embed"]["dimension"] = 5
+        for section, changes in sections.items():
+            values[section] |= changes
+        Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        with Path("listing.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["title", "label_quality", "language", "category"])
+            for number in range(60):
+                noun = ("Mesa", "Funda")[number % 2]
+                writer.writerow([f"{noun} Roja m{number}", "reliable", "spanish", noun.upper()])
+        return tmp_path
+
+    return build
+
+
+def test_prepare_and_embed_write_what_the_pipeline_declares(project, capsys):
+    project()
+    prepare.main()
+    embed.main()
+    told = capsys.readouterr().out
+    assert "prepare: 60 rows read; train 48, validation 6, test 6; 2 categories, 5 words" in told
+    assert "embed: 5 words of 5 dimensions (word2vec); vectors for 100.0% of words and 66.7%" in told
+    metrics = json.loads(Path("metrics/embed.json").read_text())
+    assert metrics == {
+        "dimension": 5,
+        "coverage": {"words": 1.0, "tokens": 0.666667},
+    }
+    assert json.loads(Path("metrics/prepare.json").read_text())["rows"]["read"] == 60
+    assert sorted(path.name for path in Path("data").iterdir()) == ["embedded", "prepared"]
+
+
+def test_embed_reads_a_pretrained_file_as_titles_are_read(project):
+    folder = project(embed={"method": "pretrained", "pretrained": "vectors.txt", "dimension": 2})
+    (folder / "vectors.txt").write_text("2 2\nMESA 1 2\nmadera 3 4\n", encoding="utf-8")
+    prepare.main()
+    embed.main()
+    words = Path("data/prepared/vocabulary.tsv").read_text(encoding="utf-8").split()[::2]
+    matrix = np.load("data/embedded/matrix.npy")
+    assert matrix[words.index("mesa")].tolist() == [1, 2]
+    assert np.load("data/embedded/has_vector.npy")[words.index("funda")] == np.False_
+    assert json.loads(Path("metrics/embed.json").read_text())["coverage"]["words"] == 0.333333
+
+
+def test_a_stage_ends_with_a_message_and_without_output_where_its_input_is_wrong(project):
+    project(embed={"dimension": 0})
+    with pytest.raises(SystemExit) as caught:
+        prepare.main()
+    assert "embed.dimension: Input should be greater than or equal to 1" in str(caught.value.code)
+    project()
+    with pytest.raises(SystemExit) as caught:
+        embed.main()
+    assert "vocabulary.tsv is missing: run `dvc repro`" in str(caught.value.code)
+    assert not Path("data").exists()
+    assert not Path("metrics").exists()

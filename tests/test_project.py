@@ -1,0 +1,114 @@
+"""Rules of the project that no single module can keep."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imports import imported_files
+from titles.params import Params
+
+ROOT = Path(__file__).parent.parent
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES = list(PIPELINE["stages"])
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+# They change no result: values of parameters are tracked one by one, tracking only records.
+NOT_TRACKED = {"src/titles/params.py", "src/titles/tracking.py"}
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _imports(path: Path) -> set[str]:
+    nodes = list(ast.walk(_tree(path)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_that_a_stage_depends_on_is_what_it_imports(stage: str) -> None:
+    declared = {dep for dep in PIPELINE["stages"][stage]["deps"] if dep.startswith("src/")}
+    imported = {f for f in imported_files(f"titles.stages.{stage}") if not f.endswith("__init__.py")}
+    assert declared == imported - NOT_TRACKED
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_reads_the_parameters_it_declares_and_no_others(stage: str) -> None:
+    read: set[str] = set()
+    for file in imported_files(f"titles.stages.{stage}"):
+        if Path(file).name in ("params.py", "tracking.py"):
+            continue
+        for node in ast.walk(_tree(ROOT / file)):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "params"
+                and node.attr in Params.model_fields
+            ):
+                read.add(node.attr)
+    assert read == set(PIPELINE["stages"][stage]["params"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_says_what_it_does(stage: str) -> None:
+    assert len(PIPELINE["stages"][stage]["desc"]) > 20
+
+
+def test_a_change_to_one_network_leaves_the_other_alone() -> None:
+    assert "src/titles/models/cnn.py" not in PIPELINE["stages"]["train_mlp"]["deps"]
+    assert "src/titles/models/mlp.py" not in PIPELINE["stages"]["train_cnn"]["deps"]
+
+
+def test_only_evaluate_depends_on_the_test_split() -> None:
+    users = [name for name in STAGES if "data/prepared/test" in PIPELINE["stages"][name]["deps"]]
+    assert users == ["evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("library", "owner"),
+    [("gensim", "vectors.py"), ("mlflow", "tracking.py"), ("dvclive", "tracking.py")],
+)
+def test_a_library_has_one_importer(library: str, owner: str) -> None:
+    importers = {p.name for p in SOURCES if any(i.split(".")[0] == library for i in _imports(p))}
+    assert importers == {owner}
+
+
+def test_nothing_unpickles() -> None:
+    for path in SOURCES:
+        assert not _imports(path) & {"pickle", "cloudpickle", "dill", "shelve"}, path
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                called = ast.unparse(node.func)
+                assert called not in ("torch.load", "joblib.load", "pickle.loads"), path
+                if called == "np.load":
+                    assert "allow_pickle=False" in ast.unparse(node), path
+
+
+def test_stages_are_thin() -> None:
+    for path in (ROOT / "src/titles/stages").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path
+
+
+def test_the_lock_pins_every_direct_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    names = {re.split(r"[<>=\[]", name)[0].lower().replace("_", "-") for name in wanted}
+    assert names <= {name.lower().replace("_", "-") for name in pinned}
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_the_readme_names_only_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = set(
+        re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    )
+    assert {"run", "test"} <= named <= targets
