@@ -1,0 +1,53 @@
+"""The command `titles`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, 1 for bad input, 2 for bad usage, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="titles",
+        description="Marketplace listing titles into categories. The pipeline runs with `dvc exp run`.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    sample = commands.add_parser(
+        "sample",
+        help="write a synthetic bilingual catalogue",
+        description="Write a synthetic catalogue of Spanish and Portuguese listings in the challenge's "
+        "schema (title,label_quality,language,category). The same rows and seed give the same bytes; "
+        "memory stays the same for any number of rows.",
+    )
+    sample.add_argument("out", type=Path, help="file to write, gzip if it ends in .gz")
+    sample.add_argument("--rows", type=int, default=60_000, help="rows to write (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=2019, help="integer >= 0 (default: %(default)s)")
+    sample.add_argument("--truth", type=Path, help="also write the right category of each row here")
+    sample.set_defaults(run=_sample)
+    return parser
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from titles.sample import write_csv
+
+    write_csv(options.rows, options.seed, options.out, options.truth)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
