@@ -342,7 +342,6 @@ def test_chunks_and_worker_processes_do_not_show_in_the_bytes(run, monkeypatch, 
     assert rejected_in(two) == [(line, "empty_title") for line in range(41, 50)]
 
 
-@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
 def test_damage_behind_the_first_chunks_ends_the_workers_and_leaves_nothing(run, monkeypatch, tmp_path):
     monkeypatch.setattr(sources, "CHUNK_ROWS", 50)
     zipped = gzip.compress(HEADER.encode() + listing(2000).encode())

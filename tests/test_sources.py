@@ -1,6 +1,8 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from titles import sources
@@ -133,7 +135,8 @@ def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_pa
         pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa,TABLES are not known", id="no header"),
         pytest.param("title,category,title\na,B,c\n", "a column stands twice", id="doubled column"),
         pytest.param('"title"x,category\na,B\n', "the header is no CSV", id="broken header"),
-        pytest.param(b"PAR1\x15\x04\x00\xff\xfe", "are not known", id="another kind of file"),
+        pytest.param(b"\x00\x15\x04\x00\xff\xfe", "are not known", id="another kind of file"),
+        pytest.param(b"PAR1\x15\x04\x00\xff\xfe", "damaged, or no Parquet file", id="broken Parquet"),
     ],
 )
 def test_a_file_without_titles_and_categories_is_refused(tmp_path, content, message):
@@ -287,3 +290,59 @@ def test_an_empty_or_cut_course_file_is_refused_by_name(course):
     folder = course(portuguese_train="")
     with pytest.raises(ValueError, match=r"portuguese\.train\.jsonl\.gz is empty"):
         read(folder)
+
+
+LISTINGS = {"title": ["Mesa roja", 'Funda, "J7"', "Silla\nalta"], "category": ["T", "C", "S"]}
+
+
+@pytest.fixture
+def one_chunk(monkeypatch):
+    monkeypatch.setattr(sources, "CHUNK_ROWS", 50)
+
+
+def parquet(path, columns):
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.mark.usefixtures("one_chunk")
+def test_parquet_gives_the_rows_that_csv_gives(tmp_path):
+    full = LISTINGS | {"language": ["spanish"] * 3, "label_quality": ["reliable"] * 3}
+    (plain,) = sources.read(parquet(tmp_path / "a.bin", LISTINGS), "all", 1000)
+    assert plain.columns() == (*LISTINGS.values(), ["unspecified"] * 3, ["unspecified"] * 3)
+    assert plain.lines == [1, 2, 3]
+    (whole,) = sources.read(parquet(tmp_path / "b.parquet", full | {"other": [1, 2, 3]}), "all", 1000)
+    assert whole.columns() == tuple(full.values())
+
+
+@pytest.mark.usefixtures("one_chunk")
+def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
+    (chunk,) = sources.read(
+        parquet(tmp_path / "a.parquet", LISTINGS | {"title": ["Mesa", None, "Silla"]}), "all", 99
+    )
+    assert chunk.lines == [1, 3]
+    assert [(row.line, row.reason) for row in chunk.rejected] == [(2, "field_is_not_text")]
+    assert chunk.rows_read == 3
+
+
+def test_parquet_without_categories_or_cut_is_refused(tmp_path):
+    assert "titles but no categories" in refusal(parquet(tmp_path / "a.parquet", {"title": ["Mesa"]}))
+    whole = parquet(tmp_path / "b.parquet", LISTINGS).read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[:-20])
+    assert "is damaged, or no Parquet file" in refusal(tmp_path / "b.parquet")
+
+
+@pytest.mark.usefixtures("one_chunk")
+def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path):
+    (tmp_path / "part-2.csv").write_text("title,category\nMesa,T\n")
+    (tmp_path / "part-1.csv.gz").write_bytes(gzip.compress(b"category,title\nC,Funda\n"))
+    parquet(tmp_path / "part-3.parquet", LISTINGS)
+    (tmp_path / "notes.txt").write_text("no listing")
+    chunks = list(sources.read(tmp_path, "all", 1000))
+    assert [(chunk.file, chunk.titles[0]) for chunk in chunks] == [
+        ("part-1.csv.gz", "Funda"),
+        ("part-2.csv", "Mesa"),
+        ("part-3.parquet", "Mesa roja"),
+    ]
+    (tmp_path / "empty").mkdir()
+    assert "has neither .csv, .csv.gz, .parquet files" in refusal(tmp_path / "empty")

@@ -7,19 +7,19 @@ grows by about 120 bytes a row and by the words that differ; the text itself is 
 from __future__ import annotations
 
 import csv
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from titles import sources, split, vocabulary
+from titles import sources, split, vocabulary, workers
 from titles.contract import (
     LABELS_FILE,
     LANGUAGES,
@@ -59,22 +59,22 @@ def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
     """Tokenise the titles of one chunk; runs in worker processes."""
     rows = tokenise(titles, settings)
     lengths_N = np.fromiter(map(len, rows), np.int64, len(rows))
-    table = {word: number for number, word in enumerate(dict.fromkeys(chain.from_iterable(rows)))}
+    table = numbering()
     word_ids_W = np.fromiter(
         map(table.__getitem__, chain.from_iterable(rows)), np.int32, int(lengths_N.sum())
     )
     return Tokenised(list(table), word_ids_W, lengths_N)
 
 
-class _Numbering(dict[str, int]):
-    """Gives each new key the next number."""
+def numbering() -> defaultdict[str, int]:
+    """A table that gives each new key the next number."""
+    table: defaultdict[str, int] = defaultdict()
+    table.default_factory = table.__len__
+    return table
 
-    def __missing__(self, key: str) -> int:
-        self[key] = number = len(self)
-        return number
 
-    def of(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        return np.fromiter(map(self.__getitem__, keys), np.int64, len(keys))
+def _numbers(table: defaultdict[str, int], keys: Sequence[str]) -> NDArray[np.int32]:
+    return np.fromiter(map(table.__getitem__, keys), np.int32, len(keys))
 
 
 class Rows(NamedTuple):
@@ -93,7 +93,7 @@ class Rows(NamedTuple):
     languages_N: NDArray[np.uint8]
     qualities_N: NDArray[np.uint8]
     splits_N: NDArray[np.uint8]
-    files_N: NDArray[np.uint8]
+    files_N: NDArray[np.uint16]
     lines_N: NDArray[np.int64]
 
 
@@ -182,7 +182,7 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
 
 def _collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Rows, dict[str, int]]:
     """Read and tokenise the source; word ids go to the file `spool`."""
-    words, categories, files = _Numbering(), _Numbering(), _Numbering()
+    words, categories, files = numbering(), numbering(), numbering()
     language_codes = {name: code for code, name in enumerate(LANGUAGES)}
     quality_codes = {name: code for code, name in enumerate(QUALITIES)}
     split_codes = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
@@ -209,14 +209,14 @@ def _collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Ro
                 chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
             for row in chunk.rejected:
                 rejected.add(row)
-            words.of(tokenised.words).astype(np.int32)[tokenised.word_ids_W].tofile(stream)
+            _numbers(words, tokenised.words)[tokenised.word_ids_W].tofile(stream)
             new: tuple[NDArray[Any], ...] = (
                 tokenised.lengths_N,
-                categories.of(chunk.categories).astype(np.int32),
+                _numbers(categories, chunk.categories),
                 np.array([language_codes[name] for name in chunk.languages], np.uint8),
                 np.array([quality_codes[name] for name in chunk.qualities], np.uint8),
                 np.full(len(empty_N), split_codes[chunk.split], np.uint8),
-                np.full(len(empty_N), files[chunk.file], np.uint8),
+                np.full(len(empty_N), files[chunk.file], np.uint16),
                 np.array(chunk.lines, np.int64),
             )
             for column, values in zip(columns, new, strict=True):
@@ -225,7 +225,9 @@ def _collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Ro
     counts = {"read": read, "unusable": rejected.counts.total()}
     if settings.language != "all":
         counts["other_language"] = languages.total() - languages[settings.language]
-    joined = [np.concatenate(column) for column in columns] if columns[0] else []
+    joined = []
+    while columns and columns[0]:
+        joined.append(np.concatenate(columns.pop(0)))  # one at a time: the parts of the last are gone
     if not joined or len(joined[0]) == 0:
         raise ValueError(
             f"{settings.source} has no usable rows of language {settings.language}: {read} rows read, "
@@ -236,22 +238,34 @@ def _collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Ro
 
 
 def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tokenised]]:
-    """Each chunk with its words, in order; in worker processes where there is enough to do."""
+    """Each chunk with its words, in order; by worker processes where there is enough to do."""
     first = list(islice(chunks, _CHUNKS_WORTH_WORKERS))
     if len(first) < _CHUNKS_WORTH_WORKERS:
         for chunk in first:
             yield chunk, tokenise_chunk(chunk.titles, text)
         return
-    pending: deque[Chunk] = deque()
+    with workers.pool() as pool:
+        pending: deque[tuple[Chunk, Future[Tokenised]]] = deque()
+        try:
+            for chunk in chain(first, chunks):
+                pending.append((chunk, pool.submit(tokenise_chunk, chunk.titles, text)))
+                if len(pending) > pool.waiting:
+                    yield _finished(*pending.popleft())
+            while pending:
+                yield _finished(*pending.popleft())
+        finally:
+            for _, future in pending:
+                future.cancel()
 
-    def tasks() -> Iterator[Any]:
-        for chunk in chain(first, chunks):
-            pending.append(chunk)
-            yield delayed(tokenise_chunk)(chunk.titles, text)
 
-    workers = Parallel(n_jobs=cpu_count(), return_as="generator", pre_dispatch="2*n_jobs")
-    for tokenised in workers(tasks()):
-        yield pending.popleft(), tokenised
+def _finished(chunk: Chunk, future: Future[Tokenised]) -> tuple[Chunk, Tokenised]:
+    try:
+        return chunk, future.result()
+    except Exception as error:
+        lines = f"lines {chunk.lines[0]} to {chunk.lines[-1]}" if chunk.lines else "no lines"
+        raise ValueError(
+            f"{chunk.file}, {lines}: a worker failed to tokenise them: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _title_keys(rows: Rows) -> split.Keys:

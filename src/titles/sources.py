@@ -1,4 +1,4 @@
-"""Readers of listing files: challenge CSV, title,category CSV and the course's JSON lines.
+"""Readers of listing files: challenge CSV, title,category CSV, Parquet and the course's JSON lines.
 
 All give the same columns, a chunk at a time, so that a file of any size takes bounded memory. What kind
 a file is shows in the file itself, never in its name alone. Rows that break the schema are set aside
@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import accumulate, compress, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -86,7 +86,8 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
     """Yield the rows of `source`, checked, in chunks of about `CHUNK_ROWS`.
 
     Args:
-        source: a CSV file, or a folder with the course's files.
+        source: a CSV or Parquet file, a folder of such files (read in the order of their names), or a
+            folder with the course's files.
         language: of LANGUAGES, or "all"; a course folder then only needs that language's files. Rows of
             other languages still come, so that the caller can count them.
         max_title_chars: longer titles are set aside.
@@ -95,7 +96,7 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
         ValueError: there is no such source, its kind is not known, it has no labels, or it is damaged.
     """
     if source.is_dir():
-        files = _course_files(source, language)
+        files = _course_files(source, language) or _shards(source)
     elif source.is_file():
         files = [(source, "")]
     else:
@@ -104,24 +105,36 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
-        rows = _read_json_lines(file, split) if split else _read_csv(file)
+        if split:
+            rows = _read_json_lines(file, split)
+        else:
+            rows = _read_parquet(file) if _is_parquet(file) else _read_csv(file)
         for chunk in rows:
             _check(chunk, max_title_chars)
             yield chunk
 
 
 def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
-    languages = (
-        [language]
-        if language != "all"
-        else [name for name in LANGUAGES[1:] if any(folder.glob(f"{name}.*.jsonl.gz"))]
-    )
+    """The course's files, each with its split; none where the folder has none of them."""
+    languages = [name for name in LANGUAGES[1:] if any(folder.glob(f"{name}.*.jsonl.gz"))]
+    if languages and language != "all":
+        languages = [language]
     files = [(folder / f"{name}.{split}.jsonl.gz", split) for name in languages for split in SPLITS]
     missing = [file.name for file, _ in files if not file.is_file()]
-    if missing or not files:
-        wanted = ", ".join(missing) or "{language}.{train,validation,test}.jsonl.gz"
-        raise ValueError(f"{folder} is no folder of the course's files: it lacks {wanted}")
+    if missing:
+        raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
     return files
+
+
+def _shards(folder: Path) -> list[tuple[Path, str]]:
+    endings = (".csv", ".csv.gz", ".parquet")
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(endings))
+    if not files:
+        raise ValueError(
+            f"{folder} has neither {', '.join(endings)} files nor the course's "
+            "{language}.{train,validation,test}.jsonl.gz"
+        )
+    return [(file, "") for file in files]
 
 
 def _check(chunk: Chunk, max_title_chars: int) -> None:
@@ -200,28 +213,33 @@ def _csv_chunks(file: Path, text: TextIO) -> Iterator[Chunk]:
             raise ValueError(f"{file}: the header is no CSV: {error}") from None
         columns = _csv_columns(file, header)
         fields = len(header or ())
-        chunk, rows = Chunk(file.name, ""), []
+        chunk = Chunk(file.name, "")
+        rows: list[list[str]] = []
         ended = False
         while not ended:
-            start = reader.line_num + 1
+            new: list[list[str]] = []
+            first, broken = reader.line_num + 1, ""
+            wanted = CHUNK_ROWS - len(rows) - len(chunk.rejected)
             try:
-                row = next(reader)
-            except StopIteration:
-                ended, row = True, []
+                new.extend(islice(reader, wanted))  # what comes before an error is kept
+                ended = len(new) < wanted
             except csv.Error as error:
-                broken, row = str(error), []
-                if "unexpected end" in broken or "field limit" in broken:
-                    raise _stray_quote(file, start, reader.line_num) from None
+                broken = str(error)
+            if not broken and reader.line_num + 1 - first == len(new):  # a line each, as nearly always
+                lines = list(range(first, first + len(new) + 1))
+            else:
+                lines = list(accumulate(map(_lines_in, new), initial=first))
+                _refuse_stray_quotes(file, [*lines, reader.line_num + 1], broken)
+            if broken:
                 chunk.rows_read += 1
-                chunk.reject(start, "broken_csv", broken)
-            if reader.line_num - start >= _MOST_LINES:
-                raise _stray_quote(file, start, reader.line_num)
-            if len(row) == fields:
-                rows.append(row)
-                chunk.lines.append(start)
-            elif row:  # a blank line is no row
-                chunk.rows_read += 1
-                chunk.reject(start, "wrong_number_of_fields", ",".join(row))
+                chunk.reject(lines[-1], "broken_csv", broken)
+            for line, row in zip(lines, new, strict=False):
+                if len(row) == fields:
+                    rows.append(row)
+                    chunk.lines.append(line)
+                elif row:  # a blank line is no row
+                    chunk.rows_read += 1
+                    chunk.reject(line, "wrong_number_of_fields", ",".join(row))
             if ended or len(rows) + len(chunk.rejected) >= CHUNK_ROWS:
                 chunk.rows_read += len(rows)
                 for column, (position, default) in zip(chunk.columns(), columns, strict=True):
@@ -232,10 +250,67 @@ def _csv_chunks(file: Path, text: TextIO) -> Iterator[Chunk]:
                 chunk, rows = Chunk(file.name, ""), []
 
 
-def _stray_quote(file: Path, start: int, end: int) -> ValueError:
-    return ValueError(
-        f"{file}: the quote opened in line {start} is not closed by line {end}: mend or remove that row"
-    )
+def _lines_in(row: list[str]) -> int:
+    text = "".join(row)
+    return 1 + text.count("\n") + text.count("\r") - text.count("\r\n")
+
+
+def _refuse_stray_quotes(file: Path, lines: list[int], broken: str) -> None:
+    """Raise if a row, from its line to the next one's, is longer than any title: rows lie inside it.
+
+    broken: what the CSV reader says of the last row, if it is none.
+    """
+    for start, end in pairwise(lines):
+        if end - start > _MOST_LINES or (
+            end == lines[-1] and ("unexpected end" in broken or "field limit" in broken)
+        ):
+            raise ValueError(
+                f"{file}: the quote opened in line {start} is not closed by line {end - 1}: "
+                "mend or remove that row"
+            )
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
+
+
+def _read_parquet(file: Path) -> Iterator[Chunk]:
+    """Rows in place of lines are numbered from 1."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as table:
+            columns = _csv_columns(file, table.schema_arrow.names)
+            names = [table.schema_arrow.names[at] for at, _ in columns if at is not None]
+            first = 1
+            for batch in table.iter_batches(CHUNK_ROWS, columns=names):
+                chunk = Chunk(file.name, "", rows_read=len(batch))
+                chunk.lines = list(range(first, first + len(batch)))
+                found = dict(zip(names, (column.to_pylist() for column in batch.columns), strict=True))
+                for column, (at, default) in zip(chunk.columns(), columns, strict=True):
+                    values = (
+                        [default] * len(batch) if at is None else found[table.schema_arrow.names[at]]
+                    )
+                    column.extend(values)
+                _reject_non_text(chunk)
+                yield chunk
+                first += len(batch)
+            if first == 1:
+                yield Chunk(file.name, "")
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is damaged, or no Parquet file: {error}") from None
+
+
+def _reject_non_text(chunk: Chunk) -> None:
+    rows = list(zip(*chunk.columns(), strict=True))
+    text = [all(isinstance(value, str) for value in row) for row in rows]
+    for line, row, is_text in zip(chunk.lines, rows, text, strict=True):
+        if not is_text:
+            chunk.reject(line, "field_is_not_text", ",".join(map(str, row)))
+    if not all(text):
+        chunk.keep(text)
 
 
 def _csv_columns(file: Path, header: list[str] | None) -> list[tuple[int | None, str]]:

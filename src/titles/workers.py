@@ -1,0 +1,76 @@
+"""Where chunks are worked on: processes of this machine, or a cluster.
+
+The environment variable TITLES_SCHEDULER names the address of a Dask scheduler, such as
+tcp://10.0.0.5:8786; without it, one process a core works here. Results come back in the order of the
+chunks, so that neither changes a byte of the outcome.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
+
+from joblib import cpu_count
+from joblib.externals.loky import get_reusable_executor
+
+SCHEDULER = "TITLES_SCHEDULER"
+
+# Seconds to wait for a scheduler that does not answer.
+_PATIENCE = 15
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """An executor, and how many tasks keep all its workers busy; more would only fill memory."""
+
+    executor: Executor
+    waiting: int
+
+    def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return self.executor.submit(task, *args, **kwargs)
+
+
+@contextmanager
+def pool() -> Iterator[Pool]:
+    """Workers for the time of a block, which waits for what it has not cancelled.
+
+    Raises:
+        ValueError: the scheduler cannot be reached, has no workers, or Dask is not installed.
+    """
+    address = os.environ.get(SCHEDULER)
+    if address:
+        with _dask(address) as found:
+            yield found
+        return
+    executor = get_reusable_executor(max_workers=cpu_count())
+    try:
+        yield Pool(executor, 2 * cpu_count())
+    finally:
+        executor.shutdown(wait=True)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Pool]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError(
+            f"{SCHEDULER} is set, but Dask is not installed: pip install distributed"
+        ) from None
+    try:
+        client: Any = Client(address, timeout=_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{SCHEDULER}={address}: no Dask scheduler answers there ({error})") from None
+    with client:
+        threads = sum(client.nthreads().values())
+        if threads == 0:
+            raise ValueError(f"{SCHEDULER}={address}: the scheduler has no workers; start dask worker")
+        # Pure tasks of equal input would share a result, and stay in memory for it.
+        yield Pool(client.get_executor(pure=False, retries=1), 2 * threads)
