@@ -21,13 +21,17 @@ def batches(
     batch_size: int,
     device: torch.device,
     shuffle: np.random.Generator | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[NDArray[np.int64], Batch]]:
     """Yield every title once, as (row numbers, batch).
 
     Args:
         shuffle: source of the order; None goes by length, which pads least.
+        share: (k, n) yields of each batch only titles k, k + n and so on, or title 0 if there is no k;
+            row numbers stay those of the whole batch.
     """
     total = len(titles)
+    first, step = share
     if shuffle is None:
         order = np.argsort(titles.lengths, kind="stable")
         starts = np.arange(0, total, batch_size)
@@ -42,6 +46,7 @@ def batches(
         starts = shuffle.permutation(np.arange(0, total, batch_size))
     for start in starts:
         rows = order[start : start + batch_size]
-        tokens_BL = torch.from_numpy(titles.padded(rows)).to(device, torch.int64)
-        labels_B = torch.from_numpy(titles.labels[rows]).to(device, torch.int64)
+        own = rows[first::step] if first < len(rows) else rows[:1]
+        tokens_BL = torch.from_numpy(titles.padded(own)).to(device, torch.int64)
+        labels_B = torch.from_numpy(titles.labels[own]).to(device, torch.int64)
         yield rows, Batch(tokens_BL, labels_B)

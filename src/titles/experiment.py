@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from titles import distributed
 from titles.contract import (
     EMBEDDED,
     LABELS,
@@ -60,6 +61,9 @@ def run(
     )
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
+    if distributed.rank() > 0:  # helps to train; all else is done once
+        _train(model, settings, params.seed, device, Tracker(), None)
+        return
     # The place is taken before the training: one that cannot be written to is told at once.
     with replaced_folder(MODELS / name) as folder, tracked(name, params, PLOTS / name) as tracker:
         best = _train(model, settings, params.seed, device, tracker, MODELS / f"{name}.last_good")
@@ -81,16 +85,21 @@ def _train(
     seed: int,
     device: torch.device,
     tracker: Tracker,
-    last_good: Path,
+    last_good: Path | None,
 ) -> EpochRecord:
-    """Train until the epochs or the patience end; the network is left with its best weights."""
+    """Train until the epochs or the patience end; the network is left with its best weights.
+
+    Args:
+        last_good: where the best epoch goes if the training breaks; None keeps it nowhere.
+    """
     train = EncodedTitles.open(PREPARED / "train")
     validation = EncodedTitles.open(PREPARED / "validation")
     learning = sum(p.numel() for p in model.network.parameters())
     print(f"{model.name}: {len(train)} titles, {learning:,} learning parameters, on {device}")
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
-    shutil.rmtree(last_good, ignore_errors=True)
+    if last_good:
+        shutil.rmtree(last_good, ignore_errors=True)
     try:
         for record in fit(model.network, train, validation, len(model.labels), settings, seed, device):
             tracker.log(
@@ -111,7 +120,8 @@ def _train(
                 print(f"{model.name}: stopped, epoch {best.epoch} stays the best")
                 break
     except BaseException:
-        if best:
+        distributed.end_undisturbed()
+        if best and last_good:
             model.network.load_state_dict(weights)
             with replaced_folder(last_good) as folder:
                 saved.write(model, folder)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from titles import distributed
 from titles.batching import batches
 from titles.data import EncodedTitles
 from titles.outcomes import Outcomes, balanced_accuracy
@@ -46,16 +47,16 @@ def set_up(compute: Compute, seed: int) -> torch.device:
     """Choose the device and make what follows repeatable.
 
     Raises:
-        ValueError: cuda is asked for and there is none.
+        ValueError: cuda is asked for and there is none, or not one for each process.
     """
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("compute.device is cuda, but no GPU is usable here: set it to auto or cpu")
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + distributed.rank())  # processes drop out other units each
     torch.set_num_threads(compute.threads)
     # Some CUDA kernels have no repeatable form: there a warning has to do.
     torch.use_deterministic_algorithms(True, warn_only=True)
     use_gpu = compute.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+    return distributed.own_gpu() if use_gpu else torch.device("cpu")
 
 
 def class_weights(titles: EncodedTitles, categories: int, weighting: str) -> Tensor:
@@ -103,22 +104,23 @@ def fit(
             )
     weight_C = class_weights(train, categories, settings.class_weighting).to(device)
     steps = optimiser(model, settings)
+    learner = distributed.shared(model)
     shuffle = np.random.default_rng(seed)
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
         train_loss = _train_epoch(
-            model, train, settings.batch_size, weight_C, steps, shuffle, device, epoch
+            learner, train, settings.batch_size, weight_C, steps, shuffle, device, epoch
         )
         seconds = time.perf_counter() - started
         (outcomes,) = evaluate([model], validation, device)
-        yield EpochRecord(
-            epoch,
+        measured = [
             train_loss,
             float(outcomes.loss_N.mean()),
             float(outcomes.right_N.mean()),
             balanced_accuracy(outcomes.labels_N, outcomes.right_N),
             len(train) / seconds,
-        )
+        ]
+        yield EpochRecord(epoch, *distributed.of_first(measured))
 
 
 def _train_epoch(
@@ -134,20 +136,26 @@ def _train_epoch(
     """One pass; returns the loss a title, without class weights, so that runs and splits compare."""
     model.train()
     total = torch.zeros((), dtype=torch.float64, device=device)
+    rank = distributed.rank()
+    share = rank, distributed.processes()
     with tqdm(
-        total=len(titles), desc=f"epoch {epoch}", unit=" titles", leave=False, disable=None
+        total=len(titles), desc=f"epoch {epoch}", unit=" titles", leave=False, disable=rank > 0 or None
     ) as bar:
-        for number, (rows, batch) in enumerate(batches(titles, batch_size, device, shuffle)):
+        for number, (rows, batch) in enumerate(batches(titles, batch_size, device, shuffle, share)):
             steps.zero_grad(set_to_none=True)
             losses_B = F.cross_entropy(model(batch.tokens_BL), batch.labels_B, reduction="none")
             weight_B = weight_C[batch.labels_B]
-            loss = (losses_B * weight_B).sum() / weight_B.sum()
+            if len(rows) <= rank:  # no title is left for this process: the one it got must not count
+                losses_B, weight_B = losses_B[:0], weight_B[:0]
+            # The weights of the whole batch, as gradients are averaged over the processes.
+            loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())
             loss.backward()  # type: ignore[no-untyped-call]
             steps.step()
             total += losses_B.detach().sum()
             if number % _STEPS_A_LOOK == 0:
-                _check_finite(total, epoch)
+                _check_finite(distributed.total(total), epoch)
             bar.update(len(rows))
+    total = distributed.total(total)
     _check_finite(total, epoch)
     return float(total) / len(titles)
 

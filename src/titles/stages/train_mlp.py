@@ -1,12 +1,13 @@
 """Stage train_mlp: the multilayer perceptron on the prepared titles."""
 
-from titles import experiment
+from titles import distributed, experiment
 from titles.models.mlp import TitleMLP
 from titles.params import load_params
 from titles.stages import entry_point
 
 
 @entry_point
+@distributed.together()
 def main() -> None:
     params = load_params()
     architecture = {

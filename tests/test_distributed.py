@@ -1,0 +1,204 @@
+"""Trainings by two processes of a real torchrun, on loopback, beside the same by one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from networks import ARCHITECTURES, TEXT_RULES, params, tokens, write_prepared
+from titles import tracking
+from titles.contract import METRICS, MODELS, PLOTS
+from titles.models import saved
+from titles.stages import train_cnn, train_mlp
+from titles.tracking import Tracker
+
+pytestmark = pytest.mark.pipeline
+
+TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
+EPOCHS = 4
+DROPOUT = {"dropout": 0.3, "patience": 2}
+# Eight titles. Of batches of 1 the second process never has one, of batches of 7 it lacks the last.
+CASES = [("cnn", False, 3), ("cnn", True, 1), ("mlp", "partial", 7), ("mlp", True, 8), ("mlp", False, 3)]
+
+# One start for many trainings: importing torch takes longer than they do.
+ONE_AFTER_ANOTHER = """
+import os, sys
+from titles.stages import train_cnn, train_mlp
+from titles import distributed
+
+stages = {"cnn": train_cnn.main, "mlp": train_mlp.main}
+with distributed.together():
+    for folder in sys.argv[1:]:
+        os.chdir(folder)
+        stages[os.path.basename(folder)[:3]]()
+"""
+
+# Batches of 3 are three steps an epoch: step 8 is in the midst of the third.
+BREAKING = """
+import os, signal
+from titles.stages import train_mlp
+import torch
+
+class Breaking(train_mlp.TitleMLP):
+    steps = 0
+
+    def forward(self, tokens_BL):
+        logits_BC = super().forward(tokens_BL)
+        self.steps += self.training
+        if self.training and self.steps == 8 and os.environ["RANK"] == "{rank}":
+            {event}
+        return logits_BC
+
+train_mlp.TitleMLP = Breaking
+train_mlp.main()
+"""
+
+
+def write_project(folder, **changes):
+    """Prepared data and parameters, in a new folder that becomes the current one."""
+    folder.mkdir()
+    os.chdir(folder)
+    write_prepared()
+    given = params(**{"epochs": EPOCHS, "class_weighting": "sqrt"} | changes)
+    Path("params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def put_back():
+    folder, handler = Path.cwd(), signal.getsignal(signal.SIGTERM)
+    yield
+    os.chdir(folder)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def torchrun(*program):
+    """Run two processes in the current folder; nothing that they record leaves it."""
+    left_out = ("DVC", "MLFLOW", "TITLES_DEBUG", "TORCHELASTIC")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # where nothing listens
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def results(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for place in (MODELS, METRICS, PLOTS)
+        for path in (folder / place).rglob("*")
+        if path.is_file()
+    }
+
+
+def answers(folder):
+    return saved.read(folder, ARCHITECTURES).network(tokens()).detach().numpy()
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory):
+    """A folder with what two processes made of each case and of one with dropout, and what they said."""
+    place = tmp_path_factory.mktemp("by_two")
+    folders = [
+        write_project(place / f"{name} {freeze} {size}", freeze_embeddings=freeze, batch_size=size)
+        for name, freeze, size in CASES
+    ]
+    folders.append(write_project(place / "cnn with dropout", **DROPOUT))
+    script = place / "script.py"
+    script.write_text(ONE_AFTER_ANOTHER, encoding="utf-8")
+    done = torchrun(str(script), *map(str, folders))
+    assert done.returncode == 0, done.stderr
+    return place, done
+
+
+@pytest.mark.parametrize(("name", "freeze", "batch_size"), CASES)
+def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, batch_size):
+    one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=batch_size)
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
+    TRAIN_STAGES[name]()
+    two = by_two[0] / f"{name} {freeze} {batch_size}"
+
+    files_of_one, files_of_two = results(one), results(two)
+    assert set(files_of_two) == set(files_of_one)
+    metrics_of_one, metrics_of_two = (
+        json.loads(files[f"metrics/{name}.json"])[name] for files in (files_of_one, files_of_two)
+    )
+    assert metrics_of_two == pytest.approx(metrics_of_one, abs=2e-5)
+    np.testing.assert_allclose(answers(two / MODELS / name), answers(one / MODELS / name), atol=1e-4)
+    assert saved.read(two / MODELS / name, ARCHITECTURES).text == TEXT_RULES
+
+    curves = [file for file in files_of_two if file.startswith("plots/")]
+    assert len(curves) == 4
+    for curve in curves:
+        of_one, of_two = (
+            np.array([line.split("\t") for line in files[curve].decode().splitlines()[1:]], float)
+            for files in (files_of_one, files_of_two)
+        )
+        assert of_two.shape == (EPOCHS, 2)
+        np.testing.assert_allclose(of_two, of_one, atol=2e-5)
+
+
+def test_two_processes_speak_and_record_as_one(by_two):
+    _, done = by_two
+    trainings = len(CASES) + 1
+    assert done.stdout.count(": 8 titles, ") == trainings
+    for name in TRAIN_STAGES:
+        runs = sum(case[0] == name for case in CASES)
+        lines = done.stdout.count(f"{name} epoch 1/{EPOCHS}")
+        assert lines == runs + (name == "cnn")
+    assert done.stderr.count("warning: MLflow does not record this training") == trainings
+
+
+def test_a_stage_run_by_two_processes_gives_the_same_bytes_again(by_two, tmp_path):
+    again = write_project(tmp_path / "again", **DROPOUT)
+    done = torchrun("-m", "titles.stages.train_cnn")
+    assert done.returncode == 0, done.stderr
+    assert results(again) == results(by_two[0] / "cnn with dropout")
+
+
+@pytest.mark.parametrize(
+    ("rank", "event", "told"),
+    [
+        pytest.param(
+            1, "logits_BC = logits_BC * torch.nan", "error: the loss is no longer a number", id="NaN"
+        ),
+        pytest.param(1, "raise ValueError('no more')", "error: no more", id="error"),
+        pytest.param(0, "os.kill(os.getppid(), signal.SIGINT)", "interrupted", id="Ctrl-C"),
+    ],
+)
+def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, rank, event, told):
+    folder = write_project(tmp_path / "project", epochs=50)
+    script = folder / "script.py"
+    script.write_text(BREAKING.format(rank=rank, event=event), encoding="utf-8")
+    done = torchrun(str(script))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "interrupted"))]
+    assert [line[: len(told)] for line in lines] == [told], done.stderr
+    assert [path.name for path in MODELS.iterdir()] == ["mlp.last_good"]
+    assert np.isfinite(answers(MODELS / "mlp.last_good")).all()
+    assert done.stdout.count("the best so far, is kept in models/mlp.last_good") == 1
+    assert not METRICS.exists()
+
+
+def test_wrong_parameters_are_told_once(tmp_path):
+    folder = write_project(tmp_path / "project")
+    (folder / "params.yaml").write_text("seed: -1\n", encoding="utf-8")
+    done = torchrun("-m", "titles.stages.train_mlp")
+    assert done.returncode != 0
+    assert sum(line.startswith("error:") for line in done.stderr.splitlines()) == 1
