@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from titles.download import DATASETS
+
     parser = argparse.ArgumentParser(
         prog="titles",
         description="Marketplace listing titles into categories. The pipeline runs with `dvc exp run`.",
@@ -40,6 +42,22 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--seed", type=int, default=2019, help="integer >= 0 (default: %(default)s)")
     sample.add_argument("--truth", type=Path, help="also write the right category of each row here")
     sample.set_defaults(run=_sample)
+    download = commands.add_parser(
+        "download",
+        help="fetch public data",
+        description="Fetch the challenge's listings (challenge), the course's splits of them (course) "
+        "or Spanish word vectors of 300 dimensions (sbw), and say how to use them. A download that was "
+        "cut resumes with the same command; one that is whole is only checked.",
+    )
+    download.add_argument("name", choices=sorted(DATASETS), help="what to fetch")
+    download.add_argument(
+        "--into",
+        type=Path,
+        metavar="FOLDER",
+        help="write here (default: data/raw; sbw: data/pretrained)",
+    )
+    download.add_argument("--url", metavar="BASE", help="fetch the files below this address, a mirror's")
+    download.set_defaults(run=_download)
     return parser
 
 
@@ -47,6 +65,12 @@ def _sample(options: argparse.Namespace) -> None:
     from titles.sample import write_csv
 
     write_csv(options.rows, options.seed, options.out, options.truth)
+
+
+def _download(options: argparse.Namespace) -> None:
+    from titles.download import download
+
+    print(download(options.name, options.into, options.url))
 
 
 if __name__ == "__main__":
