@@ -1,0 +1,145 @@
+"""How fast and how large `prepare` is, beside the way of the course on the same rows.
+
+    python benchmarks/preparation.py --rows 10000000
+
+The course's way, in our words: pandas reads the file, a function of Python normalises and NLTK tokenises
+one title after another through `apply`, a gensim Dictionary numbers the words, and each title becomes a
+list of ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+import threading
+import time
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from gensim.corpora import Dictionary
+from nltk.tokenize import NLTKWordTokenizer
+
+from titles.contract import replaced_folder
+from titles.data import EncodedTitles
+from titles.params import load_params
+from titles.preparation import prepare
+from titles.sample import write_csv
+
+_MIB = 2**20
+_PEER_ROWS = 200_000
+_BASE_ROWS = 1_000_000
+
+
+def course_way(source: Path) -> int:
+    """Returns the number of words known."""
+    rows = pd.read_csv(source)
+    tokeniser = NLTKWordTokenizer()
+    no_letter = re.compile(r"[^a-z0-9 ]")
+
+    def words(title: str) -> list[str]:
+        text = unicodedata.normalize("NFKD", title.lower()).encode("ascii", "ignore").decode()
+        return list(tokeniser.tokenize(no_letter.sub(" ", text)))
+
+    tokenised = rows["title"].apply(words)
+    dictionary = Dictionary(tokenised)
+    dictionary.filter_extremes(no_below=2, no_above=1, keep_n=200_000)
+    rows["data"] = tokenised.apply(lambda title: dictionary.doc2idx(title, unknown_word_index=1))
+    rows["target"] = rows["category"].astype("category").cat.codes
+    return len(dictionary)
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """MiB that this process and its children hold together at most; shared pages count once."""
+    peak, done = [0.0], threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not done.wait(0.2):
+            held = 0
+            for process in [me, *me.children(recursive=True)]:
+                try:
+                    held += process.memory_full_info().pss
+                except psutil.Error:  # it has ended
+                    continue
+            peak[0] = max(peak[0], held / _MIB)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def head(source: Path, rows: int, target: Path) -> Path:
+    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
+        out.writelines(islice(lines, rows + 1))
+    return target
+
+
+def timed_prepare(source: Path, folder: Path) -> tuple[float, float]:
+    """Seconds and MiB."""
+    params = load_params()
+    started = time.perf_counter()
+    with peak_memory() as peak, replaced_folder(folder) as partial:
+        prepare(params.prepare.model_copy(update={"source": str(source)}), params.seed, partial)
+    return time.perf_counter() - started, peak[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the large run")
+    rows = parser.parse_args().rows
+    with tempfile.TemporaryDirectory(prefix="titles-bench-") as name:
+        folder = Path(name)
+        full = folder / "full.csv"
+        write_csv(rows, 2019, full)
+        print("| run | seconds | rows a second | microseconds a row | peak MiB |")
+        print("|---|---|---|---|---|")
+
+        def show(title: str, count: int, seconds: float, memory: float) -> None:
+            print(
+                f"| {title} | {seconds:.1f} | {count / seconds:,.0f} | {seconds / count * 1e6:.2f} "
+                f"| {memory:,.0f} |",
+                flush=True,
+            )
+
+        small = head(full, _PEER_ROWS, folder / "small.csv")
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            course_way(small)
+        course = time.perf_counter() - started
+        show(f"the course's way, {_PEER_ROWS:,} rows", _PEER_ROWS, course, peak[0])
+        costs = {}
+        for count in (_PEER_ROWS, min(_BASE_ROWS, rows), rows):
+            source = full if count == rows else head(full, count, folder / "part.csv")
+            seconds, memory = timed_prepare(source, folder / "prepared")
+            costs[count] = seconds / count
+            show(f"prepare, {count:,} rows", count, seconds, memory)
+        base = min(_BASE_ROWS, rows)
+        before = psutil.Process().memory_info().rss
+        started = time.perf_counter()
+        train = EncodedTitles.open(folder / "prepared" / "train")
+        train.padded(np.arange(256))
+        seconds = time.perf_counter() - started
+        held = (psutil.Process().memory_info().rss - before) / _MIB
+        show(f"opening train, {len(train):,} rows", len(train), seconds, held)
+        peer = course / _PEER_ROWS
+        print(
+            f"\nprepare takes {peer / costs[base]:.1f}x the rows a second of the course's way "
+            f"({peer / costs[_PEER_ROWS]:.1f}x at {_PEER_ROWS:,} rows, the start of workers included);\n"
+            f"a row costs {costs[rows] / costs[base]:.2f}x at {rows:,} rows what it costs at {base:,}."
+        )
+
+
+if __name__ == "__main__":
+    main()
