@@ -7,6 +7,8 @@ what it teaches does not depend on how many share it.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import io
 import os
 import signal
@@ -45,6 +47,9 @@ def together() -> Iterator[None]:
         return
     from torch.distributed.rendezvous import rendezvous  # not there in a torch built without it
 
+    # The optimiser imports it anyway. Imported after the group is made, it holds on to the group for
+    # good, whose threads then, now and then, abort a process that ends.
+    importlib.import_module("torch._dynamo")
     store, own_rank, size = next(rendezvous("env://"))
     # Without a backend named, tensors of the CPU travel by gloo and those of a GPU by NCCL.
     dist.init_process_group(store=store, rank=own_rank, world_size=size)
@@ -58,6 +63,7 @@ def together() -> Iterator[None]:
         if store.add("titles/errors", 1) == 1 or os.environ.get("TITLES_DEBUG"):
             raise
         raise SystemExit(1) from None
+    gc.collect()  # networks that hold on to the group
     dist.destroy_process_group()
 
 
@@ -91,7 +97,7 @@ def shared(network: nn.Module) -> nn.Module:
     """The network, for steps that average the gradients of all processes. Weights start as rank 0's."""
     if not _in_a_group():
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False)  # buffers: frozen word vectors
+    return DistributedDataParallel(network, forward_sync_buffers=False)  # they never change
 
 
 def total(value: Tensor) -> Tensor:
