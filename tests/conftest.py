@@ -13,7 +13,7 @@ def text_settings():
     )
 
 
-def encoded(rows, labels=None):
+def encoded(rows, labels=None, unknown_words=()):
     count = len(rows)
     return EncodedTitles(
         word_ids=np.array([number for row in rows for number in row], np.int32),
@@ -22,10 +22,11 @@ def encoded(rows, labels=None):
         languages=np.arange(count, dtype=np.uint8) % 3,
         qualities=np.arange(count, dtype=np.uint8) % 2,
         lines=np.arange(count, dtype=np.int64) + 2,
+        unknown_words=list(unknown_words),
     )
 
 
 @pytest.fixture
 def encode():
-    """Builds encoded titles from lists of word ids."""
+    """Builds encoded titles from lists of word ids; -1 is the first of `unknown_words`."""
     return encoded

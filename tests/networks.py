@@ -8,14 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.contract import EMBEDDED, LABELS, PAD, PREPARED, SPECIAL_WORDS, TEXT, UNK, VOCABULARY
+from titles.batching import Batcher
+from titles.contract import (
+    EMBEDDED,
+    LABELS,
+    PAD,
+    PREPARED,
+    SPECIAL_WORDS,
+    TEXT,
+    UNK,
+    VOCABULARY,
+    Batch,
+)
 from titles.data import EncodedTitles, WordVectors
 from titles.models.cnn import TitleCNN
-from titles.models.embedding import Freeze, WordEmbedding
+from titles.models.embedding import Freeze, WordEmbedding, embedding_of
 from titles.models.mlp import TitleMLP
 from titles.params import Cnn, Compute, Mlp, Params, Text, load_params
+from titles.subwords import Subwords, VocabularySubwords
 from titles.vocabulary import Vocabulary
 
 # Threads cost more than they save on tensors this small.
@@ -30,10 +43,16 @@ UNSEEN = 11  # stands in no title
 ABSENT = 3  # the category of no title
 LABEL_NAMES = ["BIKES", "CARS", "DOGS", "EGGS"]
 
-# Eight titles; the longest has as many words as the longest filter.
-TITLES = [[2, 3, 4], [5], [8, 2, 9, 10, 3, 6], [1, 7], [4, 4, 8, 5], [9, 6, 2], [10, 3, 7, 5, 8], [3]]
+# Eight titles; the longest has as many words as the longest filter. Of unknown words, -1 is the first.
+TITLES = [[2, 3, 4], [5], [8, 2, 9, 10, 3, 6], [-1, 7], [4, 4, 8, 5], [9, 6, 2], [10, 3, 7, 5, 8], [3]]
+UNKNOWN_WORDS = ["word99", "ñ", "nuevo"]
 CATEGORIES = [0, 1, 2, 2, 1, 2, 0, 2]
 ONE_WORD = [row for row, title in enumerate(TITLES) if len(title) == 1]
+
+# Word "ñ" is too short for any of these n-grams.
+SUBWORDS = Subwords(shortest=4, longest=5, buckets=37)
+LETTERS = {"subword_min": 4, "subword_max": 5, "subword_buckets": 37}
+WITH_AND_WITHOUT = {"words": None, "letters": SUBWORDS}
 
 # None of them is what params.yaml says.
 TEXT_RULES = Text(
@@ -58,12 +77,22 @@ def encoded(
         np.array([1 + row % 2 for row in range(count)], np.uint8),
         np.array([1 + row % 3 // 2 for row in range(count)], np.uint8),
         np.arange(2, count + 2),
+        UNKNOWN_WORDS,
     )
 
 
-def tokens(titles: Sequence[Sequence[int]] = TITLES, extra: int = 0) -> Tensor:
-    width = max(map(len, titles)) + extra
-    return torch.tensor([[*title, *[PAD] * (width - len(title))] for title in titles])
+def batch_for(net: nn.Module, titles: Sequence[Sequence[int]] = TITLES, extra: int = 0) -> Batch:
+    """The titles as the network reads them, with so many more columns of padding."""
+    batcher = Batcher(
+        encoded(titles, [0] * len(titles)), embedding_of(net).subwords, torch.device("cpu")
+    )
+    made = batcher.batch(np.arange(len(titles)))
+    return made._replace(place_BL=F.pad(made.place_BL, (0, extra)))
+
+
+def answers(net: nn.Module, titles: Sequence[Sequence[int]] = TITLES, extra: int = 0) -> Tensor:
+    logits_BC: Tensor = net(batch_for(net, titles, extra))
+    return logits_BC
 
 
 def word_vectors() -> WordVectors:
@@ -72,26 +101,49 @@ def word_vectors() -> WordVectors:
     return WordVectors(matrix_VD, np.isin(np.arange(V), HAS_VECTOR))
 
 
-def embedding(freeze: Freeze) -> WordEmbedding:
+def embedding(freeze: Freeze, subwords: Subwords | None = None) -> WordEmbedding:
     vectors = word_vectors()
     return WordEmbedding(
-        torch.from_numpy(vectors.matrix_VD), torch.from_numpy(vectors.has_vector_V), freeze
+        torch.from_numpy(vectors.matrix_VD),
+        torch.from_numpy(vectors.has_vector_V),
+        freeze,
+        VocabularySubwords(subwords, vocabulary().words) if subwords else None,
     )
 
 
-def network(name: str, freeze: Freeze = False, dropout: float = 0.0, seed: int = 7) -> Any:
+def network(
+    name: str,
+    freeze: Freeze = False,
+    dropout: float = 0.0,
+    seed: int = 7,
+    subwords: Subwords | None = None,
+) -> Any:
     torch.manual_seed(seed)
-    return ARCHITECTURES[name](embedding(freeze), C, **SIZES[name], dropout=dropout)
+    return ARCHITECTURES[name](embedding(freeze, subwords), C, **SIZES[name], dropout=dropout)
+
+
+def gradient(values: Tensor) -> Tensor:
+    """A parameter's gradient as a plain tensor."""
+    assert values.grad is not None
+    return values.grad.to_dense().clone()
 
 
 def settings(name: str, **changes: Any) -> Cnn | Mlp:
     values: dict[str, Any] = {
         "dropout": 0.0,
+        "word_dropout": 0.0,
         "freeze_embeddings": False,
+        "subword_buckets": 0,
+        "subword_min": 3,
+        "subword_max": 6,
         "epochs": 3,
         "batch_size": 3,
+        "min_steps": 1,
         "learning_rate": 0.01,
+        "schedule": "constant",
         "weight_decay": 0.0,
+        "logit_adjustment": 0.0,
+        "label_smoothing": 0.0,
         "class_weighting": "none",
         "patience": 0,
     }

@@ -1,31 +1,18 @@
 import numpy as np
 import pytest
-import torch
 
-from titles.batching import batches
-from titles.contract import PAD
-from titles.data import EncodedTitles, WordVectors
+from titles.contract import UNK
+from titles.data import EncodedTitles, WordVectors, known
+from titles.text import tokenise
 
-CPU = torch.device("cpu")
-ROWS = [[2, 3, 4], [5], [6, 1], [2, 2, 2, 2, 7], [8, 9]]
+ROWS = [[2, 3, 4], [5], [6, -1], [2, 2, 2, 2, 7], [-2, 9]]
+UNKNOWN = ["ñandú", "128gb"]
 ARRAYS = ("word_ids", "ends", "labels", "languages", "qualities", "lines")
-
-
-def bag(titles, rows):
-    """Words of padded rows, checked to have padding after the last word alone."""
-    found = []
-    for row in titles:
-        words = row[row != PAD].tolist()
-        assert row.tolist() == words + [PAD] * (len(row) - len(words))
-        assert words
-        found.append(words)
-    assert len(found) == len(rows)
-    return found
 
 
 @pytest.mark.parametrize("rows", [ROWS, []], ids=["five titles", "an empty split"])
 def test_titles_are_mapped_from_disk_as_they_were_written(tmp_path, encode, rows):
-    titles = encode(rows, labels=range(len(rows)))
+    titles = encode(rows, labels=range(len(rows)), unknown_words=UNKNOWN if rows else [])
     titles.write(tmp_path / "train")
     opened = EncodedTitles.open(tmp_path / "train")
     assert isinstance(opened.word_ids, np.memmap)
@@ -33,24 +20,40 @@ def test_titles_are_mapped_from_disk_as_they_were_written(tmp_path, encode, rows
     assert opened.lengths.tolist() == [len(row) for row in rows]
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(opened, name), getattr(titles, name), strict=True)
+    assert opened.unknown_words == titles.unknown_words
 
 
-def test_an_empty_split_has_no_batches(tmp_path, encode):
-    encode([]).write(tmp_path / "test")
-    empty = EncodedTitles.open(tmp_path / "test")
-    assert list(batches(empty, 3, CPU)) == []
-    assert list(batches(empty, 3, CPU, np.random.default_rng(1))) == []
+def test_unknown_words_of_any_letters_come_back_as_they_were(tmp_path, encode, text_settings):
+    # What cuts lines in some readers is no part of a word; all else may be.
+    titles = [
+        "a\x85b c\u2028d e\x0bf g\x1ch\rk",
+        "日本語 नमस्ते 😀 ﬁn ²",
+        "\ud800x \ufeffy z\u200dw \x00q",
+        "ß İ 3,5",
+    ]
+    words = sorted({word for row in tokenise(titles, text_settings) for word in row})
+    assert len(words) > 15
+    encode([[-1 - k] for k in range(len(words))], unknown_words=words).write(tmp_path / "train")
+    assert EncodedTitles.open(tmp_path / "train").unknown_words == words
 
 
-def test_padding_comes_after_the_last_word_only(encode):
-    padded = encode(ROWS).padded(np.array([3, 0, 1]))
-    assert padded.tolist() == [[2, 2, 2, 2, 7], [2, 3, 4, 0, 0], [5, 0, 0, 0, 0]]
-    assert encode(ROWS).padded(np.array([4])).tolist() == [[8, 9]]
+def test_words_of_rows_come_one_after_another_with_the_places_that_hold_one(encode):
+    words, inside = encode(ROWS).words(np.array([3, 0, 1]))
+    assert words.tolist() == [2, 2, 2, 2, 7, 2, 3, 4, 5]
+    assert inside.tolist() == [[True] * 5, [True] * 3 + [False] * 2, [True] + [False] * 4]
+    words, inside = encode(ROWS).words(np.array([4]))
+    assert (words.tolist(), inside.tolist()) == ([-2, 9], [[True, True]])
 
 
 def test_consecutive_rows_come_as_lists(encode):
-    assert encode(ROWS).lists(np.arange(5)) == ROWS
-    assert encode(ROWS).lists(np.arange(2, 4)) == ROWS[2:4]
+    told = [[2, 3, 4], [5], [6, UNK], [2, 2, 2, 2, 7], [UNK, 9]]
+    assert encode(ROWS).lists(np.arange(5)) == told
+    assert encode(ROWS).lists(np.arange(2, 4)) == told[2:4]
+
+
+def test_all_unknown_words_are_the_unknown_word_and_known_ones_stay():
+    ids = np.array([-1, 2, -700, 9, 1], np.int32)
+    np.testing.assert_array_equal(known(ids), np.array([1, 2, 1, 9, 1], np.int32), strict=True)
 
 
 def damage_missing(folder):
@@ -72,6 +75,19 @@ def damage_other_file(folder):
 
 def damage_pickle(folder):
     np.save(folder / "labels.npy", np.array([{}] * 5, object), allow_pickle=True)
+
+
+def damage_no_unknown_words(folder):
+    (folder / "unknown_words.txt").unlink()
+
+
+def damage_unknown_word_cut(folder):
+    path = folder / "unknown_words.txt"
+    path.write_bytes(path.read_bytes()[:-2])
+
+
+def damage_unknown_words_no_text(folder):
+    (folder / "unknown_words.txt").write_bytes(b"\xff\xfe\n\n")
 
 
 def damage_dtype(folder):
@@ -98,6 +114,9 @@ def damage_more_words(folder):
         (damage_empty, r"ends\.npy is damaged"),
         (damage_other_file, r"ends\.npy is damaged"),
         (damage_pickle, r"labels\.npy is damaged"),
+        (damage_no_unknown_words, r"unknown_words\.txt is missing: run `dvc repro"),
+        (damage_unknown_word_cut, r"unknown_words\.txt is damaged: its last line is not complete"),
+        (damage_unknown_words_no_text, r"unknown_words\.txt is damaged"),
         (damage_dtype, r"ends\.npy is damaged: not a row of int64"),
         (damage_shape, r"lines\.npy is damaged: not a row of int64"),
         (damage_fewer_labels, r"train is damaged: its files do not fit together"),
@@ -106,55 +125,10 @@ def damage_more_words(folder):
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_a_damaged_split_is_refused_by_name(tmp_path, encode, damage, message):
-    encode(ROWS).write(tmp_path / "train")
+    encode(ROWS, unknown_words=UNKNOWN).write(tmp_path / "train")
     damage(tmp_path / "train")
     with pytest.raises(ValueError, match=message):
         EncodedTitles.open(tmp_path / "train")
-
-
-@pytest.fixture
-def many(encode):
-    """Titles of 1 to 6 words; title number n holds n + 2 only and has the label n."""
-    return encode([[n + 2] * (1 + n * 7 % 6) for n in range(203)], labels=range(203))
-
-
-@pytest.mark.parametrize("batch_size", [1, 5, 203, 500])
-@pytest.mark.parametrize("shuffled", [False, True], ids=["by length", "shuffled"])
-def test_an_epoch_gives_every_title_once_with_its_words_and_label(many, batch_size, shuffled):
-    shuffle = np.random.default_rng(4) if shuffled else None
-    seen = []
-    for rows, batch in batches(many, batch_size, CPU, shuffle):
-        assert batch.tokens_BL.dtype == batch.labels_B.dtype == torch.int64
-        assert batch.labels_B.tolist() == rows.tolist()
-        assert bag(batch.tokens_BL.numpy(), rows) == [[n + 2] * (1 + n * 7 % 6) for n in rows]
-        seen.append(len(rows))
-        assert batch.tokens_BL.shape[1] == many.lengths[rows].max()
-    assert sum(seen) == 203
-    assert sorted(seen, reverse=True) == [batch_size] * (203 // batch_size) + [203 % batch_size] * (
-        203 % batch_size > 0
-    )
-
-
-def order(titles, shuffle):
-    return np.concatenate([rows for rows, _ in batches(titles, 5, CPU, shuffle)]).tolist()
-
-
-def test_every_title_is_seen_in_each_epoch_in_an_order_that_follows_from_the_generator(many):
-    one, same, other = (np.random.default_rng(seed) for seed in (4, 4, 5))
-    first, second = order(many, one), order(many, one)
-    assert sorted(first) == sorted(second) == list(range(203))
-    assert first != second
-    assert [order(many, same), order(many, same)] == [first, second]
-    assert order(many, other) != first
-    assert order(many, None) == order(many, None)
-
-
-def test_shuffled_batches_hold_next_to_no_padding_and_do_not_come_by_length(many):
-    tokens = [batch.tokens_BL for _, batch in batches(many, 5, CPU, np.random.default_rng(1))]
-    padding = sum(int((tokens_BL == PAD).sum()) for tokens_BL in tokens)
-    assert padding <= 0.02 * len(many.word_ids)
-    widths = [tokens_BL.shape[1] for tokens_BL in tokens]
-    assert widths != sorted(widths)
 
 
 def vectors(words):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from networks import ARCHITECTURES, TEXT_RULES, params, tokens, write_prepared
+from networks import ARCHITECTURES, LETTERS, TEXT_RULES, answers, params, write_prepared
 from titles import tracking
 from titles.contract import METRICS, MODELS, PLOTS
 from titles.models import saved
@@ -26,7 +26,15 @@ TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
 EPOCHS = 4
 DROPOUT = {"dropout": 0.3, "patience": 2}
 # Eight titles. Of batches of 1 the second process never has one, of batches of 7 it lacks the last.
-CASES = [("cnn", False, 3), ("cnn", True, 1), ("mlp", "partial", 7), ("mlp", True, 8), ("mlp", False, 3)]
+CASES = [
+    ("cnn", False, 3, {}),
+    ("cnn", True, 1, {}),
+    ("cnn", "partial", 3, LETTERS),
+    ("mlp", "partial", 7, {}),
+    ("mlp", True, 8, {}),
+    ("mlp", False, 3, {}),
+    ("mlp", False, 1, LETTERS),
+]
 
 # One start for many trainings: importing torch takes longer than they do.
 ONE_AFTER_ANOTHER = """
@@ -50,8 +58,8 @@ import torch
 class Breaking(train_mlp.TitleMLP):
     steps = 0
 
-    def forward(self, tokens_BL):
-        logits_BC = super().forward(tokens_BL)
+    def forward(self, batch):
+        logits_BC = super().forward(batch)
         self.steps += self.training
         if self.training and self.steps == 8 and os.environ["RANK"] == "{rank}":
             {event}
@@ -107,8 +115,12 @@ def results(folder):
     }
 
 
-def answers(folder):
-    return saved.read(folder, ARCHITECTURES).network(tokens()).detach().numpy()
+def answers_of(folder):
+    return answers(saved.read(folder, ARCHITECTURES).network).detach().numpy()
+
+
+def folder_name(name, freeze, size, letters):
+    return f"{name} {freeze} {size}{' letters' * bool(letters)}"
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +128,10 @@ def by_two(tmp_path_factory):
     """A folder with what two processes made of each case and of one with dropout, and what they said."""
     place = tmp_path_factory.mktemp("by_two")
     folders = [
-        write_project(place / f"{name} {freeze} {size}", freeze_embeddings=freeze, batch_size=size)
-        for name, freeze, size in CASES
+        write_project(
+            place / folder_name(*case), freeze_embeddings=case[1], batch_size=case[2], **case[3]
+        )
+        for case in CASES
     ]
     folders.append(write_project(place / "cnn with dropout", **DROPOUT))
     script = place / "script.py"
@@ -127,12 +141,14 @@ def by_two(tmp_path_factory):
     return place, done
 
 
-@pytest.mark.parametrize(("name", "freeze", "batch_size"), CASES)
-def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, batch_size):
-    one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("name", "freeze", "size", "letters"), CASES, ids=[folder_name(*case) for case in CASES]
+)
+def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, size, letters):
+    one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=size, **letters)
     monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
     TRAIN_STAGES[name]()
-    two = by_two[0] / f"{name} {freeze} {batch_size}"
+    two = by_two[0] / folder_name(name, freeze, size, letters)
 
     files_of_one, files_of_two = results(one), results(two)
     assert set(files_of_two) == set(files_of_one)
@@ -140,7 +156,9 @@ def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, fr
         json.loads(files[f"metrics/{name}.json"])[name] for files in (files_of_one, files_of_two)
     )
     assert metrics_of_two == pytest.approx(metrics_of_one, abs=2e-5)
-    np.testing.assert_allclose(answers(two / MODELS / name), answers(one / MODELS / name), atol=1e-4)
+    np.testing.assert_allclose(
+        answers_of(two / MODELS / name), answers_of(one / MODELS / name), atol=1e-4
+    )
     assert saved.read(two / MODELS / name, ARCHITECTURES).text == TEXT_RULES
 
     curves = [file for file in files_of_two if file.startswith("plots/")]
@@ -191,7 +209,7 @@ def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, r
     lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "interrupted"))]
     assert [line[: len(told)] for line in lines] == [told], done.stderr
     assert [path.name for path in MODELS.iterdir()] == ["mlp.last_good"]
-    assert np.isfinite(answers(MODELS / "mlp.last_good")).all()
+    assert np.isfinite(answers_of(MODELS / "mlp.last_good")).all()
     assert done.stdout.count("the best so far, is kept in models/mlp.last_good") == 1
     assert not METRICS.exists()
 

@@ -12,14 +12,16 @@ from networks import (
     ARCHITECTURES,
     CATEGORIES,
     FREEZES,
+    LETTERS,
     NAMES,
     SIZES,
+    SUBWORDS,
     TEXT_RULES,
     C,
+    answers,
     embedding,
     encoded,
     params,
-    tokens,
     word_vectors,
     write_prepared,
 )
@@ -90,8 +92,9 @@ def replayed(given, name, epochs):
     """The network after so many epochs of the same training, without experiment.run."""
     section = getattr(given, name)
     device = set_up(given.compute, given.seed)
+    subwords = SUBWORDS if section.subword_buckets else None
     net = ARCHITECTURES[name](
-        embedding(section.freeze_embeddings), C, **SIZES[name], dropout=section.dropout
+        embedding(section.freeze_embeddings, subwords), C, **SIZES[name], dropout=section.dropout
     )
     records = fit(net, encoded(), encoded(), C, section, given.seed, device)
     assert len(list(islice(records, epochs))) == epochs
@@ -99,7 +102,7 @@ def replayed(given, name, epochs):
 
 
 def same_answers(folder, net):
-    return torch.equal(saved.read(folder, ARCHITECTURES).network(tokens()), net(tokens()))
+    return torch.equal(answers(saved.read(folder, ARCHITECTURES).network), answers(net))
 
 
 def good_only_in(epochs):
@@ -124,9 +127,11 @@ def best_of(recorder):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("freeze", FREEZES)
-def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze):
-    given = params(freeze_embeddings=freeze, epochs=5, dropout=0.3)
+@pytest.mark.parametrize(
+    ("freeze", "letters"), [*((freeze, {}) for freeze in FREEZES), (False, LETTERS), (True, LETTERS)]
+)
+def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, letters):
+    given = params(freeze_embeddings=freeze, epochs=5, dropout=0.3, **letters)
     run(given, name, good_only_in({3, 4}))
     best = best_of(recorder)
     assert best in (3, 4)
@@ -141,6 +146,17 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze):
         assert recorder.summary[key] == round(logged, 6)
     assert recorder.failed is False
     assert not (MODELS / f"{name}.last_good").exists()
+
+
+@pytest.mark.parametrize(
+    ("letters", "expected"), [({}, None), (LETTERS, SUBWORDS)], ids=["words", "letters"]
+)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("recorder")
+def test_a_network_reads_the_letters_that_its_section_says_or_none(name, letters, expected):
+    run(params(epochs=1, **letters), name)
+    subwords = saved.read(MODELS / name, ARCHITECTURES).network.embedding.subwords
+    assert (subwords and subwords.subwords) == expected
 
 
 @pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (4, 6), (0, 9), (9, 9)])
@@ -210,7 +226,9 @@ def test_curves_are_tables_below_the_plots_of_the_model(recorder):
         assert [float(line.split("\t")[1]) for line in lines] == [e[metric] for e in recorder.epochs]
 
 
-@pytest.mark.parametrize("missing", ["train/ends.npy", "validation/labels.npy", "text.json"])
+@pytest.mark.parametrize(
+    "missing", ["train/ends.npy", "validation/labels.npy", "train/unknown_words.txt", "text.json"]
+)
 def test_missing_inputs_are_named_before_any_training(recorder, tmp_path, missing):
     (tmp_path / "data/prepared" / missing).unlink()
     with pytest.raises(ValueError, match=f"{missing} is missing"):
@@ -222,6 +240,16 @@ def test_vectors_of_another_vocabulary_are_refused(recorder, tmp_path):
     np.save(tmp_path / "data/embedded/matrix.npy", word_vectors().matrix_VD[1:])
     with pytest.raises(ValueError, match="not for this vocabulary of 12 words"):
         run(params())
+
+
+# Every knob of `networks.settings` that is neutral there, turned.
+TURNED = LETTERS | {
+    "word_dropout": 0.1,
+    "min_steps": 2,
+    "schedule": "one_cycle",
+    "logit_adjustment": 1.0,
+    "label_smoothing": 0.1,
+}
 
 
 @pytest.mark.usefixtures("recorder", "kept_signals")
@@ -236,7 +264,7 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
             if path.is_file()
         }
 
-    given = params(epochs=20, learning_rate=0.02, dropout=0.1, class_weighting="sqrt")
+    given = params(epochs=20, learning_rate=0.02, dropout=0.1, class_weighting="sqrt", **TURNED)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
     monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
     first = everything()

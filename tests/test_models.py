@@ -2,9 +2,32 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks import FREEZES, NAMES, ONE_WORD, TITLES, C, embedding, network, tokens, word_vectors
+from networks import (
+    FREEZES,
+    NAMES,
+    ONE_WORD,
+    SUBWORDS,
+    TITLES,
+    UNKNOWN_WORDS,
+    WITH_AND_WITHOUT,
+    C,
+    answers,
+    batch_for,
+    embedding,
+    gradient,
+    network,
+    vocabulary,
+    word_vectors,
+)
+from titles.contract import UNK
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
+all_freezes = pytest.mark.parametrize("freeze", FREEZES)
+with_and_without = pytest.mark.parametrize(
+    "subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys()
+)
+# All unknown words, alone and among known ones, twice in a title too.
+OF_UNKNOWN = [[-1], [-2], [-3, -1, -3, -2], [4, -2, 6], [-1, 3]]
 
 
 def precise(name, **kwargs):
@@ -17,8 +40,18 @@ def precise(name, **kwargs):
     return net
 
 
+def naive_vector(net, word):
+    """A word's own vector plus the sum of its n-grams' over the root of their number, one at a time."""
+    own_D = net.embedding.matrix()[word if word > 0 else UNK]
+    if net.embedding.grams_RD is None:
+        return own_D
+    letters = vocabulary().words[word] if word > 0 else UNKNOWN_WORDS[-1 - word]
+    grams = [net.embedding.grams_RD[bucket] for bucket in SUBWORDS.of([letters])[0].tolist()]
+    return own_D + sum(grams) * torch.tensor(max(len(grams), 1), dtype=own_D.dtype).rsqrt()
+
+
 def naive_cnn(net, title):
-    vectors_LD = net.embedding.matrix()[title]
+    vectors_LD = torch.stack([naive_vector(net, word) for word in title])
     pooled = []
     for filters in net.filters:
         length = filters.length
@@ -31,63 +64,154 @@ def naive_cnn(net, title):
 
 
 def naive_mlp(net, title):
-    hidden = sum(net.embedding.matrix()[word] for word in title) / len(title)
+    hidden = sum(naive_vector(net, word) for word in title) / len(title)
     for layer in net.hidden:
         hidden = F.relu(layer(hidden))
     return net.output(hidden)
 
 
-@pytest.mark.parametrize("freeze", FREEZES)
-def test_each_title_gets_what_a_naive_network_gives_it_alone(name, freeze):
-    net = precise(name, freeze=freeze)
-    naive = {"cnn": naive_cnn, "mlp": naive_mlp}[name]
-    expected_BC = torch.stack([naive(net, title) for title in TITLES])
-    torch.testing.assert_close(net(tokens()), expected_BC, rtol=1e-12, atol=1e-12)
-    assert expected_BC.shape == (len(TITLES), C)
+NAIVE = {"cnn": naive_cnn, "mlp": naive_mlp}
 
 
-@pytest.mark.parametrize("freeze", FREEZES)
-def test_padding_changes_neither_logits_nor_gradients(name, freeze):
-    net = precise(name, freeze=freeze)
+@all_freezes
+@with_and_without
+def test_each_title_gets_what_a_naive_network_gives_it_alone(name, freeze, subwords):
+    net = precise(name, freeze=freeze, subwords=subwords)
+    for titles in (TITLES, OF_UNKNOWN):
+        expected_BC = torch.stack([NAIVE[name](net, title) for title in titles])
+        torch.testing.assert_close(answers(net, titles), expected_BC, rtol=1e-12, atol=1e-12)
+        assert expected_BC.shape == (len(titles), C)
 
-    def outcome(tokens_BL):
+
+@all_freezes
+@with_and_without
+def test_every_parameter_gets_the_gradient_of_a_naive_network(name, freeze, subwords):
+    net = precise(name, freeze=freeze, subwords=subwords)
+    titles = TITLES + OF_UNKNOWN
+
+    def gradients(logits_BC):
         net.zero_grad()
-        logits_BC = net(tokens_BL)
+        F.cross_entropy(logits_BC, torch.arange(len(titles)) % C).backward()
+        return {
+            key: gradient(values) for key, values in net.named_parameters() if values.grad is not None
+        }
+
+    found = gradients(answers(net, titles))
+    if freeze is not True:
+        # `matrix` records no gradient: the naive network reads the learning rows themselves.
+        tables = torch.cat([net.embedding.frozen_FD, net.embedding.learning_VD])
+        net.embedding.matrix = lambda: tables[net.embedding.row_V]
+    expected = gradients(torch.stack([NAIVE[name](net, title) for title in titles]))
+    for key, values in expected.items():
+        torch.testing.assert_close(found[key], values, rtol=1e-10, atol=1e-12, msg=key)
+    assert ("embedding.learning_VD" in expected) == (freeze is not True)
+    assert ("embedding.grams_RD" in expected) == (subwords is not None)
+
+
+@all_freezes
+@with_and_without
+def test_padding_changes_neither_logits_nor_gradients(name, freeze, subwords):
+    net = precise(name, freeze=freeze, subwords=subwords)
+
+    def outcome(extra):
+        net.zero_grad()
+        logits_BC = answers(net, extra=extra)
         F.cross_entropy(logits_BC, torch.arange(len(logits_BC)) % C).backward()
-        return [logits_BC.detach(), *(values.grad.clone() for values in net.parameters())]
+        return [logits_BC.detach(), *map(gradient, net.parameters())]
 
-    torch.testing.assert_close(outcome(tokens(extra=7)), outcome(tokens()), rtol=1e-12, atol=1e-12)
-    alone = torch.cat([net(tokens([title])) for title in TITLES])
-    torch.testing.assert_close(net(tokens()), alone, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(outcome(7), outcome(0), rtol=1e-12, atol=1e-12)
+    alone = torch.cat([answers(net, [title]) for title in TITLES])
+    torch.testing.assert_close(answers(net), alone, rtol=1e-12, atol=1e-12)
 
 
-def test_a_batch_of_one_word_titles_passes_and_learns(name):
-    net = network(name, dropout=0.5).train()
-    loss = F.cross_entropy(net(tokens([TITLES[row] for row in ONE_WORD])), torch.tensor([0, 3]))
+@with_and_without
+def test_words_left_out_are_words_that_add_nothing_and_start_no_window(name, subwords):
+    net = precise(name, subwords=subwords)
+    made = batch_for(net, [[8, 2, 9, 10]])
+    without_second = made._replace(place_BL=made.place_BL * torch.tensor([1, 0, 1, 1]))
+    moved = net(made._replace(place_BL=made.place_BL[:, [0, 2, 3]]))
+    if name == "mlp":
+        torch.testing.assert_close(net(without_second), moved)
+    else:
+        assert not torch.allclose(net(without_second), moved)
+        # The first word alone and the last two words alone, with a gap where the second was.
+        last = net(made._replace(place_BL=made.place_BL * torch.tensor([0, 0, 1, 1])))
+        torch.testing.assert_close(last, net(made._replace(place_BL=made.place_BL[:, 2:])))
+
+
+@all_freezes
+@with_and_without
+@pytest.mark.parametrize(
+    "titles",
+    [[TITLES[row] for row in ONE_WORD], [[-1], [-2, -3]], [[-2], [-2]]],
+    ids=["known", "unknown", "unknown and too short for n-grams"],
+)
+def test_a_batch_of_short_titles_passes_and_learns(name, freeze, subwords, titles):
+    net = network(name, freeze, dropout=0.5, subwords=subwords).train()
+    loss = F.cross_entropy(answers(net, titles), torch.tensor([0, 3]))
     loss.backward()
     assert loss.isfinite()
-    assert all(values.grad.isfinite().all() for values in net.parameters())
+    assert all(gradient(values).isfinite().all() for values in net.parameters())
+    assert gradient(net.output.weight).any()
 
 
-def test_word_order_counts_for_the_cnn_alone(name):
-    net = precise(name)
-    one, other = net(tokens([[2, 5, 8]])), net(tokens([[8, 5, 2]]))
+def test_unknown_words_differ_by_their_letters_and_not_without_letters(name):
+    for subwords, differ in ((SUBWORDS, True), (None, False)):
+        net = precise(name, subwords=subwords)
+        one, other, known = answers(net, [[-1, 5], [-3, 5], [3, 5]])
+        assert torch.allclose(one, other, rtol=0, atol=1e-9) != differ
+        assert not torch.allclose(one, known, rtol=0, atol=1e-9)
+
+
+@with_and_without
+def test_a_word_is_read_the_same_in_any_company(name, subwords):
+    net = precise(name, subwords=subwords)
+    among_others = answers(net, [[9, 2], [-3, 4], [10], [-1, -2]])[1]
+    torch.testing.assert_close(among_others, answers(net, [[-3, 4]])[0], rtol=1e-12, atol=1e-12)
+
+
+@with_and_without
+def test_word_order_counts_for_the_cnn_alone(name, subwords):
+    net = precise(name, subwords=subwords)
+    one, other = answers(net, [[2, 5, 8]]), answers(net, [[8, 5, 2]])
     assert torch.allclose(one, other, rtol=0, atol=1e-9) == (name == "mlp")
 
 
-def test_dropout_is_on_in_training_and_off_in_evaluation(name):
-    dropping, plain = network(name, dropout=0.5), network(name, dropout=0.0)
-    one, other = dropping.train()(tokens()), dropping(tokens())
+@with_and_without
+def test_dropout_is_on_in_training_and_off_in_evaluation(name, subwords):
+    dropping, plain = (network(name, dropout=dropped, subwords=subwords) for dropped in (0.5, 0.0))
+    one, other = answers(dropping.train()), answers(dropping)
     assert not torch.equal(one, other)
     dropping.eval()
-    assert torch.equal(dropping(tokens()), plain.train()(tokens()))
-    assert torch.equal(dropping(tokens()), dropping(tokens()))
+    assert torch.equal(answers(dropping), answers(plain.train()))
+    assert torch.equal(answers(dropping), answers(dropping))
 
 
-def test_every_freeze_mode_starts_from_the_given_vectors(name):
-    nets = [network(name, freeze=freeze) for freeze in FREEZES]
+@with_and_without
+def test_every_freeze_mode_starts_from_the_given_vectors(name, subwords):
+    nets = [network(name, freeze=freeze, subwords=subwords) for freeze in FREEZES]
     for net in nets:
         assert torch.equal(net.embedding.matrix(), torch.from_numpy(word_vectors().matrix_VD))
-        assert torch.equal(net(tokens()), nets[0](tokens()))
-    learning = [sum(p.numel() for p in embedding(freeze).parameters()) for freeze in FREEZES]
-    assert learning == [11 * 5, 5 * 5, 0]  # all but PAD; UNK and four words; none
+        assert torch.equal(answers(net), answers(nets[0]))
+    learning = [sum(p.numel() for p in embedding(freeze, subwords).parameters()) for freeze in FREEZES]
+    of_letters = 37 * 5 if subwords else 0
+    # All but PAD; UNK and four words; none.
+    assert learning == [11 * 5 + of_letters, 5 * 5 + of_letters, of_letters]
+
+
+@all_freezes
+@with_and_without
+def test_sparse_gradients_are_the_dense_ones_and_name_each_row_once(name, freeze, subwords):
+    titles = TITLES + OF_UNKNOWN  # with letters, several words have the row of the unknown word
+    found = []
+    for sparse in (True, False):
+        net = precise(name, freeze=freeze, subwords=subwords)
+        net.embedding.sparse_gradients = sparse
+        F.cross_entropy(answers(net, titles), torch.arange(len(titles)) % C).backward()
+        for values in net.embedding.parameters():
+            assert values.grad.is_sparse == sparse
+            if sparse:
+                named = values.grad._indices()[0].tolist()
+                assert len(set(named)) == len(named)
+        found.append([gradient(values) for values in net.parameters()])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)

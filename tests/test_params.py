@@ -158,8 +158,58 @@ def test_every_knob_of_the_committed_file_is_documented_on_its_line():
         pytest.param(
             {"embed.subword_max": 2},
             "embed.subword_max",
-            "at least embed.subword_min = 3",
+            "at least subword_min = 3",
             id="subwords reversed",
+        ),
+        pytest.param(
+            {"mlp.subword_max": 2},
+            "mlp.subword_max",
+            "at least subword_min = 3",
+            id="subwords of a network reversed",
+        ),
+        pytest.param(
+            {"cnn.subword_min": 0},
+            "cnn.subword_min",
+            "greater than or equal to 1",
+            id="n-grams of nothing",
+        ),
+        pytest.param(
+            {"cnn.subword_buckets": -1},
+            "cnn.subword_buckets",
+            "greater than or equal to 0",
+            id="fewer than no buckets",
+        ),
+        pytest.param({"cnn.word_dropout": 1}, "cnn.word_dropout", "less than 1", id="no words left"),
+        pytest.param(
+            {"mlp.word_dropout": -0.1},
+            "mlp.word_dropout",
+            "greater than or equal to 0",
+            id="negative word dropout",
+        ),
+        pytest.param(
+            {"cnn.label_smoothing": 1.0},
+            "cnn.label_smoothing",
+            "less than 1",
+            id="nothing of a label left",
+        ),
+        pytest.param(
+            {"mlp.logit_adjustment": -1},
+            "mlp.logit_adjustment",
+            "greater than or equal to 0",
+            id="adjustment towards frequent categories",
+        ),
+        pytest.param(
+            {"cnn.logit_adjustment": float("nan")},
+            "cnn.logit_adjustment",
+            "finite number",
+            id="adjustment by nan",
+        ),
+        pytest.param({"cnn.min_steps": 0}, "cnn.min_steps", "greater than or equal to 1", id="no steps"),
+        pytest.param(
+            {"mlp.schedule": "cosine"},
+            "mlp.schedule",
+            "Input should be 'constant' or 'one_cycle'",
+            id="unknown schedule",
         ),
         pytest.param(
             {"embed.pretrained": "v.bin"},
@@ -189,6 +239,7 @@ def test_all_problems_are_told_at_once(changed):
                 "prepare.min_row": 3,
                 "embed.method": "glove",
                 "embed.subword_max": 1,
+                "cnn.subword_max": 2,
                 "cnn.filter_lengths": [3, 3],
                 "mlp": REMOVED,
             }
@@ -196,6 +247,7 @@ def test_all_problems_are_told_at_once(changed):
     )
     assert sorted(problem.split(":")[0] for problem in told) == [
         "cnn.filter_lengths",
+        "cnn.subword_max",
         "embed.method",
         "embed.subword_max",
         "mlp",
@@ -203,6 +255,13 @@ def test_all_problems_are_told_at_once(changed):
         "seed",
     ]
     assert any(problem.endswith("not 'glove'") for problem in told)
+
+
+@pytest.mark.parametrize("key", ["subword_max", "subword_min"])
+def test_a_broken_bound_of_n_grams_is_told_once(changed, key):
+    assert problems(changed({f"cnn.{key}": "six"})) == [
+        f"cnn.{key}: Input should be a valid integer, not 'six'"
+    ]
 
 
 @pytest.mark.parametrize("value", [True, False, "partial"])

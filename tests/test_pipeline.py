@@ -31,6 +31,8 @@ QUICK = {
     "fc_size": 16,
     "hidden_layers": [16],
     "epochs": 2,
+    "min_steps": 20,
+    "subword_buckets": 500,
     "bootstrap_samples": 100,
 }
 

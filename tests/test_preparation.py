@@ -1,12 +1,13 @@
 import csv
 import gzip
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from titles import preparation, sources
-from titles.contract import SPLITS, replaced_folder, write_json
+from titles.contract import PAD, SPLITS, UNK, replaced_folder, write_json
 from titles.data import EncodedTitles
 from titles.params import Prepare
 from titles.preparation import prepare
@@ -55,13 +56,21 @@ def run(tmp_path, text_settings):
     return do
 
 
-def titles_of(folder, split):
-    """(line, category, words) of each title of a split."""
+def titles_of(folder, split, *, spelt=False):
+    """(line, category, words) of each title of a split; unknown words are <unk> unless spelt."""
     titles = EncodedTitles.open(folder / split)
     words, labels = Vocabulary.read(folder / "vocabulary.tsv").words, read_labels(folder / "labels.txt")
+    assert PAD not in titles.word_ids
+    assert UNK not in titles.word_ids
     ids = np.split(titles.word_ids, titles.ends[:-1]) if len(titles) else []
+
+    def word(number):
+        if number > 0:
+            return words[number]
+        return titles.unknown_words[-1 - number] if spelt else words[UNK]
+
     return [
-        (int(line), labels[label], " ".join(words[i] for i in row))
+        (int(line), labels[label], " ".join(word(i) for i in row))
         for line, label, row in zip(titles.lines, titles.labels, ids, strict=True)
     ]
 
@@ -163,6 +172,34 @@ def test_words_come_from_train_alone(run):
         for _, label, words in titles_of(folder, split):
             assert words == f"{NOUNS[label]} <unk> rojo"
     assert metrics["unknown_words"] == {"train": 0.0, "validation": 0.333333, "test": 0.333333}
+
+
+@pytest.mark.parametrize("min_count", [1, 3, 5])
+@pytest.mark.parametrize("slab", [1_000_000, 4])
+def test_each_split_keeps_the_letters_of_the_words_it_has_and_the_vocabulary_lacks(
+    run, monkeypatch, min_count, slab
+):
+    monkeypatch.setattr(preparation, "_SLAB_ROWS", slab)
+    # Numbers n stand in one row each, numbers t in two or three, one word twice in one title.
+    rows = [f"{noun} n{k} t{k % 13}" for k in range(36) for noun in [list(NOUNS.values())[k % 3]]]
+    rows[7] += " 日本 日本"
+    lines = [f"{row},reliable,spanish,{list(NOUNS)[k % 3]}\n" for k, row in enumerate(rows)]
+    metrics, folder = run(HEADER + "".join(lines), min_count=min_count)
+    vocabulary = Vocabulary.read(folder / "vocabulary.tsv").words
+    in_train = Counter(
+        word for _, _, words in titles_of(folder, "train", spelt=True) for word in words.split()
+    )
+    assert set(vocabulary[2:]) == {word for word, count in in_train.items() if count >= min_count}
+    for split in SPLITS:
+        titles = titles_of(folder, split, spelt=True)
+        assert [words for _, _, words in titles] == [rows[line - 2] for line, *_ in titles]
+        own = [word for _, _, words in titles for word in words.split()]
+        unknown = EncodedTitles.open(folder / split).unknown_words
+        assert len(unknown) == len(set(unknown))
+        assert set(unknown) == set(own) - set(vocabulary)
+        share = sum(word in set(unknown) for word in own) / len(own)
+        assert metrics["unknown_words"][split] == pytest.approx(share, abs=1e-6)
+    assert bool(EncodedTitles.open(folder / "train").unknown_words) == (min_count > 1)
 
 
 def test_the_same_words_are_never_in_two_splits_and_a_reliable_row_outlives_the_others(run):

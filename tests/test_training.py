@@ -12,25 +12,32 @@ from networks import (
     FREEZES,
     HAS_VECTOR,
     NAMES,
+    SUBWORDS,
     TITLES,
+    UNKNOWN_WORDS,
     UNSEEN,
+    WITH_AND_WITHOUT,
     C,
     V,
+    answers,
     encoded,
     network,
     settings,
-    tokens,
+    vocabulary,
     word_vectors,
 )
 from titles.contract import PAD
 from titles.metrics import balanced_accuracy
 from titles.params import Compute
-from titles.training import DivergedError, class_weights, evaluate, fit, optimiser, set_up
+from titles.training import DivergedError, class_weights, evaluate, fit, optimisers, set_up
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float
 both_networks = pytest.mark.parametrize("name", NAMES)
 all_freezes = pytest.mark.parametrize("freeze", FREEZES)
+with_and_without = pytest.mark.parametrize(
+    "subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys()
+)
 
 
 def trained(net, name, titles=None, validation=None, seed=1, **changes):
@@ -39,11 +46,15 @@ def trained(net, name, titles=None, validation=None, seed=1, **changes):
     return list(fit(net, titles, validation or titles, C, settings(name, **changes), seed, CPU))
 
 
+def compute(device):
+    return Compute(device=device, threads=1)
+
+
 def losses_by_hand(net, titles=TITLES, labels=CATEGORIES):
     """Of each title, run alone."""
     net.eval()
     with torch.no_grad():
-        logits = [net(tokens([title])).double() for title in titles]
+        logits = [answers(net, [title]).double() for title in titles]
     return np.array(
         [
             F.cross_entropy(one, torch.tensor([label])).item()
@@ -54,8 +65,9 @@ def losses_by_hand(net, titles=TITLES, labels=CATEGORIES):
 
 @both_networks
 @all_freezes
-def test_eight_titles_can_be_overfitted(name, freeze):
-    net = network(name, freeze)
+@with_and_without
+def test_eight_titles_can_be_overfitted(name, freeze, subwords):
+    net = network(name, freeze, subwords=subwords)
     *_, last = trained(net, name, epochs=50, batch_size=8, learning_rate=0.05)
     # Out of reach for a network that squeezes its logits into 0..1: ln(1 + 3/e) = 0.744.
     assert last.validation_loss < 0.05
@@ -64,9 +76,10 @@ def test_eight_titles_can_be_overfitted(name, freeze):
 
 @both_networks
 @all_freezes
+@with_and_without
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_all_that_may_learn_moves_and_nothing_else(name, freeze, weight_decay):
-    net = network(name, freeze)
+def test_all_that_may_learn_moves_and_nothing_else(name, freeze, subwords, weight_decay):
+    net = network(name, freeze, subwords=subwords)
     before = {key: values.clone() for key, values in net.named_parameters()}
     trained(net, name, weight_decay=weight_decay)
     moved = {key for key, values in net.named_parameters() if not torch.equal(values, before[key])}
@@ -78,16 +91,28 @@ def test_all_that_may_learn_moves_and_nothing_else(name, freeze, weight_decay):
     same_V = (matrix_VD == given_VD).all(axis=1)
     assert set(np.flatnonzero(same_V).tolist()) == staying
     assert not matrix_VD[PAD].any()
+    if subwords:
+        grams_RD = net.embedding.grams_RD
+        moved_R = (grams_RD != before["embedding.grams_RD"]).any(dim=1)
+        assert set(torch.where(moved_R)[0].tolist()) == grams_of_all_words()
+
+
+def grams_of_all_words():
+    spelt = {
+        vocabulary().words[w] if w > 0 else UNKNOWN_WORDS[-1 - w] for title in TITLES for w in title
+    }
+    return set(SUBWORDS.of(sorted(spelt))[0].tolist())
 
 
 @both_networks
-def test_weight_decay_shrinks_all_weights_but_word_vectors(name):
-    net = network(name)
+@with_and_without
+def test_weight_decay_shrinks_all_weights_but_word_vectors(name, subwords):
+    net = network(name, subwords=subwords)
     before = {key: values.abs().sum() for key, values in net.named_parameters()}
-    steps = optimiser(net, settings(name, weight_decay=0.1))
     for values in net.parameters():
         values.grad = torch.zeros_like(values)
-    steps.step()
+    for optimiser in optimisers(net, settings(name, weight_decay=0.1)):
+        optimiser.step()
     for key, values in net.named_parameters():
         if key.startswith("embedding."):
             assert values.abs().sum() == before[key]
@@ -96,14 +121,16 @@ def test_weight_decay_shrinks_all_weights_but_word_vectors(name):
 
 
 @both_networks
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others(name):
+@pytest.mark.parametrize(("random", "subwords"), [("units", None), ("words", SUBWORDS)])
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(name, subwords, random):
     def run(seed):
-        set_up(Compute(device="cpu", threads=1), seed)
+        set_up(compute("cpu"), seed)
         state = torch.random.get_rng_state()
-        net = network(name)  # seeds torch itself: the same start for all
-        net.dropout.p = 0.3
+        net = network(name, subwords=subwords)  # seeds torch itself: the same start for all
+        net.dropout.dropped = 0.3 if random == "units" else 0.0
         torch.random.set_rng_state(state)
-        return [(r.train_loss, r.validation_loss) for r in trained(net, name, seed=seed)]
+        records = trained(net, name, seed=seed, word_dropout=0.3 if random == "words" else 0.0)
+        return [(r.train_loss, r.validation_loss) for r in records]
 
     assert run(1) == run(1)
     assert run(1) != run(2)
@@ -156,7 +183,7 @@ def test_dropout_is_on_in_every_epoch_and_off_in_every_validation(name):
 def test_validation_teaches_nothing(name):
     one, other = network(name), network(name)
     trained(one, name)
-    trained(other, name, validation=encoded([[UNSEEN, 2], [4]], [3, 0]))
+    trained(other, name, validation=encoded([[UNSEEN, 2], [4], [-2, -3]], [3, 0, 1]))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
@@ -202,10 +229,12 @@ def test_class_weights_are_powers_of_the_rows_and_weigh_the_average_title_one(po
 @pytest.mark.parametrize("batch_size", [7, 100])
 def test_outcomes_are_those_of_a_naive_computation_title_by_title(batch_size):
     labels = [3, 1, 0, 2, 1, 2, 0, 3]
-    nets = [network(name, dropout=0.5, seed=9) for name in NAMES]
+    # One network with letters and one without: each reads batches of its own.
+    subwords = {"cnn": SUBWORDS, "mlp": None}
+    nets = [network(name, dropout=0.5, seed=9, subwords=subwords[name]) for name in NAMES]
     with torch.no_grad():
         alone = [
-            torch.cat([net.eval()(tokens([title])) for title in TITLES]).double().softmax(1).numpy()
+            torch.cat([answers(net.eval(), [title]) for title in TITLES]).double().softmax(1).numpy()
             for net in nets
         ]
     nets[0].train()  # evaluate is to switch dropout off by itself
@@ -255,5 +284,5 @@ def test_an_empty_split_is_refused(empty):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_asking_for_a_gpu_where_none_is_says_what_to_do():
     with pytest.raises(ValueError, match="set it to auto or cpu"):
-        set_up(Compute(device="cuda", threads=1), 1)
-    assert set_up(Compute(device="auto", threads=1), 1) == CPU
+        set_up(compute("cuda"), 1)
+    assert set_up(compute("auto"), 1) == CPU

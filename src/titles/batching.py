@@ -1,43 +1,47 @@
-"""Encoded titles to the batches that networks read."""
+"""Encoded titles to the batches that networks read.
+
+Legend: B titles, L words of the longest, T words of all, U distinct words, G n-grams of those,
+M distinct n-grams.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from titles.contract import Batch
-from titles.data import EncodedTitles
+from titles.contract import UNK, Batch
+from titles.data import EncodedTitles, known
+from titles.subwords import VocabularySubwords
 
 # Shuffled titles are sorted by length within a pool of so many batches: next to no padding is left,
 # and which titles meet in a batch is still random.
 _POOL_BATCHES = 64
 
 
-def batches(
+def ordered(
     titles: EncodedTitles,
     batch_size: int,
-    device: torch.device,
     shuffle: np.random.Generator | None = None,
-    share: tuple[int, int] = (0, 1),
-) -> Iterator[tuple[NDArray[np.int64], Batch]]:
-    """Yield every title once, as (row numbers, batch).
+    among: NDArray[np.int64] | None = None,
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each batch, every row once.
 
     Args:
         shuffle: source of the order; None goes by length, which pads least.
-        share: (k, n) yields of each batch only titles k, k + n and so on, or title 0 if there is no k;
-            row numbers stay those of the whole batch.
+        among: the rows to yield; None for all.
     """
-    total = len(titles)
-    first, step = share
+    lengths = titles.lengths
+    rows = np.arange(len(titles)) if among is None else among
+    total = len(rows)
     if shuffle is None:
-        order = np.argsort(titles.lengths, kind="stable")
+        order = rows[np.argsort(lengths[rows], kind="stable")]
         starts = np.arange(0, total, batch_size)
     else:
-        order = shuffle.permutation(total)
-        lengths = titles.lengths
+        order = shuffle.permutation(rows)
         for pool in range(0, total, batch_size * _POOL_BATCHES):
             rows = order[pool : pool + batch_size * _POOL_BATCHES]
             order[pool : pool + batch_size * _POOL_BATCHES] = rows[
@@ -45,8 +49,76 @@ def batches(
             ]
         starts = shuffle.permutation(np.arange(0, total, batch_size))
     for start in starts:
-        rows = order[start : start + batch_size]
-        own = rows[first::step] if first < len(rows) else rows[:1]
-        tokens_BL = torch.from_numpy(titles.padded(own)).to(device, torch.int64)
-        labels_B = torch.from_numpy(titles.labels[own]).to(device, torch.int64)
-        yield rows, Batch(tokens_BL, labels_B)
+        yield order[start : start + batch_size]
+
+
+class Batcher:
+    """Makes batches of a split's titles for one network.
+
+    Args:
+        subwords: those of the network's vocabulary; without them all unknown words are alike.
+
+    Raises:
+        ValueError: ids name more unknown words than there are.
+    """
+
+    def __init__(
+        self, titles: EncodedTitles, subwords: VocabularySubwords | None, device: torch.device
+    ) -> None:
+        self._titles = titles
+        self._device = device
+        self._words = _Distinct()
+        self._vocabulary = None
+        if subwords:
+            named = -int(titles.word_ids.min(initial=0))
+            if named > len(titles.unknown_words):
+                raise ValueError(
+                    f"the prepared data is damaged: it names {named} unknown words and has "
+                    f"{len(titles.unknown_words)}. Run `dvc repro prepare`, or `dvc pull`"
+                )
+            self._vocabulary = subwords.vocabulary
+            self._grams, self._gram_ends_W = subwords.with_unknown(titles.unknown_words)
+            self._distinct_grams = _Distinct()
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        ids_T, inside_BL = self._titles.words(rows)
+        if self._vocabulary is None:
+            words_U, place_T = self._words(known(ids_T))
+            grams: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),) * 3
+        else:
+            # Unknown words are numbered on from the vocabulary.
+            numbers_U, place_T = self._words(np.where(ids_T < 0, self._vocabulary - 1 - ids_T, ids_T))
+            words_U = np.where(numbers_U < self._vocabulary, numbers_U, UNK)
+            grams = self._grams_of(numbers_U)
+        place_BL = np.zeros(inside_BL.shape, np.int64)
+        place_BL[inside_BL] = place_T + 1
+        labels_B = self._titles.labels[rows]
+        arrays = (place_BL, words_U, *grams, labels_B)
+        return Batch(*(torch.from_numpy(a).to(self._device, torch.int64) for a in arrays))
+
+    def _grams_of(self, numbers_U: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+        ends_U = self._gram_ends_W[numbers_U]
+        counts_U = ends_U - np.where(numbers_U > 0, self._gram_ends_W[numbers_U - 1], 0)
+        batch_starts_U = np.cumsum(counts_U) - counts_U
+        place_G = np.arange(counts_U.sum()) + np.repeat(ends_U - counts_U - batch_starts_U, counts_U)
+        grams_M, gram_place_G = self._distinct_grams(self._grams[place_G])
+        return grams_M, gram_place_G, batch_starts_U
+
+
+class _Distinct:
+    """Finds the distinct ones of small integers in time that grows with how many there are, unsorted."""
+
+    def __init__(self) -> None:
+        self._place = np.empty(0, np.int32)
+
+    def __call__(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The distinct values, and for each of `ids` its place among them."""
+        largest = int(ids.max(initial=0))
+        if largest >= len(self._place):
+            self._place = np.empty(2 * largest + 1, np.int32)
+        # Of equal ids, the last one's number is what stays.
+        numbers = np.arange(len(ids), dtype=np.int32)
+        self._place[ids] = numbers
+        distinct = ids[self._place[ids] == numbers]
+        self._place[distinct] = numbers[: len(distinct)]
+        return distinct, self._place[ids]

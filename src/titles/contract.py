@@ -1,7 +1,8 @@
 """The data contract: where files lie, what is in them, and the checks at that border.
 
 Legend for tensor and array names: N titles, B titles of a batch, L words of a title, V words of the
-vocabulary, D dimensions of a word vector, C categories, W words of all titles together.
+vocabulary, D dimensions of a word vector, C categories, W words of all titles together, U distinct words
+of a batch, G n-grams of those, M distinct n-grams.
 """
 
 from __future__ import annotations
@@ -42,17 +43,26 @@ MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 
 class Batch(NamedTuple):
-    """Titles of one step.
+    """Titles of one step; all int64. Each distinct word is there once: it is looked up, composed and
+    projected once, however often it stands in the batch.
 
-    tokens_BL: int64 word ids, PAD after the last word; every title has at least one word.
-    labels_B: int64 category ids.
+    place_BL: 1 + the word's position in words_U, 0 after the last word; every title has a word.
+    words_U: ids of the distinct words, never PAD; several can be UNK, each with letters of its own.
+    grams_M: buckets of the distinct n-grams of those words; none for a network without subwords.
+    gram_place_G: positions in grams_M, of all words one after another.
+    gram_starts_U: where each word's n-grams start in gram_place_G.
+    labels_B: category ids.
     """
 
-    tokens_BL: Tensor
+    place_BL: Tensor
+    words_U: Tensor
+    grams_M: Tensor
+    gram_place_G: Tensor
+    gram_starts_U: Tensor
     labels_B: Tensor
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.contract import PAD
+from titles.contract import PAD, UNK, read_lines
 
 _FILES: dict[str, Any] = {
     "word_ids": np.int32,
@@ -23,16 +23,18 @@ _FILES: dict[str, Any] = {
     "qualities": np.uint8,
     "lines": np.int64,
 }
+_UNKNOWN_WORDS = "unknown_words.txt"
 
 
 @dataclass(frozen=True)
 class EncodedTitles:
     """N titles of W words together.
 
-    word_ids: (W,) ids of the vocabulary, never PAD.
+    word_ids: (W,) ids of the vocabulary, never PAD; -1 - k is the k-th of unknown_words.
     ends: (N,) where each title ends in word_ids; it starts where the one before it ends.
     labels: (N,) category ids. languages, qualities: (N,) positions in contract.LANGUAGES, QUALITIES.
     lines: (N,) line of the source file.
+    unknown_words: words that the vocabulary lacks, each once; their letters may still tell something.
     """
 
     word_ids: NDArray[np.int32]
@@ -41,6 +43,7 @@ class EncodedTitles:
     languages: NDArray[np.uint8]
     qualities: NDArray[np.uint8]
     lines: NDArray[np.int64]
+    unknown_words: list[str]
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -54,6 +57,8 @@ class EncodedTitles:
         folder.mkdir()
         for name, dtype in _FILES.items():
             np.save(folder / f"{name}.npy", getattr(self, name).astype(dtype, copy=False))
+        text = "".join(f"{word}\n" for word in self.unknown_words)
+        (folder / _UNKNOWN_WORDS).write_text(text, encoding="utf-8", newline="\n")
 
     @staticmethod
     def open(folder: Path) -> EncodedTitles:
@@ -62,7 +67,7 @@ class EncodedTitles:
         Raises:
             ValueError: a file is missing, damaged, or does not fit the others.
         """
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name, dtype in _FILES.items():
             path = folder / f"{name}.npy"
             try:
@@ -73,29 +78,49 @@ class EncodedTitles:
                 raise ValueError(f"{path} is damaged: {error}") from None
             if arrays[name].dtype != dtype or arrays[name].ndim != 1:
                 raise ValueError(f"{path} is damaged: not a row of {np.dtype(dtype)}")
-        titles = EncodedTitles(**arrays)
+        titles = EncodedTitles(**arrays, unknown_words=read_lines(folder / _UNKNOWN_WORDS))
         sizes = {len(arrays[name]) for name in _FILES if name != "word_ids"}
         if len(sizes) != 1 or len(titles.word_ids) != (titles.ends[-1] if len(titles) else 0):
             raise ValueError(f"{folder} is damaged: its files do not fit together")
         return titles
 
-    def padded(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
-        """(B, L) word ids of the given rows, PAD after each title's last word."""
-        ends = self.ends[rows]
-        starts = np.where(rows > 0, self.ends[rows - 1], 0)
-        lengths = ends - starts
-        place = np.arange(lengths.max())
-        inside = place < lengths[:, None]
-        tokens = np.full(inside.shape, PAD, np.int32)
-        tokens[inside] = self.word_ids[(starts[:, None] + place)[inside]]
-        return tokens
+    @staticmethod
+    def unlabelled(
+        word_ids: NDArray[np.int32], ends: NDArray[np.int64], unknown_words: list[str]
+    ) -> EncodedTitles:
+        """Titles of which nothing but the words is known."""
+        zeros = np.zeros(len(ends), np.int64)
+        return EncodedTitles(
+            word_ids,
+            ends,
+            zeros.astype(np.int32),
+            zeros.astype(np.uint8),
+            zeros.astype(np.uint8),
+            zeros,
+            unknown_words,
+        )
+
+    def words(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Word ids of the given rows one after another (T,), and which places of a (B, L) table of
+        them, one row a title, hold a word."""
+        ends_B = self.ends[rows]
+        starts_B = np.where(rows > 0, self.ends[rows - 1], 0)
+        lengths_B = ends_B - starts_B
+        place_L = np.arange(lengths_B.max())
+        inside_BL = place_L < lengths_B[:, None]
+        return self.word_ids[(starts_B[:, None] + place_L)[inside_BL]], inside_BL
 
     def lists(self, rows: NDArray[np.int64]) -> list[list[int]]:
-        """Word ids of consecutive rows as Python lists."""
+        """Word ids of consecutive rows as Python lists, UNK for an unknown word."""
         first = int(self.ends[rows[0] - 1]) if rows[0] else 0
-        ids = self.word_ids[first : self.ends[rows[-1]]].tolist()
+        ids = known(self.word_ids[first : self.ends[rows[-1]]]).tolist()
         ends = (self.ends[rows] - first).tolist()
         return [ids[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def known(word_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The same ids, with UNK for each of `EncodedTitles.unknown_words`."""
+    return np.where(word_ids < 0, np.int32(UNK), word_ids)
 
 
 @dataclass(frozen=True)

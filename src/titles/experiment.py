@@ -25,6 +25,7 @@ from titles.data import EncodedTitles, WordVectors
 from titles.models import saved
 from titles.models.embedding import WordEmbedding
 from titles.params import Params, Text, Training
+from titles.subwords import Subwords, VocabularySubwords
 from titles.tracking import Tracker, tracked
 from titles.training import EpochRecord, fit, set_up
 from titles.vocabulary import Vocabulary, read_labels
@@ -54,10 +55,15 @@ def run(
     words = Vocabulary.read(VOCABULARY)
     labels = read_labels(LABELS)
     vectors = WordVectors.read(EMBEDDED, len(words))
+    subwords = None
+    if settings.subword_buckets:
+        kinds = Subwords(settings.subword_min, settings.subword_max, settings.subword_buckets)
+        subwords = VocabularySubwords(kinds, words.words)
     embedding = WordEmbedding(
         torch.from_numpy(vectors.matrix_VD),
         torch.from_numpy(vectors.has_vector_V),
         settings.freeze_embeddings,
+        subwords,
     )
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))

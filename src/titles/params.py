@@ -43,6 +43,8 @@ def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
 
 Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
 Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
@@ -54,6 +56,12 @@ def _freeze(value: object) -> object:
 
 Freeze = Annotated[Literal[True, False, "partial"], BeforeValidator(_freeze)]
 Fraction = Annotated[Number, Field(gt=0, le=0.4)]
+
+
+def _subwords_in_order(subword_max: int, info: ValidationInfo) -> int:
+    if subword_max < info.data.get("subword_min", 1):
+        raise ValueError(f"must be at least subword_min = {info.data['subword_min']}")
+    return subword_max
 
 
 # Pairs are checked field by field, not by a check of the whole section, which pydantic skips as soon
@@ -123,25 +131,30 @@ class Embed(_Section):
             raise ValueError(f"would be ignored: embed.method is {method}, not pretrained")
         return pretrained
 
-    @field_validator("subword_max")
-    @classmethod
-    def _subwords_in_order(cls, subword_max: int, info: ValidationInfo) -> int:
-        if subword_max < info.data.get("subword_min", 1):
-            raise ValueError(f"must be at least embed.subword_min = {info.data['subword_min']}")
-        return subword_max
+    _in_order = field_validator("subword_max")(_subwords_in_order)
 
 
 class Training(_Section):
     """The knobs that both networks share."""
 
-    dropout: Annotated[Number, Field(ge=0, lt=1)]
+    dropout: Share
+    word_dropout: Share
     freeze_embeddings: Freeze
+    subword_buckets: NotNegative
+    subword_min: Positive
+    subword_max: Positive
     epochs: Positive
     batch_size: Positive
+    min_steps: Positive
     learning_rate: Annotated[Number, Field(gt=0)]
+    schedule: Literal["constant", "one_cycle"]
     weight_decay: Annotated[Number, Field(ge=0)]
+    logit_adjustment: Annotated[Number, Field(ge=0)]
+    label_smoothing: Share
     class_weighting: Literal["none", "sqrt", "balanced"]
-    patience: Annotated[int, Field(ge=0)]
+    patience: NotNegative
+
+    _in_order = field_validator("subword_max")(_subwords_in_order)
 
 
 class Cnn(Training):

@@ -164,7 +164,7 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         titles = _gather(rows, labels_N, np.flatnonzero(splits_N == code), new_ids)
         titles.write(folder / name)
         counts[name] = len(titles)
-        unknown[name] = round(float(np.mean(titles.word_ids == UNK)), 6) if len(titles) else None
+        unknown[name] = round(float(np.mean(titles.word_ids < 0)), 6) if len(titles) else None
     words.write(folder / VOCABULARY_FILE)
     vocabulary.write_labels(labels, folder / LABELS_FILE)
     write_json(folder / TEXT_FILE, settings.text.model_dump())
@@ -373,12 +373,21 @@ def _gather(
     lengths = rows.lengths_N[chosen]
     ends = np.cumsum(lengths)
     word_ids = np.empty(int(lengths.sum()), np.int32)
+    unknown = np.zeros(len(rows.words), bool)
+    slabs = []
     for start in range(0, len(chosen), _SLAB_ROWS):
         slab = slice(start, start + _SLAB_ROWS)
         shift = (all_ends_N[chosen[slab]] - lengths[slab]) - (ends[slab] - lengths[slab])
         first, last = ends[slab][0] - lengths[slab][0], ends[slab][-1]
         place = np.arange(first, last) + np.repeat(shift, lengths[slab])
-        word_ids[first:last] = new_ids[rows.word_ids_W[place]]
+        word_ids[first:last] = rows.word_ids_W[place]
+        unknown[word_ids[first:last]] = True
+        slabs.append(slice(first, last))
+    # Unknown words get numbers of this split alone: those of test are nobody else's business.
+    unknown &= new_ids == UNK
+    numbers = np.where(unknown, -np.cumsum(unknown, dtype=np.int32), new_ids)
+    for slab in slabs:
+        word_ids[slab] = numbers[word_ids[slab]]
     return EncodedTitles(
         word_ids,
         ends,
@@ -386,4 +395,5 @@ def _gather(
         rows.languages_N[chosen],
         rows.qualities_N[chosen],
         rows.lines_N[chosen],
+        [rows.words[position] for position in np.flatnonzero(unknown)],
     )

@@ -5,6 +5,7 @@ Legend: N titles, B titles of a batch, L words, C categories.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from titles import distributed
-from titles.batching import batches
+from titles.batching import Batcher, ordered
 from titles.data import EncodedTitles
+from titles.models.embedding import embedding_of
+from titles.optimisers import RowAdam, one_cycle
 from titles.outcomes import Outcomes, balanced_accuracy
 from titles.params import Compute, Training
 
@@ -55,6 +59,8 @@ def set_up(compute: Compute, seed: int) -> torch.device:
     torch.set_num_threads(compute.threads)
     # Some CUDA kernels have no repeatable form: there a warning has to do.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # By default that also fills every fresh tensor, a guard against reading what was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     use_gpu = compute.device != "cpu" and torch.cuda.is_available()
     return distributed.own_gpu() if use_gpu else torch.device("cpu")
 
@@ -67,15 +73,54 @@ def class_weights(titles: EncodedTitles, categories: int, weighting: str) -> Ten
     return torch.from_numpy(weight_C * rows_C.sum() / (weight_C * rows_C).sum()).float()
 
 
-def optimiser(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Adam; weight decay leaves word vectors alone, which it would pull to zero in every step, seen in
-    the batch or not."""
-    vectors = [p for name, p in model.named_parameters() if name.startswith("embedding.")]
-    others = [p for name, p in model.named_parameters() if not name.startswith("embedding.")]
-    groups = [{"params": others, "weight_decay": settings.weight_decay}]
-    if vectors:
-        groups.append({"params": vectors, "weight_decay": 0.0})
-    return torch.optim.Adam(groups, lr=settings.learning_rate, fused=True)
+def optimisers(model: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
+    """Adam for the layers; Adam by rows, and without weight decay, for tables of vectors: it would pull
+    those of words to zero that the batch does not hold."""
+    tables = [p for name, p in model.named_parameters() if name.startswith("embedding.")]
+    layers = [p for name, p in model.named_parameters() if not name.startswith("embedding.")]
+    adam = torch.optim.Adam(
+        layers, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    return [adam, RowAdam(tables, lr=settings.learning_rate)] if tables else [adam]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises: cross-entropy, weighted, with softer targets and shifted logits.
+
+    weight_C: weight of a category's titles. shift_C: what is added to the logits in training alone,
+        log prior times tau: Menon et al. (2021), "Long-tail learning via logit adjustment". What the
+        network gives without it favours no category for being frequent, as balanced accuracy wants.
+    smoothing: share of a target that all categories divide among them, Szegedy et al. (2016); it
+        keeps wrong labels from being learnt by heart.
+    """
+
+    weight_C: Tensor
+    shift_C: Tensor | None
+    smoothing: float
+
+    @staticmethod
+    def of(
+        titles: EncodedTitles, categories: int, settings: Training, device: torch.device
+    ) -> Objective:
+        rows_C = np.maximum(np.bincount(titles.labels, minlength=categories), 1)
+        log_prior_C = torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
+        return Objective(
+            class_weights(titles, categories, settings.class_weighting).to(device),
+            (settings.logit_adjustment * log_prior_C).to(device) if settings.logit_adjustment else None,
+            settings.label_smoothing,
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether `losses` are mere cross-entropies."""
+        return self.smoothing == 0 and self.shift_C is None
+
+    def losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """(B,) loss a title, without the categories' weights."""
+        if self.shift_C is not None:
+            logits_BC = logits_BC + self.shift_C
+        return F.cross_entropy(logits_BC, labels_B, reduction="none", label_smoothing=self.smoothing)
 
 
 def fit(
@@ -102,15 +147,10 @@ def fit(
                 f"the {name} split is empty: categories need three rows to be in all splits, "
                 "so give prepare.source more rows"
             )
-    weight_C = class_weights(train, categories, settings.class_weighting).to(device)
-    steps = optimiser(model, settings)
-    learner = distributed.shared(model)
-    shuffle = np.random.default_rng(seed)
+    learning = _Learning(model, train, categories, settings, seed, device)
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
-        train_loss = _train_epoch(
-            learner, train, settings.batch_size, weight_C, steps, shuffle, device, epoch
-        )
+        train_loss = learning.epoch(epoch)
         seconds = time.perf_counter() - started
         (outcomes,) = evaluate([model], validation, device)
         measured = [
@@ -123,41 +163,97 @@ def fit(
         yield EpochRecord(epoch, *distributed.of_first(measured))
 
 
-def _train_epoch(
-    model: nn.Module,
-    titles: EncodedTitles,
-    batch_size: int,
-    weight_C: Tensor,
-    steps: torch.optim.Optimizer,
-    shuffle: np.random.Generator,
-    device: torch.device,
-    epoch: int,
-) -> float:
-    """One pass; returns the loss a title, without class weights, so that runs and splits compare."""
-    model.train()
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    rank = distributed.rank()
-    share = rank, distributed.processes()
-    with tqdm(
-        total=len(titles), desc=f"epoch {epoch}", unit=" titles", leave=False, disable=rank > 0 or None
-    ) as bar:
-        for number, (rows, batch) in enumerate(batches(titles, batch_size, device, shuffle, share)):
-            steps.zero_grad(set_to_none=True)
-            losses_B = F.cross_entropy(model(batch.tokens_BL), batch.labels_B, reduction="none")
-            weight_B = weight_C[batch.labels_B]
-            if len(rows) <= rank:  # no title is left for this process: the one it got must not count
-                losses_B, weight_B = losses_B[:0], weight_B[:0]
-            # The weights of the whole batch, as gradients are averaged over the processes.
-            loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())
-            loss.backward()  # type: ignore[no-untyped-call]
-            steps.step()
-            total += losses_B.detach().sum()
-            if number % _STEPS_A_LOOK == 0:
-                _check_finite(distributed.total(total), epoch)
-            bar.update(len(rows))
-    total = distributed.total(total)
-    _check_finite(total, epoch)
-    return float(total) / len(titles)
+class _Learning:
+    """A training between its epochs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        titles: EncodedTitles,
+        categories: int,
+        settings: Training,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        embedding = embedding_of(model)
+        embedding.sparse_gradients = distributed.processes() == 1  # NCCL cannot average sparse ones
+        self._settings = settings
+        self._titles = titles
+        # A small split is cut into smaller batches: some hundred steps are needed to learn anything.
+        self._batch_size = max(1, min(settings.batch_size, len(titles) // settings.min_steps))
+        self._steps_planned = settings.epochs * math.ceil(len(titles) / self._batch_size)
+        self._steps_done = 0
+        self._objective = Objective.of(titles, categories, settings, device)
+        self._optimisers = optimisers(model, settings)
+        self._batcher = Batcher(titles, embedding.subwords, device)
+        self._model = distributed.shared(model)
+        self._shuffle = np.random.default_rng(seed)
+        self._device = device
+
+    def epoch(self, number: int) -> float:
+        """One pass; returns the cross-entropy a title, without weights, shift and smoothing, so that
+        runs and splits compare."""
+        self._model.train()
+        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        rank, processes = distributed.rank(), distributed.processes()
+        with tqdm(
+            total=len(self._titles),
+            desc=f"epoch {number}",
+            unit=" titles",
+            leave=False,
+            disable=rank > 0 or None,
+        ) as bar:
+            for step, rows in enumerate(ordered(self._titles, self._batch_size, self._shuffle)):
+                # Each process takes every n-th title of the batch.
+                own = rows[rank::processes]
+                total += self._step(own if len(own) else rows[:1], counts=len(own) > 0)
+                if step % _STEPS_A_LOOK == 0:
+                    _check_finite(distributed.total(total), number)
+                bar.update(len(rows))
+        total = distributed.total(total)
+        _check_finite(total, number)
+        return float(total) / len(self._titles)
+
+    def _step(self, rows: NDArray[np.int64], counts: bool) -> Tensor:
+        """Learn from a batch; returns the sum of its cross-entropies.
+
+        Args:
+            counts: False where no title was left for this process: the one it got must not count.
+        """
+        self._set_rates()
+        for optimiser in self._optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        batch = self._batcher.batch(rows)
+        if self._settings.word_dropout:
+            batch = batch._replace(place_BL=_some_words(batch.place_BL, self._settings.word_dropout))
+        logits_BC = self._model(batch)
+        losses_B = self._objective.losses(logits_BC, batch.labels_B)
+        weight_B = self._objective.weight_C[batch.labels_B]
+        if not counts:
+            losses_B, weight_B = losses_B[:0], weight_B[:0]
+        # The weights of the whole batch, as gradients are averaged over the processes.
+        loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in self._optimisers:
+            optimiser.step()
+        self._steps_done += 1
+        if self._objective.is_plain or not counts:
+            return losses_B.detach().sum()
+        return F.cross_entropy(logits_BC.detach(), batch.labels_B, reduction="sum")
+
+    def _set_rates(self) -> None:
+        if self._settings.schedule == "one_cycle":
+            rate = self._settings.learning_rate * one_cycle(self._steps_done / self._steps_planned)
+            for optimiser in self._optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+
+
+def _some_words(place_BL: Tensor, dropped: float) -> Tensor:
+    """Makes each word padding with the chance `dropped`; a title that would lose all keeps all."""
+    stays_BL = torch.rand(place_BL.shape, device=place_BL.device) >= dropped
+    stays_BL |= ~(stays_BL & (place_BL > 0)).any(dim=1, keepdim=True)
+    return place_BL * stays_BL
 
 
 def _check_finite(total: Tensor, epoch: int) -> None:
@@ -193,15 +289,20 @@ def evaluate(
         )
         for _ in range(len(models) + (len(models) > 1))
     ]
-    for rows, batch in batches(titles, batch_size, device):
-        probabilities = [F.softmax(model(batch.tokens_BL).double(), dim=1) for model in models]
+    batchers = [Batcher(titles, embedding_of(model).subwords, device) for model in models]
+    for rows in ordered(titles, batch_size):
+        made = [batcher.batch(rows) for batcher in batchers]
+        labels_B1 = made[0].labels_B[:, None]
+        probabilities = [
+            F.softmax(model(batch).double(), dim=1) for model, batch in zip(models, made, strict=True)
+        ]
         if len(models) > 1:
             probabilities.append(torch.stack(probabilities).mean(dim=0))
         for outcomes, probability_BC in zip(found, probabilities, strict=True):
             if not torch.isfinite(probability_BC).all():
                 raise DivergedError("the network gives values that are no numbers")
             confidence_B, predicted_B = probability_BC.max(dim=1)
-            right_B1 = probability_BC.gather(1, batch.labels_B[:, None])
+            right_B1 = probability_BC.gather(1, labels_B1)
             outcomes.predicted_N[rows] = predicted_B.cpu().numpy()
             outcomes.confidence_N[rows] = confidence_B.cpu().numpy()
             outcomes.rank_N[rows] = (probability_BC > right_B1).sum(dim=1).cpu().numpy()

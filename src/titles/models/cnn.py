@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.contract import PAD
+from titles.contract import Batch
 from titles.models.embedding import WordEmbedding
+from titles.models.layers import Dropout, greatest_window
 
 
 class TitleCNN(nn.Module):
@@ -44,16 +45,14 @@ class TitleCNN(nn.Module):
         self.filters = nn.ModuleList(
             WindowFilters(embedding.dimension, length, filter_count) for length in filter_lengths
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.hidden = nn.Linear(filter_count * len(filter_lengths), fc_size)
         self.output = nn.Linear(fc_size, classes)
 
-    def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Logits (B, C) of word ids padded with PAD."""
-        words_U, place_BL = torch.unique(tokens_BL, return_inverse=True)
-        embedded_UD = self.embedding(words_U)
-        is_word_BL = tokens_BL != PAD
-        pooled = [filters(embedded_UD, place_BL, is_word_BL) for filters in self.filters]
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        embedded_UD = self.embedding(batch)
+        pooled = [filters(embedded_UD, batch.place_BL) for filters in self.filters]
         hidden_BH = F.relu(self.hidden(self.dropout(torch.cat(pooled, dim=1))))
         logits_BC: Tensor = self.output(self.dropout(hidden_BH))
         return logits_BC
@@ -77,18 +76,14 @@ class WindowFilters(nn.Module):
         nn.init.uniform_(self.project.weight, -bound, bound)
         nn.init.uniform_(self.bias_F, -bound, bound)
 
-    def forward(self, embedded_UD: Tensor, place_BL: Tensor, is_word_BL: Tensor) -> Tensor:
-        """The greatest response of each filter, (B, F), at least 0."""
-        # Row u * K + k is word u at place k of a window; one more row of zeros stands for no word.
+    def forward(self, embedded_UD: Tensor, place_BL: Tensor) -> Tensor:
+        """The greatest response of each filter, (B, F), at least 0.
+
+        Args:
+            embedded_UD: vectors of the distinct words, after one of zeros at place 0.
+        """
+        # Row u * K + k is word u at place k of a window; place 0, no word, has rows of zeros.
         rows_RF = self.project(embedded_UD).view(len(embedded_UD) * self.length, -1)
-        rows_RF = F.pad(rows_RF, (0, 0, 0, 1))
-        row_BL = torch.where(is_word_BL, place_BL * self.length, -1)
-        row_BL = F.pad(row_BL, (0, self.length - 1), value=-1)
-        window_BLK = row_BL.unfold(1, self.length, 1)
-        place_K = torch.arange(self.length, device=window_BLK.device)
-        window_BLK = torch.where(window_BLK >= 0, window_BLK + place_K, len(rows_RF) - 1)
-        summed_NF = F.embedding_bag(window_BLK.flatten(0, 1), rows_RF, mode="sum")
-        summed_BLF = summed_NF.view(*is_word_BL.shape, -1)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
-        highest_BF = summed_BLF.masked_fill(~is_word_BL[..., None], -torch.inf).amax(dim=1)
+        highest_BF = greatest_window(rows_RF, place_BL, self.length)
         return F.relu(highest_BF + self.bias_F)

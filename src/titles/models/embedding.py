@@ -1,6 +1,7 @@
-"""Word vectors as a network's first layer, with the choice of which rows learn.
+"""Word vectors as a network's first layer: which rows learn, and what a word's letters add.
 
-Legend: V words of the vocabulary, D dimensions of a vector, U words looked up.
+Legend: V words of the vocabulary, D dimensions of a vector, U distinct words of a batch, M distinct
+n-grams of their letters.
 """
 
 from __future__ import annotations
@@ -11,27 +12,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.contract import PAD
+from titles.contract import PAD, Batch
+from titles.models.layers import rows
+from titles.subwords import VocabularySubwords
 
 Freeze = bool | Literal["partial"]
 
+_GRAM_SPREAD = 0.1  # standard deviation of the n-grams' first vectors; zero ones learn far slower
+
 
 class WordEmbedding(nn.Module):
-    """Looks up a vector for each word id.
+    """Gives each distinct word of a batch its vector, plus the scaled sum of its n-grams' vectors.
 
     Rows that stay lie in a buffer and rows that learn in a parameter, so that no gradient, momentum or
-    weight decay can reach a frozen row. PAD is a zero row that stays.
+    weight decay can reach a frozen row. PAD is a zero row that stays. Vectors of n-grams always learn.
 
     Args:
         matrix_VD: float32 vectors.
         has_vector_V: rows that "partial" keeps; the others learn (the course's "semi-freeze").
         freeze: True keeps all rows, False lets all but PAD learn.
+        subwords: n-grams of the vocabulary; None leaves letters out.
     """
 
     frozen_FD: Tensor
     row_V: Tensor
 
-    def __init__(self, matrix_VD: Tensor, has_vector_V: Tensor, freeze: Freeze) -> None:
+    def __init__(
+        self,
+        matrix_VD: Tensor,
+        has_vector_V: Tensor,
+        freeze: Freeze,
+        subwords: VocabularySubwords | None = None,
+    ) -> None:
         super().__init__()
         frozen_V = has_vector_V.clone() if freeze == "partial" else torch.full_like(has_vector_V, freeze)
         frozen_V[PAD] = True
@@ -42,22 +54,57 @@ class WordEmbedding(nn.Module):
         self.register_buffer("row_V", row_V)
         self.register_buffer("frozen_FD", matrix_VD[frozen_V].clone())
         self.learning_VD = nn.Parameter(matrix_VD[~frozen_V].clone()) if not frozen_V.all() else None
+        self.subwords = subwords
+        self.grams_RD: nn.Parameter | None = None
+        if subwords:
+            self.grams_RD = nn.Parameter(torch.empty(subwords.subwords.buckets, self.dimension))
+            nn.init.normal_(self.grams_RD, std=_GRAM_SPREAD)
+        # Gradients that hold the looked-up rows alone, a fraction of the table.
+        self.sparse_gradients = True
 
     @property
     def dimension(self) -> int:
         return self.frozen_FD.shape[1]
 
-    def forward(self, words_U: Tensor) -> Tensor:
-        """Vectors of shape (U, D)."""
-        row_U = self.row_V[words_U]
+    def forward(self, batch: Batch) -> Tensor:
+        """Vectors of shape (1 + U, D), as `Batch.place_BL` counts: the first is zero and no word."""
+        vectors_UD = self._words(batch.words_U)
+        if self.grams_RD is not None:
+            grams_MD = self._rows(self.grams_RD, batch.grams_M, distinct=True)
+            sums_UD = F.embedding_bag(batch.gram_place_G, grams_MD, batch.gram_starts_U, mode="sum")
+            ends_U = F.pad(batch.gram_starts_U[1:], (0, 1), value=len(batch.gram_place_G))
+            counts_U = (ends_U - batch.gram_starts_U).clamp(min=1)
+            # By the root of their number: sums of independent vectors are then as long as one of them.
+            vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
+        return F.pad(vectors_UD, (0, 0, 1, 0))
+
+    def _words(self, words_U: Tensor) -> Tensor:
+        row_U = self.row_V.index_select(0, words_U)
+        frozen = len(self.frozen_FD)
         if self.learning_VD is None:
-            return F.embedding(row_U, self.frozen_FD)
-        first = len(self.frozen_FD)
-        frozen_UD = F.embedding(row_U.clamp(max=first - 1), self.frozen_FD)
-        learning_UD = F.embedding((row_U - first).clamp(min=0), self.learning_VD)
-        return torch.where((row_U >= first)[:, None], learning_UD, frozen_UD)
+            return self.frozen_FD.index_select(0, row_U)
+        distinct = self.subwords is None  # with subwords, several words can be the unknown one
+        if frozen == 1:  # PAD, which is no word
+            return self._rows(self.learning_VD, row_U - 1, distinct=distinct)
+        (learning,) = torch.where(row_U >= frozen)
+        frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
+        learning_UD = self._rows(self.learning_VD, row_U[learning] - frozen, distinct=distinct)
+        return frozen_UD.index_copy(0, learning, learning_UD)
+
+    def _rows(self, table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
+        if self.sparse_gradients:
+            return rows(table_RD, index, distinct=distinct)
+        return F.embedding(index, table_RD)
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
-        """All vectors in the order of the vocabulary, (V, D)."""
-        return self.forward(torch.arange(len(self.row_V), device=self.row_V.device))
+        """The words' own vectors in the order of the vocabulary, (V, D)."""
+        tables = [self.frozen_FD] if self.learning_VD is None else [self.frozen_FD, self.learning_VD]
+        return torch.cat(tables)[self.row_V]
+
+
+def embedding_of(network: nn.Module) -> WordEmbedding:
+    """The first layer that every network here has."""
+    embedding = network.embedding
+    assert isinstance(embedding, WordEmbedding)
+    return embedding

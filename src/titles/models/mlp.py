@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.contract import PAD
+from titles.contract import Batch
 from titles.models.embedding import WordEmbedding
+from titles.models.layers import Dropout
 
 
 class TitleMLP(nn.Module):
@@ -36,15 +36,14 @@ class TitleMLP(nn.Module):
         self.embedding = embedding
         sizes = [embedding.dimension, *hidden_layers]
         self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in pairwise(sizes))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(sizes[-1], classes)
 
-    def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Logits (B, C) of word ids padded with PAD."""
-        words_U, place_BL = torch.unique(tokens_BL, return_inverse=True)
-        # PAD's vector is zero: it adds nothing to the sum and is left out of the count.
-        sum_BD = F.embedding_bag(place_BL, self.embedding(words_U), mode="sum")
-        hidden = sum_BD / (tokens_BL != PAD).sum(dim=1, keepdim=True)
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
+        sum_BD = F.embedding_bag(batch.place_BL, self.embedding(batch), mode="sum")
+        hidden = sum_BD / (batch.place_BL > 0).sum(dim=1, keepdim=True)
         for layer in self.hidden:
             hidden = self.dropout(F.relu(layer(hidden)))
         logits_BC: Tensor = self.output(hidden)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from titles.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE, write_json
-from titles.models.embedding import WordEmbedding
+from titles.models.embedding import WordEmbedding, embedding_of
 from titles.params import Text
+from titles.subwords import Subwords, VocabularySubwords
 from titles.vocabulary import Vocabulary, read_labels, write_labels
 
 _MATRIX = "embedding.matrix_VD"
+_GRAMS = "embedding.grams_RD"
 
 Architecture = Callable[..., nn.Module]
 
@@ -47,14 +49,16 @@ class SavedModel:
 
 def write(model: SavedModel, folder: Path) -> None:
     """Write into a folder that exists; `contract.replaced_folder` makes it appear whole."""
-    embedding = model.network.embedding
-    assert isinstance(embedding, WordEmbedding)
+    embedding = embedding_of(model.network)
     state = {k: v for k, v in model.network.state_dict().items() if not k.startswith("embedding.")}
     state[_MATRIX] = embedding.matrix()
+    if embedding.grams_RD is not None:
+        state[_GRAMS] = embedding.grams_RD.detach()
     description = {
         "format": MODEL_FORMAT,
         "architecture": model.name,
         "settings": model.settings,
+        "subwords": asdict(embedding.subwords.subwords) if embedding.subwords else None,
         "text": model.text.model_dump(),
     }
     save_file(
@@ -86,6 +90,7 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         name, settings = description["architecture"], description["settings"]
         text = Text.model_validate(description["text"])
         build = architectures[name]
+        subwords = Subwords(**description["subwords"]) if description["subwords"] else None
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -105,7 +110,12 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
             raise ValueError(f"{len(matrix_VD)} vectors for {len(words)} words")
         if matrix_VD[PAD].any():
             raise ValueError("the vector of padding is not zero")
-        embedding = WordEmbedding(matrix_VD, torch.ones(len(words), dtype=torch.bool), True)
+        # Checked before a table of that size is made.
+        if subwords and state[_GRAMS].shape != (subwords.buckets, matrix_VD.shape[1]):
+            raise ValueError(f"vectors of n-grams are {tuple(state[_GRAMS].shape)}")
+        vocabulary = VocabularySubwords(subwords, words.words) if subwords else None
+        frozen_V = torch.ones(len(words), dtype=torch.bool)
+        embedding = WordEmbedding(matrix_VD, frozen_V, True, vocabulary)
         network = build(embedding, len(labels), **settings)
         missing, unexpected = network.load_state_dict(state, strict=False)
         missing = [key for key in missing if not key.startswith("embedding.")]

@@ -1,0 +1,79 @@
+"""Character n-grams of words, hashed into a fixed number of buckets: Bojanowski et al. (2017),
+"Enriching Word Vectors with Subword Information". Pure.
+
+Legend: W words, G n-grams of all words together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.contract import SPECIAL_WORDS
+
+Buckets = NDArray[np.int32]
+Ends = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Subwords:
+    """The n-grams of `shortest` to `longest` letters of "<word>", each as one of `buckets` numbers.
+
+    The marks < and > tell a prefix or a suffix from letters within a word.
+    """
+
+    shortest: int
+    longest: int
+    buckets: int
+
+    def of(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
+        """Buckets of all words one after another (G,), and where each word ends in them (W,).
+
+        An empty word has none, nor has one of fewer letters than `shortest` less the two marks.
+        """
+        text = np.frombuffer("".join(f"<{word}>" for word in words).encode("utf-32-le"), np.uint32)
+        lengths_W = np.fromiter((len(word) + 2 for word in words), np.int64, len(words))
+        sizes = range(self.shortest, self.longest + 1)
+        counts_WS = np.maximum(lengths_W[:, None] - np.array(sizes) + 1, 0)
+        counts_WS[lengths_W == 2] = 0
+        ends_W = np.cumsum(counts_WS.sum(axis=1))
+        # Where the n-grams of each size begin, a word's sizes one after another.
+        starts_WS = np.cumsum(counts_WS).reshape(counts_WS.shape) - counts_WS
+        place_L = np.arange(len(text)) - np.repeat(np.cumsum(lengths_W) - lengths_W, lengths_W)
+        left_L = np.repeat(lengths_W, lengths_W) - place_L
+        empty_L = np.repeat(lengths_W == 2, lengths_W)
+        found = np.empty(int(counts_WS.sum()), np.int32)
+        for column, size in enumerate(sizes):
+            hashes = _hashes(text, size)
+            whole = np.flatnonzero((left_L >= size)[: len(hashes)] & ~empty_L[: len(hashes)])
+            starts = np.repeat(starts_WS[:, column], counts_WS[:, column])
+            found[starts + place_L[whole]] = hashes[whole] % np.uint32(self.buckets)
+        return found, ends_W
+
+
+def _hashes(text: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
+    """FNV-1a over code points, of each run of `size` letters, with its bits mixed once more."""
+    count = max(len(text) - size + 1, 0)
+    hashes = np.full(count, 2166136261, np.uint32)
+    for place in range(size):
+        hashes = (hashes ^ text[place : place + count]) * np.uint32(16777619)
+    return hashes ^ (hashes >> np.uint32(15))
+
+
+class VocabularySubwords:
+    """The n-grams of a vocabulary's words, ready for words that it lacks."""
+
+    def __init__(self, subwords: Subwords, words: Sequence[str]) -> None:
+        self.subwords = subwords
+        self.vocabulary = len(words)
+        # Padding and the unknown word are names, not letters.
+        self._known = subwords.of([*("" for _ in SPECIAL_WORDS), *words[len(SPECIAL_WORDS) :]])
+
+    def with_unknown(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
+        """As `Subwords.of`, of the vocabulary's words and then of these."""
+        found, ends_W = self._known
+        more, more_ends_W = self.subwords.of(words)
+        return np.concatenate([found, more]), np.concatenate([ends_W, more_ends_W + len(found)])

@@ -1,0 +1,276 @@
+"""What a training minimises and how it goes about it: targets, priors, rates, words left out."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from networks import (
+    ABSENT,
+    CATEGORIES,
+    NAMES,
+    SUBWORDS,
+    TITLES,
+    WITH_AND_WITHOUT,
+    C,
+    answers,
+    encoded,
+    network,
+    settings,
+)
+from titles.optimisers import one_cycle
+from titles.training import Objective, _some_words, evaluate, fit
+
+CPU = torch.device("cpu")
+NO_STEP = 1e-30  # a learning rate that moves no float
+both_networks = pytest.mark.parametrize("name", NAMES)
+
+
+def objective(**changes):
+    return Objective.of(encoded(), C, settings("mlp", **changes), CPU)
+
+
+@pytest.fixture
+def logits_BC():
+    return torch.randn(8, C, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+
+
+LABELS = torch.tensor(CATEGORIES)
+
+
+def log_softmax_by_hand(logits_BC):
+    return [[x - math.log(sum(map(math.exp, row))) for x in row] for row in logits_BC.tolist()]
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
+def test_logit_adjustment_is_cross_entropy_of_logits_plus_tau_log_priors(logits_BC, tau):
+    # Two titles, two, four; the category of no title counts as if it had one.
+    shift_C = [tau * math.log(rows / 8) for rows in (2, 2, 4, 1)]
+    assert ABSENT == 3
+    shifted = [[x + s for x, s in zip(row, shift_C, strict=True)] for row in logits_BC.tolist()]
+    logs = log_softmax_by_hand(torch.tensor(shifted, dtype=torch.float64))
+    expected = [-row[label] for row, label in zip(logs, CATEGORIES, strict=True)]
+    found = objective(logit_adjustment=tau).losses(logits_BC, LABELS)
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
+def test_label_smoothing_gives_a_share_of_the_target_to_all_categories_alike(logits_BC, smoothing):
+    logs = log_softmax_by_hand(logits_BC)
+    expected = [
+        -(1 - smoothing) * row[label] - smoothing * sum(row) / C
+        for row, label in zip(logs, CATEGORIES, strict=True)
+    ]
+    found = objective(label_smoothing=smoothing).losses(logits_BC, LABELS)
+    assert found.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_smoothing_and_adjustment_go_together_and_leave_the_weights_to_others(logits_BC):
+    both = objective(logit_adjustment=0.7, label_smoothing=0.2, class_weighting="balanced")
+    shifted_BC = logits_BC + objective(logit_adjustment=0.7).shift_C
+    expected_B = objective(label_smoothing=0.2).losses(shifted_BC, LABELS)
+    torch.testing.assert_close(both.losses(logits_BC, LABELS), expected_B)
+    assert len(both.weight_C.unique()) > 1
+    assert len(objective().weight_C.unique()) == 1
+
+
+def one_step(name, **changes):
+    """Parameters after one step over all eight titles."""
+    net = network(name)
+    list(fit(net, encoded(), encoded(), C, settings(name, epochs=1, batch_size=8, **changes), 1, CPU))
+    return [values.detach() for values in net.parameters()]
+
+
+@both_networks
+def test_a_step_goes_down_the_weighted_mean_of_the_losses(name):
+    changes = {"logit_adjustment": 1.0, "label_smoothing": 0.3, "class_weighting": "balanced"}
+    net = network(name)
+    goal = objective(**changes)
+    weight_B = goal.weight_C[LABELS]
+    loss = (goal.losses(answers(net), LABELS) * weight_B).sum() / weight_B.sum()
+    loss.backward()
+    before = [values.detach().clone() for values in net.parameters()]
+    after = one_step(name, **changes)
+    # The first step of Adam goes `rate` down wherever the slope is not next to nothing.
+    checked = 0
+    for values, start, end in zip(net.parameters(), before, after, strict=True):
+        slope = values.grad.to_dense()
+        steep = slope.abs() > 1e-5
+        torch.testing.assert_close((end - start)[steep], -0.01 * slope[steep].sign(), rtol=2e-3, atol=0)
+        checked += int(steep.sum())
+    assert checked > 100
+
+
+# Ten titles of each word. The rare category has a quarter of all: of words 2 and 3 fewer, of 4 and 5
+# more, and of none the most.
+def imbalanced():
+    titles, labels = [], []
+    for word, rare in ((2, 1), (3, 1), (4, 4), (5, 4)):
+        titles += [[word]] * 10
+        labels += [1] * rare + [0] * (10 - rare)
+    return encoded(titles, labels), labels
+
+
+@both_networks
+def test_logit_adjustment_finds_more_titles_of_a_rare_category(name):
+    titles, labels = imbalanced()
+    recall = {}
+    for tau in (0.0, 1.0):
+        net = network(name)
+        given = settings(name, epochs=20, batch_size=40, learning_rate=0.05, logit_adjustment=tau)
+        list(fit(net, titles, titles, C, given, 1, CPU))
+        (outcomes,) = evaluate([net], titles, CPU)
+        rare_N = np.array(labels) == 1
+        recall[tau] = [float(outcomes.right_N[rows].mean()) for rows in (rare_N, ~rare_N)]
+    assert recall[0.0] == [0, 1]  # of every word, most titles are of the frequent category
+    assert recall[1.0] == [8 / 10, 18 / 30]  # where the rare one is likelier than overall, it is given
+
+
+@both_networks
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"logit_adjustment": 1.5},
+        {"label_smoothing": 0.4},
+        {"logit_adjustment": 1.0, "label_smoothing": 0.1, "class_weighting": "sqrt"},
+    ],
+    ids=["adjusted", "smoothed", "all"],
+)
+def test_reported_losses_are_plain_cross_entropies_whatever_is_minimised(name, changes):
+    def record(**changes):
+        given = settings(name, epochs=1, learning_rate=NO_STEP, **changes)
+        return next(fit(network(name), encoded(), encoded(), C, given, 1, CPU))
+
+    found, plain = record(**changes), record()
+    for one in (found, plain):
+        assert one.train_loss == pytest.approx(plain.validation_loss, rel=1e-6)
+    assert found.validation_loss == plain.validation_loss
+    assert any(
+        not torch.equal(a, b) for a, b in zip(one_step(name, **changes), one_step(name), strict=True)
+    )
+
+
+# -- words left out
+
+
+def places(lengths, width=9):
+    return torch.tensor([[1] * length + [0] * (width - length) for length in lengths])
+
+
+@pytest.mark.parametrize("dropped", [0.1, 0.5, 0.99])
+def test_word_dropout_leaves_every_title_a_word_and_adds_none(dropped):
+    torch.manual_seed(4)
+    place_BL = places([1, 2, 3, 9] * 500) * torch.arange(3, 12)
+    left_BL = _some_words(place_BL, dropped)
+    assert (left_BL > 0).any(dim=1).all()
+    assert ((left_BL == place_BL) | (left_BL == 0)).all()
+    assert not torch.equal(left_BL, place_BL)
+
+
+def test_word_dropout_leaves_out_the_share_it_says():
+    torch.manual_seed(4)
+    place_BL = places([9] * 20_000)
+    share = 1 - float(_some_words(place_BL, 0.2).double().mean())
+    assert abs(share - 0.2) < 5 * math.sqrt(0.2 * 0.8 / place_BL.numel())
+
+
+def test_a_title_that_would_lose_all_its_words_keeps_all():
+    torch.manual_seed(4)
+    words_left = (_some_words(places([2] * 4000), 0.5) > 0).sum(dim=1)
+    # Of four equally likely cases one loses none, two lose one, one would lose both.
+    share = float((words_left == 2).double().mean())
+    assert abs(share - 0.5) < 5 * math.sqrt(0.25 / 4000)
+    assert set(words_left.tolist()) == {1, 2}
+
+
+@both_networks
+@pytest.mark.parametrize("subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys())
+def test_words_are_left_out_in_training_alone_and_of_titles_of_several_words(name, subwords):
+    def record(titles, labels, dropped):
+        given = settings(name, epochs=1, learning_rate=NO_STEP, word_dropout=dropped)
+        data = encoded(titles, labels)
+        return next(fit(network(name, subwords=subwords), data, data, C, given, 1, CPU))
+
+    torch.manual_seed(2)
+    of_many, plain = record(TITLES, CATEGORIES, 0.6), record(TITLES, CATEGORIES, 0.0)
+    assert of_many.train_loss != plain.train_loss
+    assert of_many.validation_loss == plain.validation_loss
+    single = ([[2], [5], [-1], [-2]], [0, 1, 2, 0])
+    assert record(*single, 0.6).train_loss == record(*single, 0.0).train_loss
+
+
+# -- steps and rates
+
+
+def fitted(net, titles, look, **changes):
+    """Trains the network; `look` sees it and the logits of each step."""
+
+    def hook(module, args, logits_BC):
+        if module.training:
+            look(module, logits_BC)
+
+    net.register_forward_hook(hook)
+    return list(fit(net, titles, titles, C, settings("mlp", **changes), 1, CPU))
+
+
+def steps_of(titles, **changes):
+    """Titles in each batch of an epoch."""
+    sizes = []
+    fitted(
+        network("mlp"), titles, lambda _, logits_BC: sizes.append(len(logits_BC)), epochs=1, **changes
+    )
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("min_steps", "sizes"),
+    [(1, [8]), (2, [4, 4]), (3, [2, 2, 2, 2]), (8, [1] * 8), (9, [1] * 8)],
+)
+def test_a_small_split_is_cut_into_smaller_batches_until_there_are_enough_steps(min_steps, sizes):
+    assert steps_of(encoded(), batch_size=100, min_steps=min_steps) == sizes
+
+
+def test_min_steps_makes_no_batch_larger():
+    assert sorted(steps_of(encoded(), batch_size=3, min_steps=1)) == [2, 3, 3]
+    assert steps_of(encoded(), batch_size=1, min_steps=2) == [1] * 8
+
+
+def movement(schedule, epochs, rate=1e-4):
+    """How far the output's bias went in each step."""
+    net, seen = network("mlp"), []
+    # All of one category: the slope keeps its sign, and a step of Adam is as long as its rate.
+    fitted(
+        net,
+        encoded(TITLES, [1] * 8),
+        lambda module, _: seen.append(module.output.bias.detach().clone()),
+        epochs=epochs,
+        batch_size=4,
+        learning_rate=rate,
+        schedule=schedule,
+    )
+    seen.append(net.output.bias.detach())
+    return [float((b - a).abs().max()) for a, b in pairwise(seen)]
+
+
+def test_a_constant_rate_stays_and_a_one_cycle_rate_follows_its_curve_over_all_epochs():
+    assert movement("constant", 10) == pytest.approx([1e-4] * 20, rel=0.05)
+    expected = [1e-4 * one_cycle(step / 20) for step in range(20)]
+    assert movement("one_cycle", 10) == pytest.approx(expected, rel=0.05)
+    assert expected[0] < expected[1] < expected[2] > expected[3] > expected[19]
+
+
+def test_the_one_cycle_rate_is_that_of_word_vectors_too():
+    def moved(schedule):
+        net = network("mlp", subwords=SUBWORDS)
+        before = {key: values.detach().clone() for key, values in net.named_parameters()}
+        given = settings("mlp", epochs=1, batch_size=8, schedule=schedule)
+        list(fit(net, encoded(), encoded(), C, given, 1, CPU))
+        return {k: float((v.detach() - before[k]).abs().max()) for k, v in net.named_parameters()}
+
+    # One step alone: it is the first, of the least rate.
+    constant, cycle = moved("constant"), moved("one_cycle")
+    assert {key: cycle[key] / constant[key] for key in constant} == pytest.approx(
+        dict.fromkeys(constant, 0.04), rel=1e-2
+    )
