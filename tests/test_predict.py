@@ -1,0 +1,77 @@
+"""Raw titles to ranked categories."""
+
+import numpy as np
+import pytest
+import torch
+
+from networks import LABEL_NAMES, NAMES, TEXT_RULES, C, batch_for, network, vocabulary
+from titles.models.saved import SavedModel
+from titles.predict import Classifier
+from titles.subwords import Subwords
+
+CPU = torch.device("cpu")
+RULES = TEXT_RULES.model_copy(update={"digits": "keep"})  # the words of the vocabulary hold digits
+LETTERS = Subwords(shortest=3, longest=4, buckets=17)
+TEXTS = ["Word5  WORD3", "word2", "word9 word4 word4 word10", "word7 word8"]
+IDS = [[5, 3], [2], [9, 4, 4, 10], [7, 8]]
+
+
+def classifier(name, subwords=None):
+    net = network(name, subwords=subwords)
+    return Classifier(SavedModel(name, {}, net, vocabulary(), LABEL_NAMES, RULES), CPU), net
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_categories_are_ranked_as_the_networks_probabilities_are(name):
+    made, net = classifier(name)
+    with torch.no_grad():
+        expected_NC = net(batch_for(net, IDS)).softmax(dim=1).numpy()
+    ranked = made.top(TEXTS, C)
+    assert (ranked.categories_NK == np.argsort(-expected_NC, axis=1)).all()
+    np.testing.assert_allclose(ranked.probabilities_NK, -np.sort(-expected_NC, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("subwords", [None, LETTERS])
+def test_a_title_is_told_the_same_alone_and_in_company(name, subwords):
+    made, _ = classifier(name, subwords)
+    texts = [*TEXTS, "never seen word5", "unheard"]
+    together = made.top(texts, 2)
+    for number, text in enumerate(texts):
+        alone = made.top([text], 2)
+        assert (alone.categories_NK[0] == together.categories_NK[number]).all()
+        np.testing.assert_allclose(
+            alone.probabilities_NK[0], together.probabilities_NK[number], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_words_differ_by_their_letters_alone(name):
+    texts = ["unheard", "madeup"]
+    with_letters, without = (classifier(name, s)[0].top(texts, C) for s in (LETTERS, None))
+    np.testing.assert_allclose(without.probabilities_NK[0], without.probabilities_NK[1], rtol=1e-5)
+    assert (with_letters.probabilities_NK[0] != with_letters.probabilities_NK[1]).any()
+
+
+def test_a_title_without_words_gets_no_category_and_disturbs_no_other():
+    made, _ = classifier("cnn", LETTERS)
+    plain, mixed = made.top(TEXTS, 2), made.top(["", TEXTS[0], "?!", *TEXTS[1:]], 2)
+    assert mixed.categories_NK[[0, 2]].tolist() == [[-1, -1]] * 2
+    assert not mixed.probabilities_NK[[0, 2]].any()
+    assert (mixed.categories_NK[[1, 3, 4, 5]] == plain.categories_NK).all()
+    assert made.top(["", "..."], 2).categories_NK.tolist() == [[-1, -1]] * 2
+    assert made.top([], 2).categories_NK.shape == (0, 2)
+
+
+def test_no_more_categories_are_given_than_there_are():
+    made, _ = classifier("mlp")
+    assert made.top(TEXTS, C + 3).categories_NK.shape == (len(TEXTS), C)
+    with pytest.raises(ValueError, match="k is 0: at least one category"):
+        made.top(TEXTS, 0)
+
+
+def test_rows_keep_their_order_across_batches(monkeypatch):
+    made, _ = classifier("cnn")
+    whole = made.top(TEXTS, 3)
+    monkeypatch.setattr("titles.predict._BATCH", 2)
+    assert (made.top(TEXTS, 3).categories_NK == whole.categories_NK).all()
