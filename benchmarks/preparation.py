@@ -12,11 +12,8 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-import threading
 import time
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from gensim.corpora import Dictionary
+from measure import MIB, peak_memory
 from nltk.tokenize import NLTKWordTokenizer
 
 from titles.contract import replaced_folder
@@ -32,7 +30,6 @@ from titles.params import load_params
 from titles.preparation import prepare
 from titles.sample import write_csv
 
-_MIB = 2**20
 _PEER_ROWS = 200_000
 _BASE_ROWS = 1_000_000
 
@@ -53,31 +50,6 @@ def course_way(source: Path) -> int:
     rows["data"] = tokenised.apply(lambda title: dictionary.doc2idx(title, unknown_word_index=1))
     rows["target"] = rows["category"].astype("category").cat.codes
     return len(dictionary)
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """MiB that this process and its children hold together at most; shared pages count once."""
-    peak, done = [0.0], threading.Event()
-
-    def watch() -> None:
-        me = psutil.Process()
-        while not done.wait(0.2):
-            held = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    held += process.memory_full_info().pss
-                except psutil.Error:  # it has ended
-                    continue
-            peak[0] = max(peak[0], held / _MIB)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
 
 
 def head(source: Path, rows: int, target: Path) -> Path:
@@ -131,7 +103,7 @@ def main() -> None:
         train = EncodedTitles.open(folder / "prepared" / "train")
         train.padded(np.arange(256))
         seconds = time.perf_counter() - started
-        held = (psutil.Process().memory_info().rss - before) / _MIB
+        held = (psutil.Process().memory_info().rss - before) / MIB
         show(f"opening train, {len(train):,} rows", len(train), seconds, held)
         peer = course / _PEER_ROWS
         print(

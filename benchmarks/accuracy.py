@@ -1,0 +1,250 @@
+"""Both networks beside the classifiers that one would take instead, on the very same rows.
+
+    pip install -r benchmarks/requirements.txt
+    python benchmarks/accuracy.py
+
+Sets are samples of several sizes and, if there are any, CSV files of real listings. Results are kept in
+.bench/: a run that was cut goes on where it stopped. The tables go to docs/benchmark.md, the picture to
+docs/accuracy_time.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measure import measured
+from report import PEERS, write_report
+from results import Case, Result, read_result, write_result
+from rows import digest, digest_of_rows
+from workspace import STAGES, Workspace
+
+import titles
+from titles.contract import LABELS, PREPARED, read_lines
+from titles.sample import write_csv
+
+FIRST_SEED = 2019
+LEAST_ROWS = 5_000
+MOST_ROWS_SEARCHED = 200_000
+BENCH = Path(".bench")
+HERE = Path(__file__).resolve().parent
+
+
+class Origin(NamedTuple):
+    """Where the rows of a case come from: a file, or so many rows of the sample."""
+
+    file: Path | None
+    rows: int
+
+    def digest(self) -> str:
+        return digest([self.file] if self.file else [], str(self.rows))
+
+
+def sample(text: str) -> tuple[int, int]:
+    """ROWS:SEEDS of the command line."""
+    rows, _, seeds = text.partition(":")
+    return int(rows), int(seeds or 1)
+
+
+def samples(wanted: Sequence[tuple[int, int]]) -> Iterator[tuple[Case, Origin]]:
+    for rows, seeds in wanted:
+        for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+            yield Case(f"sample-{rows}", seed), Origin(None, rows)
+
+
+def real(folder: Path, seeds: int) -> Iterator[tuple[Case, Origin]]:
+    """Of each file of the folder that holds enough listings; says which are passed over, and why."""
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        say(f"SKIPPED: real listings, as {folder} has no .csv file")
+    for file in files:
+        with file.open(encoding="utf-8", newline="") as text:
+            reader = csv.reader(text)
+            header = next(reader, [])
+            rows = sum(1 for _ in islice(reader, LEAST_ROWS))
+        if not {"title", "category"} <= set(header):
+            say(f"SKIPPED: {file}, which has no columns title and category")
+        elif rows < LEAST_ROWS:
+            say(f"SKIPPED: {file}, which has {rows} rows, fewer than {LEAST_ROWS}")
+        else:
+            for seed in range(FIRST_SEED, FIRST_SEED + seeds):
+                yield Case(file.stem, seed), Origin(file, 0)
+
+
+def say(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> Case:
+    """Where the settings of peers come from: the first seed, and for a sample that takes too long for a
+    search, the largest of the others."""
+    shorter = [rows for rows, _ in wanted if rows < MOST_ROWS_SEARCHED]
+    if origin.rows >= MOST_ROWS_SEARCHED and shorter:
+        return Case(f"sample-{max(shorter)}", FIRST_SEED)
+    return Case(case.name, FIRST_SEED)
+
+
+class Bench:
+    """One set with one seed: our stages, our networks, the peers, each unless its result is there."""
+
+    def __init__(self, case: Case, origin: Origin, budget: float) -> None:
+        self._case, self._origin, self._budget = case, origin, budget
+        package = Path(titles.__file__).parent
+        code = sorted(p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        self._key = digest([Path("params.yaml"), *code], origin.digest(), str(case.seed))
+        self._workspace = Workspace(BENCH / "work" / str(case), self._key, case.seed)
+
+    def run(self, first: Case) -> int:
+        """Run what is missing; returns how many peers failed.
+
+        Args:
+            first: the settings that it found are taken as they are, see `tuned_on`.
+
+        Raises:
+            RuntimeError: a stage of ours failed.
+        """
+        self._workspace.begin(self._source)
+        self._stage("prepare")
+        folder = self._workspace.folder
+        self._rows = digest_of_rows(folder, self._workspace.source)
+        splits = {s: np.load(folder / PREPARED / s / "labels.npy") for s in ("train", "test")}
+        self._train_rows, self._labels_N = len(splits["train"]), splits["test"].astype(np.int64)
+        self._categories = len(read_lines(folder / LABELS))
+        own_key = digest([HERE / "ours.py"], self._key)
+        if any(self._is_missing(name, own_key) for name in STAGES):
+            self._networks(own_key)
+        failures = 0
+        for name in PEERS:
+            tuned = read_result(first, name) if first != self._case else None
+            setting = json.dumps(tuned.setting) if tuned else ""
+            key = digest(
+                [HERE / "peers.py", HERE / "search.py"], self._rows, f"{self._budget:g}", setting
+            )
+            if self._is_missing(name, key):
+                try:
+                    self._peer(name, key, setting)
+                except RuntimeError as error:
+                    failures += 1
+                    say(f"FAILED: {self._case} {name}: {error}")
+        return failures
+
+    def _source(self, folder: Path) -> Path:
+        if self._origin.file:
+            return self._origin.file
+        path = folder / "sample.csv"
+        write_csv(self._origin.rows, self._case.seed, path, progress=False)
+        return path
+
+    def _is_missing(self, name: str, key: str) -> bool:
+        found = read_result(self._case, name)
+        return found is None or found.key != key
+
+    def _stage(self, stage: str) -> None:
+        is_new = stage not in self._workspace.costs()
+        cost = self._workspace.run(stage)
+        if is_new:
+            say(f"{self._case} {stage}: {cost.seconds:.0f} s, {cost.peak_mib:,.0f} MiB")
+
+    def _networks(self, key: str) -> None:
+        for stage in ("embed", "train_cnn", "train_mlp", "evaluate"):
+            self._stage(stage)
+        costs = self._workspace.costs()
+        found, _ = self._child("ours.py")
+        for name, stages in STAGES.items():
+            self._store(
+                name,
+                key,
+                found[name],
+                train_seconds=sum(costs[stage].seconds for stage in stages),
+                peak_mib=max(costs[stage].peak_mib for stage in stages),
+                stages={stage: list(costs[stage]) for stage in stages},
+                curve=[] if name == "average" else self._workspace.curve(name),
+            )
+
+    def _peer(self, name: str, key: str, setting: str) -> None:
+        say(f"{self._case} {name}: {'with ' + setting if setting else 'searching'}")
+        more = ["--setting", setting] if setting else []
+        found, peak_mib = self._child("search.py", name, "--budget", str(self._budget), *more)
+        self._store(name, key, found, peak_mib=peak_mib, budget=self._budget)
+
+    def _child(self, script: str, *options: str) -> tuple[Any, float]:
+        """What a script of this folder found, and its MiB.
+
+        In a process of its own: what it frees is really free, and its memory is its own.
+        """
+        path = self._workspace.folder / "found.json"
+        cost = measured(
+            [sys.executable, str(HERE / script), *options, path.name], self._workspace.folder
+        )
+        return json.loads(path.read_text(encoding="utf-8")), cost.peak_mib
+
+    def _store(self, name: str, key: str, found: dict[str, Any], **more: Any) -> None:
+        predicted_N = np.array(found.pop("predicted"), np.int64)
+        result = Result(
+            key=key,
+            rows=self._rows,
+            train_rows=self._train_rows,
+            categories=self._categories,
+            labels_N=self._labels_N,
+            predicted_N=predicted_N,
+            **(found | more),
+        )
+        write_result(self._case, name, result)
+        say(f"{self._case} {name}: balanced accuracy {result.test:.4f}, {result.train_seconds:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--sample",
+        type=sample,
+        action="append",
+        metavar="ROWS:SEEDS",
+        help="rows and seeds of a sample, may be given again (default: 20000:3 60000:3 600000:1)",
+    )
+    parser.add_argument("--real", type=Path, default=Path("data/real"), metavar="FOLDER")
+    parser.add_argument("--real-seeds", type=int, default=1, metavar="N")
+    parser.add_argument(
+        "--set", default="", metavar="NAME", help="run only sets whose name contains this"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=900, metavar="SECONDS", help="for the search of a peer on a set"
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget the results of these sets")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the report again")
+    options = parser.parse_args()
+    wanted = options.sample or [(20_000, 3), (60_000, 3), (600_000, 1)]
+    cases = dict([*samples(wanted), *real(options.real, options.real_seeds)])
+    failures = 0
+    for case, origin in cases.items():
+        if options.report or options.set not in case.name:
+            continue
+        if options.fresh:
+            shutil.rmtree(case.folder, ignore_errors=True)
+            shutil.rmtree(BENCH / "work" / str(case), ignore_errors=True)
+        try:
+            failures += Bench(case, origin, options.budget).run(tuned_on(case, origin, wanted))
+        except RuntimeError as error:
+            failures += 1
+            say(f"FAILED: {case}: {error}")
+    arguments = [part for part in sys.argv[1:] if part not in ("--fresh", "--report")]
+    write_report(list(cases), " ".join(["python benchmarks/accuracy.py", *arguments]))
+    if failures:
+        sys.exit(f"{failures} failed; what is there is reported")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        sys.exit(130)

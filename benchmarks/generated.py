@@ -1,0 +1,94 @@
+"""Titles made up for measurements of speed: frequencies and lengths as in listings, without a meaning.
+
+Legend: N titles, V words of the vocabulary, W words of all titles together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.contract import SPECIAL_WORDS
+from titles.data import EncodedTitles
+
+WORDS = 50_000
+CATEGORIES = 632
+# A title's category is that of its rarest word among so many of the most frequent ones. Nearly every
+# title has one, and each is seen often enough to learn from.
+_TELLING_WORDS = 1_000
+_SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeiou"]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Titles, and the same as text.
+
+    clean: words as `titles.text` leaves them, a space between two. raw: as a seller might write them.
+    """
+
+    titles: EncodedTitles
+    clean: list[str]
+    raw: list[str]
+
+
+def vocabulary() -> list[str]:
+    """All words by id, the special ones first; frequent words are short."""
+    return [*SPECIAL_WORDS, *(_spell(number) for number in range(WORDS - len(SPECIAL_WORDS)))]
+
+
+def _spell(number: int) -> str:
+    number += len(_SYLLABLES)  # at least two syllables
+    letters = ""
+    while number:
+        number, syllable = divmod(number, len(_SYLLABLES))
+        letters = _SYLLABLES[syllable] + letters
+    return letters
+
+
+def generate(count: int, seed: int) -> Generated:
+    """Titles of 3 to 14 words, 7.5 on average, drawn from Zipf's law."""
+    draw = np.random.default_rng(seed)
+    lengths_N = 3 + draw.binomial(11, 4.5 / 11, count)
+    ends_N = np.cumsum(lengths_N)
+    first = len(SPECIAL_WORDS)
+    share_V = 1 / np.arange(1, WORDS - first + 1)
+    ids_W = draw.choice(WORDS - first, size=ends_N[-1], p=share_V / share_V.sum()) + first
+    titles = encoded(ids_W, ends_N, _categories(ids_W, ends_N - lengths_N))
+    words = vocabulary()
+    # One word in ten ends in an accent, so that normalising has letters beyond ASCII to take care of.
+    accented = str.maketrans("aeiou", "áéíóú")
+    written = [
+        (word[:-1] + word[-1].translate(accented) if number % 10 == 0 else word).capitalize()
+        for number, word in enumerate(words)
+    ]
+    rows = titles.lists(np.arange(count))
+    return Generated(
+        titles,
+        [" ".join([words[number] for number in row]) for row in rows],
+        [" ".join([written[number] for number in row]) for row in rows],
+    )
+
+
+def encoded(
+    ids_W: NDArray[np.int64], ends_N: NDArray[np.int64], labels_N: NDArray[np.int32]
+) -> EncodedTitles:
+    """Titles of which nothing but words and categories matters."""
+    nothing_N = np.zeros(len(ends_N), np.uint8)
+    return EncodedTitles(
+        word_ids=ids_W.astype(np.int32),
+        ends=ends_N.astype(np.int64),
+        labels=labels_N,
+        languages=nothing_N,
+        qualities=nothing_N,
+        lines=np.arange(len(ends_N), dtype=np.int64),
+        unknown_words=[],
+    )
+
+
+def _categories(ids_W: NDArray[np.int64], starts_N: NDArray[np.int64]) -> NDArray[np.int32]:
+    # The same for every seed, so that titles of one seed tell of those of another.
+    category_V = np.random.default_rng(0).integers(CATEGORIES, size=WORDS)
+    telling_W = np.where(ids_W < _TELLING_WORDS, ids_W, 0)
+    return category_V[np.maximum.reduceat(telling_W, starts_N)].astype(np.int32)

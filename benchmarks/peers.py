@@ -1,0 +1,242 @@
+"""The classifiers that one would take instead: real packages behind one interface."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import fasttext
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from rows import Codes
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import SGDClassifier
+from sklearn.pipeline import FeatureUnion
+from sklearn.svm import LinearSVC
+
+from titles.params import Params, Text
+from titles.text import tokenise
+
+Setting = Mapping[str, Any]
+
+THREADS = 2  # or processes
+
+
+class UnusableError(Exception):
+    """A grid point gives no model."""
+
+
+class Peer(Protocol):
+    """A classifier with one model at a time: that of the last `fit`.
+
+    grid: its settings, the most promising first, as time may run out.
+    """
+
+    grid: Sequence[Setting]
+
+    def learn_from(self, titles: Sequence[str], labels: Codes) -> None:
+        """Take the rows of train, and do once what does not depend on the setting."""
+
+    def fit(self, setting: Setting) -> None:
+        """Raises UnusableError if the setting is of no use."""
+
+    def predict(self, titles: Sequence[str]) -> Codes: ...
+
+    def size(self) -> int:
+        """Bytes of the model as its package stores it."""
+
+
+class FastText:
+    """fastText's supervised mode on words, pairs of words and letters of words.
+
+    Titles are tokenised as for our networks, since fastText itself only splits at spaces. It knows no
+    weights of categories. Its threads write to shared weights without locks: no two runs are quite the
+    same.
+    """
+
+    grid: Sequence[Setting] = (
+        {"loss": "softmax", "lr": 0.5, "minn": 0, "maxn": 0},
+        {"loss": "softmax", "lr": 0.2, "minn": 2, "maxn": 5},
+        {"loss": "softmax", "lr": 0.5, "minn": 3, "maxn": 6},
+        {"loss": "hs", "lr": 0.5, "minn": 0, "maxn": 0},
+        {"loss": "softmax", "lr": 1.0, "minn": 0, "maxn": 0},
+        {"loss": "softmax", "lr": 0.1, "minn": 3, "maxn": 6},
+    )
+
+    def __init__(self, text: Text, seed: int) -> None:
+        self._text, self._seed = text, seed
+        self._model: Any = None
+
+    def learn_from(self, titles: Sequence[str], labels: Codes) -> None:
+        rows = zip(labels.tolist(), self._lines(titles), strict=True)
+        self._lines_of_train = [f"__label__{label} {line}" for label, line in rows]
+
+    def fit(self, setting: Setting) -> None:
+        self._model = None
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+            file.writelines(self._lines_of_train)
+            file.flush()
+            try:
+                self._model = fasttext.train_supervised(
+                    file.name,
+                    epoch=25,
+                    dim=100,
+                    wordNgrams=2,
+                    bucket=500_000,
+                    thread=THREADS,
+                    seed=self._seed,
+                    verbose=0,
+                    **setting,
+                )
+            except RuntimeError as error:  # "Encountered NaN", at some learning rates
+                raise UnusableError(str(error)) from None
+
+    def predict(self, titles: Sequence[str]) -> Codes:
+        # Not `model.predict`, which breaks with numpy 2.
+        labels, _ = self._model.f.multilinePredict(self._lines(titles), 1, 0.0, "strict")
+        return np.array([int(best[0].removeprefix("__label__")) for best in labels], np.int64)
+
+    def size(self) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.bin"
+            self._model.save_model(str(path))
+            return path.stat().st_size
+
+    def _lines(self, titles: Sequence[str]) -> list[str]:
+        return [" ".join(words) + "\n" for words in tokenise(titles, self._text)]
+
+
+class Linear:
+    """TF-IDF of words, pairs of words and runs of letters under a linear classifier.
+
+    `train` takes features, labels and a setting, and returns (categories, features) coefficients and
+    (categories,) intercepts.
+    """
+
+    def __init__(
+        self,
+        train: Callable[[csr_matrix, Codes, Setting], tuple[NDArray[Any], NDArray[Any]]],
+        grid: Sequence[Setting],
+        dtype: type[np.floating[Any]],
+    ) -> None:
+        self._train, self.grid = train, grid
+        words: dict[str, Any] = {
+            "strip_accents": "unicode",
+            "sublinear_tf": True,
+            "min_df": 2,
+            "dtype": dtype,
+        }
+        self._features = FeatureUnion(
+            [
+                ("words", TfidfVectorizer(ngram_range=(1, 2), **words)),
+                ("letters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **words)),
+            ]
+        )
+
+    def learn_from(self, titles: Sequence[str], labels: Codes) -> None:
+        self._train_features = self._features.fit_transform(titles)
+        self._labels = labels
+
+    def fit(self, setting: Setting) -> None:
+        self._model: tuple[NDArray[Any], ...] = ()  # two at a time would not fit into memory
+        self._model = (
+            *self._train(self._train_features, self._labels, setting),
+            np.unique(self._labels),
+        )
+
+    def predict(self, titles: Sequence[str]) -> Codes:
+        coefficients, intercepts, categories = self._model
+        scores = self._features.transform(titles) @ coefficients.T + intercepts
+        best: Codes = categories[scores.argmax(axis=1)]
+        return best
+
+    def size(self) -> int:
+        counter = _Counter()
+        pickle.dump((self._features, self._model), counter, protocol=5)
+        return counter.bytes
+
+
+class _Counter:
+    bytes = 0
+
+    def write(self, part: Any) -> None:
+        self.bytes += memoryview(part).nbytes
+
+
+def _one_vs_rest(
+    make: Callable[[Mapping[bool, float]], Any], prefer: str, features: csr_matrix, labels: Codes
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What a linear machine with class_weight="balanced" gives, with its categories fitted side by side.
+
+    A category's rows then weigh by its share among all categories; "balanced" said of one category
+    against the rest would weigh them far heavier.
+
+    Args:
+        make: from weights of the classes True and False to a machine.
+        prefer: "threads" or "processes".
+    """
+    categories, rows_C = np.unique(labels, return_counts=True)
+    weight_C = len(labels) / len(categories) / rows_C
+    machines = [make({True: weight, False: 1.0}) for weight in weight_C.tolist()]
+    # Few tasks, as each hands over the labels; not one a worker, as some categories take longer.
+    tasks = np.array_split(np.arange(len(categories)), 4 * THREADS)
+    fitted = Parallel(THREADS, prefer=prefer)(
+        delayed(_fit)([machines[place] for place in task], features, labels, categories[task])
+        for task in tasks
+    )
+    coefficients, intercepts = zip(*fitted, strict=True)
+    return np.concatenate(coefficients), np.concatenate(intercepts)
+
+
+def _fit(
+    machines: Sequence[Any], features: csr_matrix, labels: Codes, categories: Codes
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Each machine with its category against the rest."""
+    for machine, category in zip(machines, categories, strict=True):
+        machine.fit(features, labels == category)
+    return np.vstack([m.coef_ for m in machines]), np.concatenate([m.intercept_ for m in machines])
+
+
+def _fasttext(params: Params) -> Peer:
+    return FastText(params.prepare.text, params.seed)
+
+
+def _linear_svm(params: Params) -> Peer:
+    def train(features: csr_matrix, labels: Codes, setting: Setting) -> tuple[Any, Any]:
+        def make(weights: Mapping[bool, float]) -> LinearSVC:
+            return LinearSVC(class_weight=weights, random_state=params.seed, **setting)
+
+        # Threads share one random stream of liblinear, so that last digits differ from run to run.
+        return _one_vs_rest(make, "threads", features, labels)
+
+    # liblinear computes in float64 and would convert once a category.
+    return Linear(train, [{"C": cost} for cost in (0.1, 0.3, 1.0)], np.float64)
+
+
+def _linear_sgd(params: Params) -> Peer:
+    def train(features: csr_matrix, labels: Codes, setting: Setting) -> tuple[Any, Any]:
+        def make(weights: Mapping[bool, float]) -> SGDClassifier:
+            fixed = {"average": True, "max_iter": 10, "tol": None, "random_state": params.seed}
+            return SGDClassifier(class_weight=weights, **fixed, **setting)
+
+        # Not its own n_jobs, whose threads wait for each other.
+        return _one_vs_rest(make, "processes", features, labels)
+
+    grid = [
+        {"loss": loss, "alpha": alpha}
+        for alpha in (1e-5, 1e-6)
+        for loss in ("modified_huber", "log_loss")
+    ]
+    return Linear(train, grid, np.float32)
+
+
+PEERS: dict[str, Callable[[Params], Peer]] = {
+    "fasttext": _fasttext,
+    "svm": _linear_svm,
+    "sgd": _linear_sgd,
+}

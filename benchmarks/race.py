@@ -1,0 +1,246 @@
+"""The contestants of `speed.py`, and how each is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import fasttext
+import numpy as np
+import torch
+from course import BATCH_SIZE, CourseCNN, CourseMLP, training, write_rows
+from generated import CATEGORIES, WORDS, generate, vocabulary
+from torch import nn
+
+from titles.contract import PAD, UNK
+from titles.models.cnn import TitleCNN
+from titles.models.embedding import WordEmbedding
+from titles.models.mlp import TitleMLP
+from titles.models.saved import SavedModel
+from titles.params import Cnn, Mlp, load_params
+from titles.predict import Classifier
+from titles.text import tokenise
+from titles.training import fit, set_up
+from titles.vocabulary import Vocabulary
+
+DIMENSION = 300
+TOP = 5
+PARAMS = load_params()
+
+Kind = Literal["cnn", "mlp"]
+WORD_VECTORS = {"frozen": True, "unfrozen": False}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: at least so many seconds and steps after the warm-up, so many times."""
+
+    rows: int = 60_000
+    few_rows: int = 50 * BATCH_SIZE
+    seconds: float = 10.0
+    steps: int = 30
+    warm_up: int = 10
+    repeats: int = 3
+
+    def enough(self, seconds: float, rows: int) -> bool:
+        return seconds >= self.seconds and rows >= self.steps * BATCH_SIZE
+
+
+QUICK = Scale(rows=5_000, few_rows=3 * BATCH_SIZE, seconds=0.5, steps=3, warm_up=1, repeats=2)
+
+
+class Rates(NamedTuple):
+    """Rows a second of each repetition."""
+
+    values: list[float]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.values))
+
+    def __str__(self) -> str:
+        return f"{self.median:,.0f} ({min(self.values):,.0f} .. {max(self.values):,.0f})"
+
+
+def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Rates]:
+    """Call each in turn, and all over again `repeats` times."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            found[name].append(run())
+    return {name: Rates(values) for name, values in found.items()}
+
+
+def settings(kind: Kind, freeze: bool, batch_size: int = BATCH_SIZE) -> Any:
+    """Our settings for the course's architecture and step: what is newer than those is switched off."""
+    section = getattr(PARAMS, kind)
+    wanted = {
+        "filter_lengths": (2, 3, 4),
+        "filter_count": 100,
+        "fc_size": 128,
+        "hidden_layers": (256, 128),
+        "dropout": 0.3,
+        "freeze_embeddings": freeze,
+        "epochs": 1_000,  # until enough is measured
+        "batch_size": batch_size,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-5,
+        "class_weighting": "none",
+        "min_steps": 1,
+        "word_dropout": 0.0,
+        "subword_buckets": 0,
+        "label_smoothing": 0.0,
+        "logit_adjustment": 0.0,
+        "schedule": "constant",
+    }
+    known = type(section).model_fields
+    return section.model_copy(update={name: wanted[name] for name in wanted if name in known})
+
+
+def word_vectors() -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    matrix_VD = 0.3 * torch.randn(WORDS, DIMENSION, generator=draw)
+    matrix_VD[PAD] = 0
+    return matrix_VD
+
+
+def our_network(chosen: Cnn | Mlp) -> nn.Module:
+    known_V = torch.ones(WORDS, dtype=torch.bool)
+    known_V[[PAD, UNK]] = False
+    embedding = WordEmbedding(word_vectors(), known_V, chosen.freeze_embeddings)
+    if isinstance(chosen, Mlp):
+        return TitleMLP(
+            embedding, CATEGORIES, hidden_layers=chosen.hidden_layers, dropout=chosen.dropout
+        )
+    return TitleCNN(
+        embedding,
+        CATEGORIES,
+        filter_lengths=chosen.filter_lengths,
+        filter_count=chosen.filter_count,
+        fc_size=chosen.fc_size,
+        dropout=chosen.dropout,
+    )
+
+
+class Race:
+    """Generated titles, and the networks that the last repetition trained on them."""
+
+    def __init__(self, scale: Scale, folder: Path) -> None:
+        self.scale = scale
+        self.train = generate(scale.rows, seed=1)
+        self.few = generate(scale.few_rows, seed=2).titles
+        self.course_file = folder / "rows.jsonl.gz"
+        write_rows(self.train.titles, self.course_file)
+        self.fasttext_file = folder / "rows.txt"
+        self.fasttext_file.write_text(
+            "".join(
+                f"__label__{label} {words}\n"
+                for label, words in zip(self.train.titles.labels.tolist(), self.train.clean, strict=True)
+            ),
+            encoding="utf-8",
+        )
+        self.networks: dict[tuple[Kind, str], nn.Module] = {}
+        self.fasttext: dict[str, Any] = {}
+        self.fasttext_rates = {loss: [0.1, 0.05, 0.02] for loss in ("softmax", "hs")}
+        self.fasttext_epochs: dict[str, int] = {}
+
+    # -- training
+
+    def train_ours(
+        self, kind: Kind, words: str, device: torch.device, batch_size: int = BATCH_SIZE
+    ) -> float:
+        """Rows a second of `training.fit`, its validation left out."""
+        set_up(PARAMS.compute, PARAMS.seed)
+        chosen = settings(kind, WORD_VECTORS[words], batch_size)
+        once = chosen.model_copy(update={"epochs": 1})
+        for _ in fit(our_network(once).to(device), self.few, self.few, CATEGORIES, once, 0, device):
+            pass
+        network = our_network(chosen).to(device)
+        seconds, rows = 0.0, 0
+        for record in fit(network, self.train.titles, self.few, CATEGORIES, chosen, 0, device):
+            rows += len(self.train.titles)
+            seconds += len(self.train.titles) / record.titles_a_second
+            if self.scale.enough(seconds, rows):
+                break
+        self.networks[kind, words] = network
+        return rows / seconds
+
+    def train_course(self, kind: Kind, words: str, device: torch.device) -> float:
+        # The course asks for no repeatable results, and is not to pay for them.
+        torch.use_deterministic_algorithms(False)
+        torch.manual_seed(0)
+        build = CourseCNN if kind == "cnn" else CourseMLP
+        network = build(word_vectors(), CATEGORIES, freeze=WORD_VECTORS[words]).to(device)
+        steps = training(network, self.course_file, epochs=1_000, device=device)
+        for _ in range(self.scale.warm_up):
+            next(steps)
+        started, seconds, rows = time.perf_counter(), 0.0, 0
+        while not self.scale.enough(seconds, rows):
+            count, _ = next(steps)
+            rows += count
+            seconds = time.perf_counter() - started
+        return rows / seconds
+
+    def train_fasttext(self, loss: str) -> float:
+        """Rows a second, reading the file and its words included: there is no way to leave that out."""
+        epochs = self.fasttext_epochs.get(loss, 1)
+        while (seconds := self._fasttext(loss, epochs)) < self.scale.seconds:
+            epochs = int(1.2 * epochs * self.scale.seconds / seconds) + 1
+        self.fasttext_epochs[loss] = epochs
+        return len(self.train.titles) * epochs / seconds
+
+    def _fasttext(self, loss: str, epochs: int) -> float:
+        """Train once; returns the seconds."""
+        started = time.perf_counter()
+        try:
+            self.fasttext[loss] = fasttext.train_supervised(
+                str(self.fasttext_file),
+                loss=loss,
+                lr=self.fasttext_rates[loss][0],
+                epoch=epochs,
+                dim=DIMENSION,
+                thread=PARAMS.compute.threads,
+                wordNgrams=1,
+                minn=0,
+                maxn=0,
+                verbose=0,
+            )
+        except RuntimeError as error:
+            # Version 0.9.3 diverges at some learning rates.
+            if "NaN" not in str(error) or len(self.fasttext_rates[loss]) == 1:
+                raise
+            self.fasttext_rates[loss].pop(0)
+            return self._fasttext(loss, epochs)
+        return time.perf_counter() - started
+
+    # -- prediction, of the networks trained last
+
+    def predict(self, run: Callable[[list[str]], object], titles: list[str]) -> float:
+        """Titles a second."""
+        torch.use_deterministic_algorithms(False)  # as where a model is served
+        run(titles[:1000])
+        started, seconds, rows = time.perf_counter(), 0.0, 0
+        while not self.scale.enough(seconds, rows):
+            run(titles)
+            rows += len(titles)
+            seconds = time.perf_counter() - started
+        return rows / seconds
+
+    def predict_fasttext(self, raw: list[str]) -> None:
+        self.predict_fasttext_clean([" ".join(words) for words in tokenise(raw, PARAMS.prepare.text)])
+
+    def predict_fasttext_clean(self, clean: list[str]) -> None:
+        # Not `predict`, which breaks with numpy 2.
+        lines = [f"{words}\n" for words in clean]
+        self.fasttext["softmax"].f.multilinePredict(lines, TOP, 0.0, "strict")
+
+    def classifier(self, kind: Kind) -> Classifier:
+        """Our network that learns its word vectors, as trained last, for raw titles."""
+        network = self.networks[kind, "unfrozen"].to("cpu")
+        labels = [f"{number:03}" for number in range(CATEGORIES)]
+        words = Vocabulary(vocabulary(), [0] * WORDS)
+        model = SavedModel(kind, {}, network, words, labels, PARAMS.prepare.text)
+        return Classifier(model, torch.device("cpu"))

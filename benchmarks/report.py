@@ -1,0 +1,245 @@
+"""The results of all sets as one page of tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from chart import draw
+from measure import MIB
+from results import Case, Result, read_result
+
+from titles.metrics import bootstrap_interval
+from titles.outcomes import Ints
+from titles.params import load_params
+
+OURS = {"cnn": "CNN", "mlp": "MLP", "average": "CNN and MLP averaged"}
+PEERS = {
+    "fasttext": "fastText",
+    "svm": "TF-IDF words and letters, linear SVM",
+    "sgd": "TF-IDF words and letters, SGD",
+}
+DOCS = Path("docs")
+
+_INTRODUCTION = """\
+Balanced accuracy on the test split, mean over the seeds. Intervals are 95 % bootstrap intervals within
+categories; those of several seeds are of all their titles pooled, a category counting once a seed. They
+say how sure the mean is for these trainings; the differences by seed say how much trainings and splits
+matter. All classifiers see the same rows.
+
+Training seconds of the networks are those of the stages prepare, embed and train as commands of their
+own, from the file to the model, starts included; those of the others are building features and
+fitting the setting taken, in a running process. Searching is in neither. Rows a second are train's rows
+in that time, and test titles from raw text to category. Memory is the most that all processes hold
+together, in the heaviest stage or in a peer's whole run. Model size is that of files or pickle."""
+
+_CAPTION = """\
+Marks are of the test split, with their intervals; lines are of validation after each epoch, with the
+first seed and each epoch taken to cost as much as any other."""
+
+
+class SetResults:
+    """The results of a set by classifier and seed, of those that saw the same rows as our networks."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.name = cases[0].name
+        self.found: dict[str, dict[int, Result]] = {name: {} for name in (*OURS, *PEERS)}
+        self.missing: list[str] = []
+        for case in cases:
+            own = read_result(case, "average")
+            for name, by_seed in self.found.items():
+                result = read_result(case, name)
+                if result and own and result.rows == own.rows:
+                    by_seed[case.seed] = result
+                else:
+                    self.missing.append(f"{name} of seed {case.seed}")
+
+    def of(self, name: str) -> list[Result]:
+        return list(self.found[name].values())
+
+    def best(self, names: Iterable[str], score: Callable[[Result], float]) -> str | None:
+        """The name of the highest mean; None if there is nothing."""
+        means = {n: np.mean([score(result) for result in self.of(n)]) for n in names if self.of(n)}
+        return max(means, key=lambda name: means[name]) if means else None
+
+
+def interval(scores: Sequence[tuple[Ints, Ints]]) -> tuple[float, float]:
+    """95 % interval of the mean over the seeds, each of them labels_N and scores_N of -1, 0 or 1."""
+    size = max(int(labels_N.max()) for labels_N, _ in scores) + 1
+    labels = np.concatenate([labels_N + place * size for place, (labels_N, _) in enumerate(scores)])
+    score = np.concatenate([score_N for _, score_N in scores]).astype(np.int8)
+    # Categories without a title in a seed's test split must not count.
+    _, labels = np.unique(labels, return_inverse=True)
+    return bootstrap_interval(labels, score, load_params().evaluate.bootstrap_samples, 2019)
+
+
+def own_interval(results: Sequence[Result]) -> tuple[float, float]:
+    return interval([(r.labels_N, r.right_N.astype(np.int64)) for r in results])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def scores(found: SetResults) -> str:
+    """One row a classifier."""
+    rows = []
+    for name, title in (OURS | PEERS).items():
+        if not (results := found.of(name)):
+            continue
+        low, high = own_interval(results)
+        seconds = np.mean([r.train_seconds for r in results])
+        rows.append(
+            [
+                f"**{title}**" if name in OURS else title,
+                f"{np.mean([r.test for r in results]):.4f}",
+                f"{low:.4f} .. {high:.4f}",
+                f"{seconds:,.1f}",
+                f"{np.mean([r.train_rows / r.train_seconds for r in results]):,.0f}",
+                f"{np.mean([len(r.labels_N) / r.predict_seconds for r in results]):,.0f}",
+                f"{max(r.peak_mib for r in results):,.0f}",
+                f"{np.mean([r.size_bytes for r in results]) / MIB:,.1f}",
+            ]
+        )
+    header = ["classifier", "balanced accuracy", "95 % interval", "training s", "training rows/s"]
+    return table([*header, "prediction rows/s", "peak MiB", "model MiB"], rows)
+
+
+def difference(found: SetResults) -> str:
+    """Of our best, chosen on validation, from the peer that is best on test: in the peer's favour."""
+    own = found.best(OURS, lambda result: result.validation)
+    peer = found.best(PEERS, lambda result: result.test)
+    if own is None or peer is None:
+        return ""
+    ours, theirs = found.found[own], found.found[peer]
+    pairs = {seed: (ours[seed], theirs[seed]) for seed in ours if seed in theirs}
+    low, high = interval(
+        [
+            (a.labels_N, a.right_N.astype(np.int64) - b.right_N.astype(np.int64))
+            for a, b in pairs.values()
+        ]
+    )
+    by_seed = {seed: a.test - b.test for seed, (a, b) in pairs.items()}
+    text = (
+        f"{OURS[own]} (chosen on validation) less {PEERS[peer]} (the best of the others on test), on "
+        f"the same titles: **{np.mean(list(by_seed.values())):+.4f}**, "
+        f"95 % interval {low:+.4f} .. {high:+.4f}."
+    )
+    if len(by_seed) > 1:
+        text += " By seed: " + ", ".join(f"{seed} {value:+.4f}" for seed, value in by_seed.items()) + "."
+    return text
+
+
+def stages(found: SetResults) -> str:
+    """What our stages take, mean over the seeds."""
+    rows = []
+    for stage in ("prepare", "embed", "train_cnn", "train_mlp"):
+        results = found.of("average")
+        seconds = float(np.mean([r.stages[stage][0] for r in results]))
+        peak = max(r.stages[stage][1] for r in results)
+        trained = found.of(stage.removeprefix("train_")) if stage.startswith("train_") else []
+        epochs = np.mean([len(r.curve) for r in trained]) if trained else 0
+        seen = (
+            np.mean([r.train_rows * len(r.curve) / r.stages[stage][0] for r in trained])
+            if trained
+            else 0
+        )
+        shown = [f"{epochs:.1f}", f"{seen:,.0f}"] if trained else ["", ""]
+        rows.append([stage, f"{seconds:,.1f}", *shown, f"{peak:,.0f}"])
+    return table(["stage", "seconds", "epochs", "titles/s, each epoch's counted", "peak MiB"], rows)
+
+
+def searches(found: SetResults) -> str:
+    """The grid of each peer with what came of it on the first seed."""
+    rows = []
+    for name, title in PEERS.items():
+        if not (results := found.of(name)):
+            continue
+        first = results[0]
+        for trial in first.trials:
+            setting = ", ".join(f"{key} {value}" for key, value in trial["setting"].items())
+            taken = trial["setting"] == first.setting
+            score = f"{trial['validation']:.4f}" if "validation" in trial else trial["note"]
+            seconds = f"{trial['seconds']:,.1f}" if "seconds" in trial else ""
+            rows.append([title, setting, score, seconds, "taken" if taken else ""])
+    budget = max((r.budget for name in PEERS for r in found.of(name)), default=0)
+    return (
+        "The others' settings, searched on validation with the first seed and kept for later seeds; a "
+        f"point after the first was left out if it had not begun within {budget:,.0f} s:\n\n"
+    ) + table(["classifier", "setting", "validation", "fit s", ""], rows)
+
+
+def section(found: SetResults) -> str:
+    parts = [f"## {found.name}"]
+    if found.missing:
+        parts.append("Not there: " + ", ".join(found.missing) + ".")
+    if results := found.of("average"):
+        first, seeds = results[0], len(results)
+        parts += [
+            f"{first.train_rows:,} titles to learn from, {len(first.labels_N):,} to judge by, "
+            f"{first.categories} categories"
+            + (f"; {seeds} seeds (the figures of the first)." if seeds > 1 else "."),
+            scores(found),
+            difference(found),
+            stages(found),
+            searches(found),
+        ]
+    return "\n\n".join(parts)
+
+
+def marks(found: SetResults) -> list[dict[str, Any]]:
+    """The classifiers for the picture; curves are of the first seed."""
+    drawn = []
+    for name, title in (OURS | PEERS).items():
+        if not (results := found.of(name)):
+            continue
+        low, high = own_interval(results)
+        first = results[0]
+        training = first.stages.get(f"train_{name}", [0.0])[0]
+        before = first.train_seconds - training
+        epochs = len(first.curve)
+        drawn.append(
+            {
+                "classifier": title,
+                "own": name in OURS,
+                "seconds": float(np.mean([r.train_seconds for r in results])),
+                "score": float(np.mean([r.test for r in results])),
+                "low": low,
+                "high": high,
+                # An epoch is taken to cost as much as each other one.
+                "curve": [
+                    (before + training * epoch / epochs, score)
+                    for epoch, score in enumerate(first.curve, start=1)
+                ],
+            }
+        )
+    return drawn
+
+
+def write_report(cases: Sequence[Case], command: str) -> None:
+    """docs/benchmark.md and the picture in it, from whatever results there are; prints the page.
+
+    Args:
+        command: what makes it.
+    """
+    sets = [SetResults(list(group)) for _, group in groupby(cases, lambda case: case.name)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    page = "\n\n".join(
+        [
+            "# Accuracy and time, beside other classifiers",
+            f"```bash\npip install -r benchmarks/requirements.txt\n{command}\n```",
+            f"{_INTRODUCTION} {cores} CPU core{'s' * (cores != 1)}.",
+            "![Balanced accuracy against training time](accuracy_time.png)",
+            _CAPTION,
+            *map(section, sets),
+        ]
+    )
+    DOCS.mkdir(exist_ok=True)
+    (DOCS / "benchmark.md").write_text(page + "\n", encoding="utf-8")
+    draw({found.name: marks(found) for found in sets if found.of("average")}, DOCS / "accuracy_time.png")
+    print(page)

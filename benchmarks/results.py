@@ -1,0 +1,91 @@
+"""What came of one classifier on one set with one seed, as files in .bench/results/."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rows import Codes
+
+from titles.contract import replaced_file, write_json
+from titles.outcomes import Flags, balanced_accuracy
+
+_ARRAYS = ("labels_N", "predicted_N")
+
+
+class Case(NamedTuple):
+    """A set, and the seed of its splits and of all that is trained on it."""
+
+    name: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its results lie."""
+        return Path(".bench/results") / str(self)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A trained classifier on N titles of the test split.
+
+    key: changes when it has to be trained again. rows: the same for classifiers that saw the same rows.
+    validation: balanced accuracy. train_seconds: until the model is there, search apart.
+    setting, trials, budget: of a peer's grid, the point taken, all points, and the seconds within
+    which a point could begin. stages: seconds and MiB of ours.
+    curve: balanced accuracy on validation after each epoch.
+    """
+
+    key: str
+    rows: str
+    train_rows: int
+    categories: int
+    labels_N: Codes
+    predicted_N: Codes
+    validation: float
+    train_seconds: float
+    predict_seconds: float
+    peak_mib: float
+    size_bytes: int
+    setting: Mapping[str, Any] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    budget: float = 0
+    stages: Mapping[str, list[float]] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
+    seconds: float = 0  # of the fit alone
+
+    @property
+    def right_N(self) -> Flags:
+        return np.equal(self.predicted_N, self.labels_N)
+
+    @property
+    def test(self) -> float:
+        """Balanced accuracy."""
+        return balanced_accuracy(self.labels_N, self.right_N)
+
+
+def write_result(case: Case, name: str, result: Result) -> None:
+    """The JSON file goes first and comes last: where it is, the result is whole."""
+    (case.folder / f"{name}.json").unlink(missing_ok=True)
+    with replaced_file(case.folder / f"{name}.npy") as partial, partial.open("wb") as stream:
+        np.save(stream, np.stack([getattr(result, array) for array in _ARRAYS]))
+    write_json(
+        case.folder / f"{name}.json", {k: v for k, v in asdict(result).items() if k not in _ARRAYS}
+    )
+
+
+def read_result(case: Case, name: str) -> Result | None:
+    """None if there is none."""
+    path = case.folder / f"{name}.json"
+    if not path.exists():
+        return None
+    labels_N, predicted_N = np.load(path.with_suffix(".npy"))
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return Result(labels_N=labels_N, predicted_N=predicted_N, **values)

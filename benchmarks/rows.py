@@ -1,0 +1,65 @@
+"""The rows of the pipeline's splits as other classifiers want them: raw titles and category ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles import sources
+from titles.contract import LABELS, PREPARED, SPLITS
+from titles.data import EncodedTitles
+from titles.params import Params
+
+Codes = NDArray[np.int64]
+
+
+class Split(NamedTuple):
+    """Titles as they stand in the source, and their category ids."""
+
+    titles: list[str]
+    labels: Codes
+
+
+def read_splits(params: Params) -> dict[str, Split]:
+    """Train, validation and test of `prepare`'s last run in this folder."""
+    encoded = {name: EncodedTitles.open(PREPARED / name) for name in SPLITS}
+    found = _titles_by_line(params, {int(line) for split in encoded.values() for line in split.lines})
+    return {
+        name: Split([found[int(line)] for line in split.lines], split.labels.astype(np.int64))
+        for name, split in encoded.items()
+    }
+
+
+def _titles_by_line(params: Params, wanted: set[int]) -> dict[int, str]:
+    source = Path(params.prepare.source)
+    if source.is_dir():
+        raise SystemExit("a folder of files has many lines of the same number: name one CSV file")
+    return {
+        line: title
+        for chunk in sources.read(source, params.prepare.language, params.prepare.max_title_chars)
+        for line, title in zip(chunk.lines, chunk.titles, strict=True)
+        if line in wanted
+    }
+
+
+def digest(files: Iterable[Path], *more: str) -> str:
+    """Of the contents of files, in the order given, and of further text."""
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    total.update("\0".join(more).encode())
+    return total.hexdigest()[:16]
+
+
+def digest_of_rows(workspace: Path, source: Path) -> str:
+    """Changes when `prepare` finds other titles, splits or category ids below `workspace`."""
+    arrays = [
+        workspace / PREPARED / split / f"{name}.npy" for split in SPLITS for name in ("lines", "labels")
+    ]
+    return digest([source, workspace / LABELS, *arrays])

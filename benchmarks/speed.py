@@ -1,0 +1,190 @@
+"""How fast both networks train and predict, beside the course's baseline and fastText in the same run.
+
+    python benchmarks/speed.py
+
+Contestants take turns on the same generated titles, so that whatever else the machine does meets all of
+them. The report is printed and written to docs/speed.md. `--quick` shows in a minute or two that all of
+it works; its figures mean nothing.
+"""
+
+from __future__ import annotations
+
+# Before torch: it tells torch's threads how to wait.
+import titles.stages  # noqa: F401
+
+# isort: split
+import argparse
+import platform
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from course import BATCH_SIZE
+from generated import CATEGORIES, WORDS
+from limits import cnn_products, distinct_words, limit_section, mlp_products, profile_section
+from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_turns, our_network, settings
+
+from titles.training import set_up
+
+CPU = torch.device("cpu")
+# The course takes 128 titles a step, and pays for a step; what ours gains by taking more is shown apart.
+LARGE_BATCH = 512
+# How many times the rate of the other ours is to reach.
+TRAINING_BARS: dict[tuple[Kind, str], float] = {
+    ("cnn", "frozen"): 4,
+    ("cnn", "unfrozen"): 20,
+    ("mlp", "frozen"): 5,
+    ("mlp", "unfrozen"): 30,
+}
+FASTTEXT_BAR = 4
+PREDICTION_BARS: dict[Kind, float] = {"mlp": 1.5, "cnn": 1}
+
+Steps = dict[str, dict[str, float]]
+
+
+def compared(name: str, theirs: Rates, ours: Rates, bar: float | None) -> str:
+    """A row of a table of ratios."""
+    wanted = "" if bar is None else f"{bar:g}"
+    return f"| {name} | {theirs} | {ours} | **{ours.median / theirs.median:.2f}** | {wanted} |"
+
+
+def training_section(race: Race, device: torch.device, steps: Steps) -> Iterator[str]:
+    """Yield markdown; note in `steps` the seconds that our step took."""
+    yield (
+        f"| network, word vectors | course | ours, batches of {BATCH_SIZE} | of {LARGE_BATCH} "
+        "| ratios | wanted |"
+    )
+    yield "|---|--:|--:|--:|--:|--:|"
+    for (kind, words), bar in TRAINING_BARS.items():
+        rates = in_turns(
+            {
+                "course": partial(race.train_course, kind, words, device),
+                "large": partial(race.train_ours, kind, words, device, LARGE_BATCH),
+                "ours": partial(race.train_ours, kind, words, device),
+            },
+            race.scale.repeats,
+        )
+        steps.setdefault(kind, {})[words] = BATCH_SIZE / rates["ours"].median
+        course = rates["course"].median
+        yield (
+            f"| {kind.upper()}, {words} | {rates['course']} | {rates['ours']} | {rates['large']} | "
+            f"{rates['ours'].median / course:.1f}, **{rates['large'].median / course:.1f}** | {bar:g} |"
+        )
+
+
+def fasttext_section(race: Race) -> Iterator[str]:
+    rates = in_turns(
+        {
+            "softmax": partial(race.train_fasttext, "softmax"),
+            "hs": partial(race.train_fasttext, "hs"),
+            "ours": partial(race.train_ours, "mlp", "unfrozen", CPU),
+        },
+        race.scale.repeats,
+    )
+    yield "| fastText's loss | fastText | our MLP, unfrozen | ratio | wanted |"
+    yield "|---|--:|--:|--:|--:|"
+    for loss, bar in (("softmax", FASTTEXT_BAR), ("hs", None)):
+        name = (
+            f"{loss}, learning rate {race.fasttext_rates[loss][0]}, epochs {race.fasttext_epochs[loss]}"
+        )
+        yield compared(name, rates[loss], rates["ours"], bar)
+
+
+def prediction_section(race: Race) -> Iterator[str]:
+    ours = {kind: race.classifier(kind) for kind in PREDICTION_BARS}
+    raw, clean = race.train.raw, race.train.clean
+    rates = in_turns(
+        {
+            "fasttext": lambda: race.predict(race.predict_fasttext, raw),
+            "clean": lambda: race.predict(race.predict_fasttext_clean, clean),
+            "cnn": lambda: race.predict(ours["cnn"].top, raw),
+            "mlp": lambda: race.predict(ours["mlp"].top, raw),
+        },
+        race.scale.repeats,
+    )
+    yield "| network | fastText softmax | ours | ratio | wanted |"
+    yield "|---|--:|--:|--:|--:|"
+    for kind, bar in PREDICTION_BARS.items():
+        yield compared(kind.upper(), rates["fasttext"], rates[kind], bar)
+    yield ""
+    yield (
+        "fastText's titles are normalised by our tokeniser and its time counts, as raw titles need some "
+        f"such step; titles that already are normalised go at {rates['clean']}. Its binding predicts on "
+        "one thread and has no other choice."
+    )
+
+
+def processor() -> str:
+    """The processor's name."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
+    command = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
+    distinct = distinct_words(race.train.titles, BATCH_SIZE)
+    yield "# Speed"
+    yield ""
+    yield f"Made by `{command}` on {processor()}, {PARAMS.compute.threads} threads."
+    yield ""
+    yield (
+        f"{scale.rows:,} generated titles of 3 to 14 words, {WORDS:,} words by Zipf's law, {CATEGORIES} "
+        f"categories, {DIMENSION} dimensions, batches of {BATCH_SIZE} with {distinct} distinct words on "
+        f"average. Rates are rows a second, the median of {scale.repeats} turns (least .. most), each "
+        f"of at least {scale.seconds:g} seconds and {scale.steps} steps after a warm-up."
+    )
+    steps: Steps = {}
+    yield from ("", "## Training, beside the course's loop", "")
+    yield from training_section(race, CPU, steps)
+    yield from ("", "## Training, beside fastText", "")
+    yield from fasttext_section(race)
+    yield from ("", f"## Prediction, from raw titles to the {TOP} best categories", "")
+    yield from prediction_section(race)
+    yield from ("", "## What arithmetic alone would take", "")
+    cnn, mlp = settings("cnn", False), settings("mlp", False)
+    products = {
+        "cnn": cnn_products(cnn, DIMENSION, distinct, CATEGORIES),
+        "mlp": mlp_products(mlp, DIMENSION, CATEGORIES),
+    }
+    yield from limit_section(products, steps, scale.seconds / 10)
+    yield from ("", "## Where the time of a CNN's step goes, word vectors unfrozen", "")
+    set_up(PARAMS.compute, PARAMS.seed)
+    network = our_network(cnn)
+    yield from profile_section(network, race.train.titles, race.few, cnn, CATEGORIES, picture)
+    yield from ("", "## On a GPU", "")
+    if torch.cuda.is_available():
+        yield f"{torch.cuda.get_device_name()}:"
+        yield ""
+        yield from training_section(race, torch.device("cuda"), {})
+    else:
+        yield "Not measured."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few rows and steps")
+    parser.add_argument(
+        "--into", type=Path, default=Path("docs"), help="folder of speed.md and cnn_profile.png"
+    )
+    arguments = parser.parse_args()
+    arguments.into.mkdir(parents=True, exist_ok=True)
+    scale = QUICK if arguments.quick else Scale()
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="titles-bench-") as folder:
+        race = Race(scale, Path(folder))
+        for line in report(scale, race, arguments.into / "cnn_profile.png"):
+            print(line, flush=True)
+            lines.append(f"{line}\n")
+    (arguments.into / "speed.md").write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

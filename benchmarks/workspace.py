@@ -1,0 +1,73 @@
+"""The pipeline's real stages in a folder of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from measure import Cost, measured
+
+from titles.contract import NO_PRETRAINED, write_json
+
+NETWORKS = ("cnn", "mlp")
+# What each classifier needs to have run.
+STAGES = {
+    "cnn": ("prepare", "embed", "train_cnn"),
+    "mlp": ("prepare", "embed", "train_mlp"),
+    "average": ("prepare", "embed", "train_cnn", "train_mlp"),
+}
+
+
+class Workspace:
+    """A folder in which the stages run; what is done is not done again while `key` is the same."""
+
+    def __init__(self, folder: Path, key: str, seed: int) -> None:
+        self.folder, self._key, self._seed = folder, key, seed
+        self._state = folder / "stages.json"
+
+    def costs(self) -> dict[str, Cost]:
+        """Of the stages that are done."""
+        if not self._state.exists():
+            return {}
+        state = json.loads(self._state.read_text(encoding="utf-8"))
+        return {k: Cost(*v) for k, v in state["costs"].items()} if state["key"] == self._key else {}
+
+    def begin(self, source: Callable[[Path], Path]) -> None:
+        """Empty the folder, unless it is in use under the same key.
+
+        Args:
+            source: given the folder, returns the file of listings.
+        """
+        if self.costs():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        pretrained = self.folder / NO_PRETRAINED
+        pretrained.parent.mkdir(parents=True)
+        pretrained.touch()
+        params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+        params["seed"] = self._seed
+        params["prepare"]["source"] = str(source(self.folder).resolve())
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+    @property
+    def source(self) -> Path:
+        params = yaml.safe_load((self.folder / "params.yaml").read_text(encoding="utf-8"))
+        return Path(params["prepare"]["source"])
+
+    def run(self, stage: str) -> Cost:
+        done = self.costs()
+        if stage not in done:
+            done[stage] = measured([sys.executable, "-m", f"titles.stages.{stage}"], self.folder)
+            write_json(self._state, {"key": self._key, "costs": done})
+        return done[stage]
+
+    def curve(self, network: str) -> list[float]:
+        """Balanced accuracy on validation by epoch."""
+        path = self.folder / "plots" / network / "plots/metrics/validation/balanced_accuracy.tsv"
+        with path.open(encoding="utf-8", newline="") as table:
+            return [float(row["balanced_accuracy"]) for row in csv.DictReader(table, delimiter="\t")]
