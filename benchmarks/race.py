@@ -129,6 +129,7 @@ class Race:
     """Generated titles, and the networks that the last repetition trained on them."""
 
     def __init__(self, scale: Scale, folder: Path) -> None:
+        torch.set_num_threads(PARAMS.compute.threads)  # also where no set_up of ours comes first
         self.scale = scale
         self.train = generate(scale.rows, seed=1)
         self.few = generate(scale.few_rows, seed=2).titles

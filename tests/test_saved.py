@@ -167,6 +167,12 @@ DAMAGES_OF_LETTERS = {
         lambda f: rewrite(f / "model.json", subwords={"shortest": 4}),
         "model.json is damaged.*longest",
     ),
+    "n-grams of three billion letters": (
+        lambda f: rewrite(
+            f / "model.json", subwords={"shortest": 4, "longest": 3 * 10**9, "buckets": 37}
+        ),
+        "model.json is damaged.*out of range",
+    ),
 }
 
 

@@ -113,3 +113,29 @@ def test_asking_for_unknown_words_changes_nothing_for_the_next(unknown):
     first = by_word(*vocabulary.with_unknown(["otra"]))
     vocabulary.with_unknown(unknown)
     assert by_word(*vocabulary.with_unknown(["otra"])) == first
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shortest": 0},
+        {"shortest": 6},
+        {"longest": 33},
+        {"longest": 3_000_000_000},
+        {"shortest": -1_000_000_000},
+        {"buckets": 0},
+        {"buckets": 2**33},
+        {"shortest": True},
+    ],
+)
+def test_what_would_cost_all_memory_or_means_nothing_is_refused(changes):
+    with pytest.raises(ValueError, match="out of range"):
+        Subwords(**({"shortest": 3, "longest": 5, "buckets": 7} | changes))
+
+
+def test_words_in_several_slabs_are_those_of_one(monkeypatch):
+    words = ["mesa", "", "de", "roble", "a", "sofa"]
+    whole = Subwords(3, 4, 97).of(words)
+    monkeypatch.setattr("titles.subwords._SLAB_WORDS", 2)
+    for some, all_ in zip(Subwords(3, 4, 97).of(words), whole, strict=True):
+        assert (some == all_).all()

@@ -44,6 +44,9 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 
 MODEL_FORMAT = 2
+# Letters of a character n-gram, and numbers that n-grams are hashed to.
+MOST_LETTERS = 32
+MOST_BUCKETS = 2**30
 
 
 class Batch(NamedTuple):

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from titles.contract import NO_PRETRAINED
+from titles.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED
 
 
 def _number(value: object) -> object:
@@ -140,9 +140,9 @@ class Training(_Section):
     dropout: Share
     word_dropout: Share
     freeze_embeddings: Freeze
-    subword_buckets: NotNegative
+    subword_buckets: Annotated[int, Field(ge=0, le=MOST_BUCKETS)]
     subword_min: Positive
-    subword_max: Positive
+    subword_max: Annotated[int, Field(ge=1, le=MOST_LETTERS)]
     epochs: Positive
     batch_size: Positive
     min_steps: Positive

@@ -28,7 +28,8 @@ class Ranked(NamedTuple):
     """The likeliest categories of N titles, best first.
 
     categories_NK: category ids, -1 throughout for a title that holds no word.
-    probabilities_NK: their probabilities, 0 for such a title.
+    probabilities_NK: their probabilities, 0 for such a title. Of a network trained with logit adjustment
+        they are those of a title that is as likely of any category as of any other.
     """
 
     categories_NK: NDArray[np.int64]

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.contract import SPECIAL_WORDS
+from titles.contract import MOST_BUCKETS, MOST_LETTERS, SPECIAL_WORDS
 
 Buckets = NDArray[np.int32]
 Ends = NDArray[np.int64]
+
+# Words hashed at a time: bounds the memory that it takes on the way.
+_SLAB_WORDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,35 @@ class Subwords:
     """The n-grams of `shortest` to `longest` letters of "<word>", each as one of `buckets` numbers.
 
     The marks < and > tell a prefix or a suffix from letters within a word.
+
+    Raises:
+        ValueError: not 1 <= shortest <= longest <= MOST_LETTERS, or not 1 <= buckets <= MOST_BUCKETS.
     """
 
     shortest: int
     longest: int
     buckets: int
 
+    def __post_init__(self) -> None:
+        # Also what a model from elsewhere says, which must not cost all memory.
+        if not (
+            all(type(value) is int for value in (self.shortest, self.longest, self.buckets))
+            and 1 <= self.shortest <= self.longest <= MOST_LETTERS
+            and 1 <= self.buckets <= MOST_BUCKETS
+        ):
+            raise ValueError(f"{self} is out of range")
+
     def of(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
         """Buckets of all words one after another (G,), and where each word ends in them (W,).
 
         An empty word has none, nor has one of fewer letters than `shortest` less the two marks.
         """
+        slabs = [words[i : i + _SLAB_WORDS] for i in range(0, len(words), _SLAB_WORDS)]
+        found, ends = zip(*map(self._of_slab, slabs or [words]), strict=True)
+        before = np.cumsum([0, *map(len, found[:-1])])
+        return np.concatenate(found), np.concatenate([e + b for e, b in zip(ends, before, strict=True)])
+
+    def _of_slab(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
         text = np.frombuffer("".join(f"<{word}>" for word in words).encode("utf-32-le"), np.uint32)
         lengths_W = np.fromiter((len(word) + 2 for word in words), np.int64, len(words))
         sizes = range(self.shortest, self.longest + 1)

@@ -89,8 +89,9 @@ class Objective:
     """What a training minimises: cross-entropy, weighted, with softer targets and shifted logits.
 
     weight_C: weight of a category's titles. shift_C: what is added to the logits in training alone,
-        log prior times tau: Menon et al. (2021), "Long-tail learning via logit adjustment". What the
-        network gives without it favours no category for being frequent, as balanced accuracy wants.
+        log prior times tau: Menon et al. (2021), "Long-tail learning via logit adjustment". The
+        probabilities that it gives are then those of a title whose category could as well be any, which
+        is what balanced accuracy asks for.
     smoothing: share of a target that all categories divide among them, Szegedy et al. (2016); it
         keeps wrong labels from being learnt by heart.
     """

@@ -90,7 +90,7 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         name, settings = description["architecture"], description["settings"]
         text = Text.model_validate(description["text"])
         build = architectures[name]
-        subwords = Subwords(**description["subwords"]) if description["subwords"] else None
+        letters = description["subwords"]
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -101,6 +101,10 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         ValidationError,
     ) as error:
         raise ValueError(f"{folder}/model.json is damaged or unknown here: {error!r}") from None
+    try:
+        subwords = Subwords(**letters) if letters else None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{folder}/model.json is damaged: {error}") from None
     words = Vocabulary.read(folder / VOCABULARY_FILE)
     labels = read_labels(folder / LABELS_FILE)
     try:
