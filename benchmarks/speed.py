@@ -139,8 +139,8 @@ def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
         f"{scale.rows:,} generated titles of 3 to 14 words, {WORDS:,} words by Zipf's law, {CATEGORIES} "
         f"categories, {DIMENSION} dimensions, batches of {BATCH_SIZE} with {distinct} distinct words on "
         f"average. Rates are rows a second, the median of {scale.repeats} turns (least .. most), each "
-        f"of at least {scale.seconds:g} seconds and {scale.steps} steps after a warm-up. Under wanted stands "
-        "the ratio that this project aims at."
+        f"of at least {scale.seconds:g} seconds and {scale.steps} steps after a warm-up. Under wanted "
+        "stands the ratio that this project aims at."
     )
     yield ""
     yield (
