@@ -15,6 +15,7 @@ from typing import Any
 from peers import PEERS, Peer, Setting, UnusableError
 from rows import read_splits
 
+from titles.contract import replaced_file
 from titles.outcomes import balanced_accuracy
 from titles.params import Params, load_params
 
@@ -83,7 +84,8 @@ def main() -> None:
     peer = PEERS[options.name](params)
     grid = [options.setting] if options.setting else peer.grid
     found = search(peer, params, grid, options.budget)
-    options.result.write_text(json.dumps(found), encoding="utf-8")
+    with replaced_file(options.result) as partial:
+        partial.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
