@@ -34,7 +34,7 @@ def batch(encode):
 
 def grams_by_word(batch):
     """The buckets of each distinct word, found through the batch's positions."""
-    places_U = np.split(batch.gram_place_G.numpy(), batch.gram_starts_U.numpy()[1:])
+    places_U = np.split(batch.gram_place_G.numpy(), batch.gram_ends_U.numpy()[:-1])
     return [batch.grams_M.numpy()[places].tolist() for places in places_U]
 
 
@@ -59,8 +59,8 @@ def test_an_epoch_gives_every_title_once_with_its_words_and_label(many, batch_si
     for rows in ordered(many, batch_size, shuffle):
         batch = batcher.batch(rows)
         assert batch.labels_B.tolist() == rows.tolist()
-        word_of_place = np.array([PAD, *batch.words_U.tolist()])
-        for title, n in zip(word_of_place[batch.place_BL.numpy()], rows.tolist(), strict=True):
+        assert batch.words_U[0] == PAD
+        for title, n in zip(batch.words_U.numpy()[batch.place_BL.numpy()], rows.tolist(), strict=True):
             words = [n + 2] * (1 + n * 7 % 6)
             assert title.tolist() == words + [PAD] * (len(title) - len(words))
         seen.append(len(rows))
@@ -114,26 +114,26 @@ def test_every_word_is_found_again_through_its_place(batch, letters, rows):
     for places, title in zip(made.place_BL.tolist(), (ROWS[row] for row in rows), strict=True):
         assert places[len(title) :] == [0] * (made.place_BL.shape[1] - len(title))
         for place, word in zip(places, title, strict=False):
-            assert words[place - 1] == (word if word > 0 else UNK)
+            assert words[place] == (word if word > 0 else UNK)
             if letters:
-                assert grams[place - 1] == own_grams(word)
+                assert grams[place] == own_grams(word)
 
 
 def test_without_letters_distinct_words_stand_once_and_all_unknown_ones_are_one(batch):
     made = batch(letters=False)
-    assert sorted(made.words_U.tolist()) == [UNK, 2, 3, 4, 5, 6, 7]
-    assert all(len(values) == 0 for values in (made.grams_M, made.gram_place_G, made.gram_starts_U))
+    assert sorted(made.words_U.tolist()) == [PAD, UNK, 2, 3, 4, 5, 6, 7]
+    assert all(len(values) == 0 for values in (made.grams_M, made.gram_place_G, made.gram_ends_U))
 
 
 def test_with_letters_unknown_words_keep_apart_and_stand_once_each(batch):
     made = batch(letters=True)
-    assert sorted(made.words_U.tolist()) == [UNK] * 3 + [2, 3, 4, 5, 6, 7]
+    assert sorted(made.words_U.tolist()) == [PAD, *[UNK] * 3, *range(2, 8)]
     places_of = {}
     for places, title in zip(made.place_BL.tolist(), ROWS, strict=True):
         for place, word in zip(places, title, strict=False):
             places_of.setdefault(word, set()).add(place)
     assert all(len(places) == 1 for places in places_of.values())
-    assert len(set().union(*places_of.values())) == len(places_of) == len(made.words_U)
+    assert len(set().union(*places_of.values())) == len(places_of) == len(made.words_U) - 1
 
 
 def test_distinct_n_grams_stand_once_and_all_of_them_are_used(batch):
@@ -149,7 +149,7 @@ def test_a_word_without_n_grams_has_none_wherever_it_stands(batch):
         made = batch(True, rows)
         lengths = dict(zip(made.words_U.tolist(), map(len, grams_by_word(made)), strict=True))
         assert lengths.get(2, 3 + 2) == len(own_grams(2)) == 3 + 2
-        assert min(map(len, grams_by_word(made))) == 0 == len(own_grams(-2))
+        assert min(map(len, grams_by_word(made)[1:])) == 0 == len(own_grams(-2))
 
 
 def test_what_a_batcher_made_before_does_not_show_in_a_batch(encode):
@@ -167,8 +167,8 @@ def test_distinct_words_are_found_among_many_as_numpy_finds_them(encode):
     rows = [random.integers(2, 500, size=size).tolist() for size in random.integers(1, 9, size=300)]
     titles = encode(rows)
     made = Batcher(titles, None, CPU).batch(np.arange(300))
-    assert np.array_equal(np.sort(made.words_U.numpy()), np.unique(titles.word_ids))
-    found = made.words_U.numpy()[made.place_BL.numpy()[made.place_BL.numpy() > 0] - 1]
+    assert np.array_equal(np.sort(made.words_U.numpy()[1:]), np.unique(titles.word_ids))
+    found = made.words_U.numpy()[made.place_BL.numpy()[made.place_BL.numpy() > 0]]
     assert np.array_equal(found, titles.word_ids)
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from titles.models.layers import Dropout, greatest_window, rows
+from titles import kernels
+from titles.models.layers import Dropout, _greatest_window, greatest_window, rows, sum_of_rows
 
 UNITS = 2_000_003  # no multiple of 8
 
@@ -104,73 +105,163 @@ def test_gradients_of_two_batches_add_up():
     assert table.grad.to_dense()[:, 0].tolist() == [0, 2, 0, 0, 1, 1]
 
 
+# -- sum_of_rows
+
+
+BAGS = torch.tensor([3, 3, 0, 5, 1, 3, 2]), torch.tensor([2, 2, 6, 7])  # the second bag is empty
+
+
+def test_sums_of_rows_are_those_of_a_plain_loop_and_so_are_their_gradients():
+    row_T, end_B = BAGS
+    weights = torch.arange(1, 13, dtype=torch.float64).view(4, 3)
+
+    def plain(rows_RD):
+        bags = row_T.tensor_split(end_B[:-1])
+        return torch.stack([rows_RD[bag].sum(dim=0) for bag in bags])
+
+    outcomes = []
+    for function in (lambda table: sum_of_rows(table, *BAGS), plain):
+        rows_RD = torch.arange(18, dtype=torch.float64).view(6, 3).requires_grad_()
+        found_BD = function(rows_RD)
+        (found_BD * weights).sum().backward()
+        outcomes.append((found_BD.detach(), rows_RD.grad))
+    torch.testing.assert_close(outcomes[0], outcomes[1])
+    assert (outcomes[0][0][1] == 0).all()
+    assert (outcomes[0][1][4] == 0).all()
+
+
 # -- greatest_window
 
 
-def plain_greatest_window(rows_RF, place_BL, length):
+def plain_greatest_window(rows_RC, place_BL, lengths):
     """Every window of every title, one at a time."""
+    filters = rows_RC.shape[1] // sum(lengths)
+    blocks = rows_RC.split([length * filters for length in lengths], dim=1)
     titles = []
     for place_L in place_BL.tolist():
-        windows = []
-        for start, first in enumerate(place_L):
-            if first == 0:
-                continue
-            within = place_L[start : start + length]
-            windows.append(sum(rows_RF[place * length + k] for k, place in enumerate(within)))
-        titles.append(torch.stack(windows).max(dim=0).values)
+        greatest = []
+        for length, block in zip(lengths, blocks, strict=True):
+            windows = []
+            for start, first in enumerate(place_L):
+                if first == 0:
+                    continue
+                within = place_L[start : start + length]
+                added = (block[place].view(length, filters)[k] for k, place in enumerate(within))
+                windows.append(sum(added))
+            greatest.append(torch.stack(windows).max(dim=0).values)
+        titles.append(torch.cat(greatest))
     return torch.stack(titles)
 
 
-def words(count, filters, length, seed=1):
+def words(count, columns, seed=1):
     """Rows of `count` words after the zeros of no word, random: no two windows are equal."""
     generator = torch.Generator().manual_seed(seed)
-    rows_RF = torch.randn((1 + count) * length, filters, dtype=torch.float64, generator=generator)
-    rows_RF[:length] = 0
-    return rows_RF
+    rows_RC = torch.randn(1 + count, columns, dtype=torch.float64, generator=generator)
+    rows_RC[0] = 0
+    return rows_RC
 
 
 # Repeated words, titles shorter and longer than a window, a word left out in the midst.
 PLACES = torch.tensor([[1, 2, 3, 4, 1], [5, 0, 0, 0, 0], [2, 2, 6, 0, 0], [3, 0, 6, 1, 0]])
+LENGTHS = ([1], [2], [1, 3], [4, 2], [7])
+of_lengths = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 7])
-def test_the_greatest_window_and_its_gradient_are_those_of_a_plain_loop(length):
-    weights = torch.arange(1, 33, dtype=torch.float64).view(4, 8)
+@of_lengths
+@pytest.mark.parametrize("function", [greatest_window, _greatest_window], ids=["compiled", "for a GPU"])
+def test_the_greatest_window_and_its_gradient_are_those_of_a_plain_loop(function, lengths):
+    filters = 8
+    weights = torch.arange(1, 1 + 4 * filters * len(lengths), dtype=torch.float64).view(4, -1)
     outcomes = []
-    for function in (greatest_window, plain_greatest_window):
-        rows_RF = words(6, 8, length).requires_grad_()
-        found_BF = function(rows_RF, PLACES, length)
+    for each in (function, plain_greatest_window):
+        rows_RC = words(6, filters * sum(lengths)).requires_grad_()
+        found_BF = each(rows_RC, PLACES, lengths)
         (found_BF * weights).sum().backward()
-        # Rows of no word are zeros that nothing made: what they would learn goes nowhere.
-        outcomes.append((found_BF.detach(), rows_RF.grad[length:]))
+        # The row of no word is zeros that nothing made: what it would learn goes nowhere.
+        outcomes.append((found_BF.detach(), rows_RC.grad[1:]))
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-12, atol=1e-12)
     assert outcomes[0][1].any()
 
 
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_the_gradient_of_the_greatest_window_is_its_slope(length):
+@of_lengths
+def test_the_gradient_of_the_greatest_window_is_its_slope(lengths):
     # All places but that of no word, whose row stays what it is.
-    def of_words(rows_WF):
-        return greatest_window(F.pad(rows_WF, (0, 0, length, 0)), PLACES, length)
+    def of_words(rows_WC):
+        return greatest_window(F.pad(rows_WC, (0, 0, 1, 0)), PLACES, lengths)
 
-    assert torch.autograd.gradcheck(of_words, words(6, 2, length)[length:].requires_grad_())
+    assert torch.autograd.gradcheck(of_words, words(6, 2 * sum(lengths))[1:].requires_grad_())
 
 
-@pytest.mark.parametrize("length", [1, 2, 4])
-def test_the_greatest_window_is_that_of_a_convolution_over_padded_titles(length):
+@of_lengths
+def test_the_greatest_window_is_that_of_convolutions_over_padded_titles(lengths):
     torch.manual_seed(4)
     vectors_UD = torch.randn(7, 5, dtype=torch.float64)
     vectors_UD[0] = 0
-    kernels_FDK = torch.randn(8, 5, length, dtype=torch.float64)
-    rows_RF = torch.einsum("ud,fdk->ukf", vectors_UD, kernels_FDK).reshape(7 * length, 8)
-    padded_BDL = F.pad(vectors_UD[PLACES].transpose(1, 2), (0, length - 1))
-    responses_BFL = F.conv1d(padded_BDL, kernels_FDK).masked_fill((PLACES == 0)[:, None], -torch.inf)
-    found = greatest_window(rows_RF, PLACES, length)
-    torch.testing.assert_close(found, responses_BFL.amax(dim=2), rtol=1e-12, atol=1e-12)
+    rows, expected = [], []
+    for length in lengths:
+        kernels_FDK = torch.randn(8, 5, length, dtype=torch.float64)
+        rows.append(torch.einsum("ud,fdk->ukf", vectors_UD, kernels_FDK).reshape(7, length * 8))
+        padded_BDL = F.pad(vectors_UD[PLACES].transpose(1, 2), (0, length - 1))
+        responses_BFL = F.conv1d(padded_BDL, kernels_FDK)
+        expected.append(responses_BFL.masked_fill((PLACES == 0)[:, None], -torch.inf).amax(dim=2))
+    found = greatest_window(torch.cat(rows, dim=1), PLACES, lengths)
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), rtol=1e-12, atol=1e-12)
 
 
 def test_of_equal_windows_one_alone_learns():
-    rows_RF = torch.ones(3, 1, dtype=torch.float64).requires_grad_()
-    greatest_window(rows_RF, torch.tensor([[1, 2, 1]]), 1).sum().backward()
-    assert rows_RF.grad.sum() == 1
-    assert rows_RF.grad[0] == 0
+    rows_RC = torch.ones(3, 1, dtype=torch.float64).requires_grad_()
+    greatest_window(rows_RC, torch.tensor([[1, 2, 1]]), [1]).sum().backward()
+    assert rows_RC.grad.sum() == 1
+    assert rows_RC.grad[0] == 0
+
+
+def test_what_is_no_number_is_not_lost_among_windows():
+    rows_RC = words(6, 2)
+    rows_RC[2, 1] = torch.nan
+    found_BF = greatest_window(rows_RC, PLACES, [1])
+    assert found_BF.isnan().tolist() == [[False, True], [False, False], [False, True], [False, False]]
+
+
+# -- threads
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_any_number_of_threads_gives_the_same_bytes(threads):
+    draw = torch.Generator().manual_seed(1)
+    place_BL = torch.randint(0, 50, (300, 9), generator=draw)
+    place_BL[:, 0] = 7
+    weights = torch.randn(300, 60, generator=draw)
+
+    def outcome():
+        rows_RC = words(49, 150).float().requires_grad_()
+        greatest_BF = greatest_window(rows_RC, place_BL, [2, 3])
+        bags_BD = sum_of_rows(rows_RC, place_BL.flatten(), torch.arange(9, 2701, 9))
+        ((greatest_BF * weights).sum() + (bags_BD[:, :60] * weights).sum()).backward()
+        return greatest_BF.detach(), rows_RC.grad
+
+    alone = outcome()
+    try:
+        torch.set_num_threads(threads)
+        together = outcome()
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_an_error_in_any_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+
+    def work(first, last):
+        raise ValueError(f"{first}")
+
+    for parts in (1, 3):
+        with pytest.raises(ValueError, match="0"):
+            kernels.in_parts(work, parts, 10**9)
+
+
+def test_parts_cover_all_once_with_more_threads_than_parts_and_with_none(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for parts in (0, 1, 3, 4, 11):
+        seen = []
+        kernels.in_parts(lambda first, last, seen=seen: seen.extend(range(first, last)), parts, 10**9)
+        assert sorted(seen) == list(range(parts))

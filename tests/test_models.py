@@ -53,11 +53,13 @@ def naive_vector(net, word):
 def naive_cnn(net, title):
     vectors_LD = torch.stack([naive_vector(net, word) for word in title])
     pooled = []
-    for filters in net.filters:
-        length = filters.length
-        kernels_FDK = filters.project.weight.view(length, -1, vectors_LD.shape[1]).permute(1, 2, 0)
+    lengths = net.filters.lengths
+    weights = net.filters.project.weight.split([10 * length for length in lengths])
+    biases = net.filters.bias_F.split(10)
+    for length, weight, bias_F in zip(lengths, weights, biases, strict=True):
+        kernels_FDK = weight.view(length, 10, vectors_LD.shape[1]).permute(1, 2, 0)
         padded_DL = F.pad(vectors_LD.T, (0, length - 1))
-        responses_FL = F.relu(F.conv1d(padded_DL, kernels_FDK, filters.bias_F))
+        responses_FL = F.relu(F.conv1d(padded_DL, kernels_FDK, bias_F))
         assert responses_FL.shape[1] == len(title)
         pooled.append(responses_FL.max(dim=1).values)
     return net.output(F.relu(net.hidden(torch.cat(pooled))))

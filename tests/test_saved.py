@@ -129,7 +129,7 @@ DAMAGES = {
         change_tensors(lambda t: t.pop("embedding.matrix_VD")),
         "do not fit.*embedding.matrix_VD",
     ),
-    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 2.*train again"),
+    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 3.*train again"),
     "unknown architecture": (lambda f: rewrite(f / "model.json", architecture="rnn"), "'rnn'"),
     "a setting nobody knows": (
         lambda f: rewrite(f / "model.json", settings={"depth": 3}),

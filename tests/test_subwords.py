@@ -96,23 +96,26 @@ def test_different_n_grams_spread_over_all_buckets():
 VOCABULARY = [*SPECIAL_WORDS, "mesa", "ñandú", "a", "128gb"]
 
 
-@given(words_)
-def test_unknown_words_are_numbered_on_from_the_vocabulary(unknown):
+def test_special_words_are_names_and_have_no_n_grams():
     settings = Subwords(3, 5, 41)
     vocabulary = VocabularySubwords(settings, VOCABULARY)
     assert vocabulary.vocabulary == len(VOCABULARY)
-    found, ends_W = vocabulary.with_unknown(unknown)
-    grams = by_word(found, ends_W)
-    assert grams[:2] == [[], []]  # the special words are names, not letters
-    assert grams[2:] == by_word(*settings.of(VOCABULARY[2:] + unknown))
+    assert by_word(*vocabulary.grams) == [[], [], *by_word(*settings.of(VOCABULARY[2:]))]
 
 
-@pytest.mark.parametrize("unknown", [[], ["mesas"]])
-def test_asking_for_unknown_words_changes_nothing_for_the_next(unknown):
-    vocabulary = VocabularySubwords(Subwords(3, 5, 41), VOCABULARY)
-    first = by_word(*vocabulary.with_unknown(["otra"]))
-    vocabulary.with_unknown(unknown)
-    assert by_word(*vocabulary.with_unknown(["otra"])) == first
+@given(words_, st.data())
+def test_n_grams_of_some_words_are_found_among_those_of_all(words, data):
+    all_ = Subwords(3, 5, 41).of(words)
+    chosen = data.draw(st.lists(st.sampled_from(range(len(words))))) if words else []
+    found = all_.of(np.array(chosen, np.int64))
+    assert by_word(*found) == [by_word(*all_)[place] for place in chosen]
+
+
+@given(words_, words_)
+def test_n_grams_of_two_lists_are_those_of_one(words, others):
+    settings = Subwords(3, 5, 41)
+    joined = settings.of(words).followed_by(settings.of(others))
+    assert by_word(*joined) == by_word(*settings.of(words + others))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from titles.contract import UNK, Batch
+from titles.contract import PAD, UNK, Batch
 from titles.data import EncodedTitles, known
 from titles.subwords import VocabularySubwords
 
@@ -68,7 +68,7 @@ class Batcher:
         self._titles = titles
         self._device = device
         self._words = _Distinct()
-        self._vocabulary = None
+        self._subwords = subwords
         if subwords:
             named = -int(titles.word_ids.min(initial=0))
             if named > len(titles.unknown_words):
@@ -76,33 +76,31 @@ class Batcher:
                     f"the prepared data is damaged: it names {named} unknown words and has "
                     f"{len(titles.unknown_words)}. Run `dvc repro prepare`, or `dvc pull`"
                 )
-            self._vocabulary = subwords.vocabulary
-            self._grams, self._gram_ends_W = subwords.with_unknown(titles.unknown_words)
+            self._unknown = subwords.subwords.of(titles.unknown_words)
             self._distinct_grams = _Distinct()
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         ids_T, inside_BL = self._titles.words(rows)
-        if self._vocabulary is None:
+        if self._subwords is None:
             words_U, place_T = self._words(known(ids_T))
             grams: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),) * 3
         else:
-            # Unknown words are numbered on from the vocabulary.
-            numbers_U, place_T = self._words(np.where(ids_T < 0, self._vocabulary - 1 - ids_T, ids_T))
-            words_U = np.where(numbers_U < self._vocabulary, numbers_U, UNK)
-            grams = self._grams_of(numbers_U)
+            # Unknown words are numbered on from the vocabulary, and stand last.
+            vocabulary = self._subwords.vocabulary
+            numbers_U, place_T = self._words(np.where(ids_T < 0, vocabulary - 1 - ids_T, ids_T))
+            order_U = np.argsort(numbers_U >= vocabulary, kind="stable")
+            numbers_U, place_T = numbers_U[order_U], np.argsort(order_U).astype(np.int32)[place_T]
+            first = int((numbers_U < vocabulary).sum())
+            words_U = np.append(numbers_U[:first], np.full(len(numbers_U) - first, UNK))
+            found = self._subwords.grams.of(numbers_U[:first])
+            if first < len(numbers_U):
+                found = found.followed_by(self._unknown.of(numbers_U[first:] - vocabulary))
+            grams = (*self._distinct_grams(found.buckets), np.append(0, found.ends))
         place_BL = np.zeros(inside_BL.shape, np.int64)
         place_BL[inside_BL] = place_T + 1
         labels_B = self._titles.labels[rows]
-        arrays = (place_BL, words_U, *grams, labels_B)
+        arrays = (place_BL, np.append(PAD, words_U), *grams, labels_B)
         return Batch(*(torch.from_numpy(a).to(self._device, torch.int64) for a in arrays))
-
-    def _grams_of(self, numbers_U: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
-        ends_U = self._gram_ends_W[numbers_U]
-        counts_U = ends_U - np.where(numbers_U > 0, self._gram_ends_W[numbers_U - 1], 0)
-        batch_starts_U = np.cumsum(counts_U) - counts_U
-        place_G = np.arange(counts_U.sum()) + np.repeat(ends_U - counts_U - batch_starts_U, counts_U)
-        grams_M, gram_place_G = self._distinct_grams(self._grams[place_G])
-        return grams_M, gram_place_G, batch_starts_U
 
 
 class _Distinct:

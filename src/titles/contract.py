@@ -43,7 +43,7 @@ MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 # Letters of a character n-gram, and numbers that n-grams are hashed to.
 MOST_LETTERS = 32
 MOST_BUCKETS = 2**30
@@ -53,11 +53,11 @@ class Batch(NamedTuple):
     """Titles of one step; all int64. Each distinct word is there once: it is looked up, composed and
     projected once, however often it stands in the batch.
 
-    place_BL: 1 + the word's position in words_U, 0 after the last word; every title has a word.
-    words_U: ids of the distinct words, never PAD; several can be UNK, each with letters of its own.
+    place_BL: the word's position in words_U, 0 after the last word; every title has a word.
+    words_U: ids of the distinct words, after PAD at 0; several can be UNK, each with letters of its own.
     grams_M: buckets of the distinct n-grams of those words; none for a network without subwords.
     gram_place_G: positions in grams_M, of all words one after another.
-    gram_starts_U: where each word's n-grams start in gram_place_G.
+    gram_ends_U: where each word's n-grams end in gram_place_G.
     labels_B: category ids.
     """
 
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     words_U: Tensor
     grams_M: Tensor
     gram_place_G: Tensor
-    gram_starts_U: Tensor
+    gram_ends_U: Tensor
     labels_B: Tensor
 
 

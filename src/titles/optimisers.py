@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from titles import kernels
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 # Share of a training in which the one-cycle rate rises, and the rate it starts from.
@@ -45,6 +48,27 @@ def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
         rows, gradient_RD = table.grad._indices()[0], table.grad._values()
     else:
         rows, gradient_RD = torch.arange(len(table), device=table.device), table.grad
+    if table.is_cuda:
+        _step_of_rows(table, state, rows, gradient_RD, rate)
+        return
+    steps = state["steps"]
+    rates = np.array(
+        [_BETA1, _BETA2, rate / (1 - _BETA1**steps), 1 - _BETA2**steps, _EPSILON],
+        table.detach().numpy().dtype,
+    )
+    vectors, mean, square = (t.detach().numpy() for t in (table, state["mean"], state["square"]))
+    named, gradient = rows.numpy(), gradient_RD.contiguous().numpy()
+    kernels.in_parts(
+        lambda first, last: kernels.adam(vectors, mean, square, named, gradient, rates, first, last),
+        len(named),
+        4 * gradient.size,
+    )
+
+
+def _step_of_rows(
+    table: Tensor, state: dict[str, Any], rows: Tensor, gradient_RD: Tensor, rate: float
+) -> None:
+    """In operators of torch, for a GPU."""
     (moving,) = torch.where(gradient_RD.abs().amax(dim=1) > 0)
     if len(moving) < len(rows):
         rows, gradient_RD = rows.index_select(0, moving), gradient_RD.index_select(0, moving)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,29 @@ from numpy.typing import NDArray
 from titles.contract import MOST_BUCKETS, MOST_LETTERS, SPECIAL_WORDS
 
 Buckets = NDArray[np.int32]
-Ends = NDArray[np.int64]
+
+
+class Grams(NamedTuple):
+    """N-grams of words: buckets, all words one after another (G,), and where each word ends (W,)."""
+
+    buckets: Buckets
+    ends: NDArray[np.int64]
+
+    def of(self, words: NDArray[np.integer[Any]]) -> Grams:
+        """Those of the words at these positions."""
+        ends = self.ends[words]
+        counts = ends - np.where(words > 0, self.ends[words - 1], 0)
+        own_ends = np.cumsum(counts)
+        return Grams(
+            self.buckets[np.arange(counts.sum()) + np.repeat(ends - own_ends, counts)], own_ends
+        )
+
+    def followed_by(self, others: Grams) -> Grams:
+        return Grams(
+            np.concatenate([self.buckets, others.buckets]),
+            np.concatenate([self.ends, others.ends + len(self.buckets)]),
+        )
+
 
 # Words hashed at a time: bounds the memory that it takes on the way.
 _SLAB_WORDS = 100_000
@@ -44,17 +67,16 @@ class Subwords:
         ):
             raise ValueError(f"{self} is out of range")
 
-    def of(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
-        """Buckets of all words one after another (G,), and where each word ends in them (W,).
-
-        An empty word has none, nor has one of fewer letters than `shortest` less the two marks.
-        """
+    def of(self, words: Sequence[str]) -> Grams:
+        """An empty word has none, nor has one of fewer letters than `shortest` less the two marks."""
         slabs = [words[i : i + _SLAB_WORDS] for i in range(0, len(words), _SLAB_WORDS)]
         found, ends = zip(*map(self._of_slab, slabs or [words]), strict=True)
         before = np.cumsum([0, *map(len, found[:-1])])
-        return np.concatenate(found), np.concatenate([e + b for e, b in zip(ends, before, strict=True)])
+        return Grams(
+            np.concatenate(found), np.concatenate([e + b for e, b in zip(ends, before, strict=True)])
+        )
 
-    def _of_slab(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
+    def _of_slab(self, words: Sequence[str]) -> Grams:
         text = np.frombuffer("".join(f"<{word}>" for word in words).encode("utf-32-le"), np.uint32)
         lengths_W = np.fromiter((len(word) + 2 for word in words), np.int64, len(words))
         sizes = range(self.shortest, self.longest + 1)
@@ -72,7 +94,7 @@ class Subwords:
             whole = np.flatnonzero((left_L >= size)[: len(hashes)] & ~empty_L[: len(hashes)])
             starts = np.repeat(starts_WS[:, column], counts_WS[:, column])
             found[starts + place_L[whole]] = hashes[whole] % np.uint32(self.buckets)
-        return found, ends_W
+        return Grams(found, ends_W)
 
 
 def _hashes(text: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
@@ -85,16 +107,10 @@ def _hashes(text: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
 
 
 class VocabularySubwords:
-    """The n-grams of a vocabulary's words, ready for words that it lacks."""
+    """The n-grams of a vocabulary's words, worked out once."""
 
     def __init__(self, subwords: Subwords, words: Sequence[str]) -> None:
         self.subwords = subwords
         self.vocabulary = len(words)
         # Padding and the unknown word are names, not letters.
-        self._known = subwords.of([*("" for _ in SPECIAL_WORDS), *words[len(SPECIAL_WORDS) :]])
-
-    def with_unknown(self, words: Sequence[str]) -> tuple[Buckets, Ends]:
-        """As `Subwords.of`, of the vocabulary's words and then of these."""
-        found, ends_W = self._known
-        more, more_ends_W = self.subwords.of(words)
-        return np.concatenate([found, more]), np.concatenate([ends_W, more_ends_W + len(found)])
+        self.grams = subwords.of([*("" for _ in SPECIAL_WORDS), *words[len(SPECIAL_WORDS) :]])

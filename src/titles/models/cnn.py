@@ -1,7 +1,7 @@
 """A convolutional network over the words of a title, after Kim (2014), arXiv:1408.5882.
 
-Legend: B titles, L words, U distinct words of the batch, D dimensions, K words a window, F filters,
-H units of the hidden layer, C categories.
+Legend: B titles, L words, U distinct words of the batch, D dimensions, K words a window, F filters of
+all lengths, H units of the hidden layer, C categories.
 """
 
 from __future__ import annotations
@@ -42,39 +42,39 @@ class TitleCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = embedding
-        self.filters = nn.ModuleList(
-            WindowFilters(embedding.dimension, length, filter_count) for length in filter_lengths
-        )
+        self.filters = WindowFilters(embedding.dimension, filter_lengths, filter_count)
         self.dropout = Dropout(dropout)
         self.hidden = nn.Linear(filter_count * len(filter_lengths), fc_size)
         self.output = nn.Linear(fc_size, classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
-        embedded_UD = self.embedding(batch)
-        pooled = [filters(embedded_UD, batch.place_BL) for filters in self.filters]
-        hidden_BH = F.relu(self.hidden(self.dropout(torch.cat(pooled, dim=1))))
+        pooled_BF = self.filters(self.embedding(batch), batch.place_BL)
+        hidden_BH = F.relu(self.hidden(self.dropout(pooled_BF)))
         logits_BC: Tensor = self.output(self.dropout(hidden_BH))
         return logits_BC
 
 
 class WindowFilters(nn.Module):
-    """The filters of one length, applied and pooled.
+    """The filters of all lengths, applied and pooled.
 
     A filter over K words is a sum of K projections, one for each place in the window. Words repeat
-    within a batch, so each distinct word is projected once to all places, and a window then only looks
-    up and adds K rows: a fraction of the multiplications of a convolution over the batch.
+    within a batch, so each distinct word is projected once to all places of all windows, and a window
+    then only looks up and adds K rows: a fraction of the multiplications of a convolution.
     """
 
-    def __init__(self, dimension: int, length: int, count: int) -> None:
+    def __init__(self, dimension: int, lengths: Sequence[int], count: int) -> None:
         super().__init__()
-        self.length = length
-        self.project = nn.Linear(dimension, length * count, bias=False)
-        self.bias_F = nn.Parameter(torch.zeros(count))
-        # As for a convolution whose filters see length * dimension inputs.
-        bound = (length * dimension) ** -0.5
-        nn.init.uniform_(self.project.weight, -bound, bound)
-        nn.init.uniform_(self.bias_F, -bound, bound)
+        self.lengths = tuple(lengths)
+        self.project = nn.Linear(dimension, sum(lengths) * count, bias=False)
+        self.bias_F = nn.Parameter(torch.zeros(len(lengths) * count))
+        blocks = torch.split(self.project.weight, [length * count for length in lengths])
+        biases = torch.split(self.bias_F, count)
+        for length, weight, bias in zip(lengths, blocks, biases, strict=True):
+            # As for a convolution whose filters see length * dimension inputs.
+            bound = (length * dimension) ** -0.5
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
 
     def forward(self, embedded_UD: Tensor, place_BL: Tensor) -> Tensor:
         """The greatest response of each filter, (B, F), at least 0.
@@ -82,8 +82,6 @@ class WindowFilters(nn.Module):
         Args:
             embedded_UD: vectors of the distinct words, after one of zeros at place 0.
         """
-        # Row u * K + k is word u at place k of a window; place 0, no word, has rows of zeros.
-        rows_RF = self.project(embedded_UD).view(len(embedded_UD) * self.length, -1)
+        greatest_BF = greatest_window(self.project(embedded_UD), place_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
-        highest_BF = greatest_window(rows_RF, place_BL, self.length)
-        return F.relu(highest_BF + self.bias_F)
+        return F.relu(greatest_BF + self.bias_F)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titles.contract import PAD, Batch
-from titles.models.layers import rows
+from titles.models.layers import rows, sum_of_rows
 from titles.subwords import VocabularySubwords
 
 Freeze = bool | Literal["partial"]
@@ -67,16 +67,15 @@ class WordEmbedding(nn.Module):
         return self.frozen_FD.shape[1]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Vectors of shape (1 + U, D), as `Batch.place_BL` counts: the first is zero and no word."""
+        """Vectors (U, D), the first zero."""
         vectors_UD = self._words(batch.words_U)
         if self.grams_RD is not None:
             grams_MD = self._rows(self.grams_RD, batch.grams_M, distinct=True)
-            sums_UD = F.embedding_bag(batch.gram_place_G, grams_MD, batch.gram_starts_U, mode="sum")
-            ends_U = F.pad(batch.gram_starts_U[1:], (0, 1), value=len(batch.gram_place_G))
-            counts_U = (ends_U - batch.gram_starts_U).clamp(min=1)
+            sums_UD = sum_of_rows(grams_MD, batch.gram_place_G, batch.gram_ends_U)
+            counts_U = batch.gram_ends_U.diff(prepend=batch.gram_ends_U[:1]).clamp(min=1)
             # By the root of their number: sums of independent vectors are then as long as one of them.
             vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
-        return F.pad(vectors_UD, (0, 0, 1, 0))
+        return vectors_UD
 
     def _words(self, words_U: Tensor) -> Tensor:
         row_U = self.row_V.index_select(0, words_U)
@@ -84,8 +83,9 @@ class WordEmbedding(nn.Module):
         if self.learning_VD is None:
             return self.frozen_FD.index_select(0, row_U)
         distinct = self.subwords is None  # with subwords, several words can be the unknown one
-        if frozen == 1:  # PAD, which is no word
-            return self._rows(self.learning_VD, row_U - 1, distinct=distinct)
+        if frozen == 1:  # PAD alone
+            learning_UD = self._rows(self.learning_VD, row_U[1:] - 1, distinct=distinct)
+            return F.pad(learning_UD, (0, 0, 1, 0))
         (learning,) = torch.where(row_U >= frozen)
         frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
         learning_UD = self._rows(self.learning_VD, row_U[learning] - frozen, distinct=distinct)

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titles.contract import Batch
 from titles.models.embedding import WordEmbedding
-from titles.models.layers import Dropout
+from titles.models.layers import Dropout, sum_of_rows
 
 
 class TitleMLP(nn.Module):
@@ -42,7 +43,9 @@ class TitleMLP(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
         # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
-        sum_BD = F.embedding_bag(batch.place_BL, self.embedding(batch), mode="sum")
+        titles, words = batch.place_BL.shape
+        end_B = torch.arange(words, (titles + 1) * words, words, device=batch.place_BL.device)
+        sum_BD = sum_of_rows(self.embedding(batch), batch.place_BL.flatten(), end_B)
         hidden = sum_BD / (batch.place_BL > 0).sum(dim=1, keepdim=True)
         for layer in self.hidden:
             hidden = self.dropout(F.relu(layer(hidden)))

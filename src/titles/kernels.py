@@ -1,0 +1,180 @@
+"""Loops over rows for which torch has no single operator, compiled for the CPU at their first call.
+
+Each function fills a part of its output, `first` to `last`. Threads get parts that do not meet, and the
+order of additions within a part is fixed: results are the same bytes with any number of threads.
+
+Legend: B titles or bags, L words, C columns, F filters, T rows asked for, R rows of a table, D
+dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, ParamSpec
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.floating[Any]]
+_Ints = NDArray[np.integer[Any]]
+_Given = ParamSpec("_Given")
+
+# Numbers to work on below which handing over to a thread costs more than it saves.
+_WORTH_A_THREAD = 50_000
+
+
+def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
+    """Without the interpreter's lock, so that threads run side by side. Kept on disk."""
+    made: Callable[_Given, None] = numba.njit(nogil=True, cache=True)(loop)
+    return made
+
+
+def in_parts(work: Callable[[int, int], None], parts: int, numbers: int) -> None:
+    """Call `work(first, last)` so that 0 to `parts` is covered, in as many threads as torch uses.
+
+    Args:
+        numbers: how many numbers all of it reads.
+    """
+    threads = min(torch.get_num_threads(), parts, 1 + numbers // _WORTH_A_THREAD)
+    if threads <= 1:
+        work(0, parts)
+        return
+    bounds = [parts * thread // threads for thread in range(threads + 1)]
+    others = [_pool().submit(work, a, b) for a, b in pairwise(bounds[1:])]
+    work(bounds[0], bounds[1])
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="titles-kernels")
+
+
+@compiled
+def greatest_windows(
+    rows_RC: _Floats,
+    place_BL: _Ints,
+    lengths: _Ints,
+    filters: int,
+    greatest_BF: _Floats,
+    start_BF: _Ints,
+    first: int,
+    last: int,
+) -> None:
+    """`layers.greatest_window` of titles `first` to `last`, and the word at which each window starts."""
+    sums_LF = np.empty((place_BL.shape[1], greatest_BF.shape[1]), rows_RC.dtype)
+    for title in range(first, last):
+        place_L = place_BL[title]
+        sums_LF[:] = 0
+        # Each word's row is read once, from end to end, and added to all windows that the word is in.
+        for word in range(len(place_L)):
+            if place_L[word] == 0:
+                continue
+            row_C = rows_RC[place_L[word]]
+            column, out = 0, 0
+            for length in lengths:
+                for within in range(length):
+                    if within <= word:
+                        sum_F = sums_LF[word - within, out : out + filters]
+                        added_F = row_C[column : column + filters]
+                        for number in range(filters):
+                            sum_F[number] += added_F[number]
+                    column += filters
+                out += filters
+        greatest_F, start_F = greatest_BF[title], start_BF[title]
+        greatest_F[:] = -np.inf
+        for word in range(len(place_L)):
+            if place_L[word] == 0:
+                continue
+            sum_F = sums_LF[word]
+            for number in range(len(sum_F)):
+                # What is no number stays, to be noticed.
+                if sum_F[number] > greatest_F[number] or sum_F[number] != sum_F[number]:
+                    greatest_F[number] = sum_F[number]
+                    start_F[number] = word
+
+
+@compiled
+def spread_over_windows(
+    gradient_BF: _Floats,
+    start_BF: _Ints,
+    place_BL: _Ints,
+    lengths: _Ints,
+    filters: int,
+    rows_RC: _Floats,
+    first: int,
+    last: int,
+) -> None:
+    """Add the gradient of each title's greatest windows to the rows of their words, for the filters
+    `first` to `last` of each length."""
+    titles, words = place_BL.shape
+    for title in range(titles):
+        place_L = place_BL[title]
+        column, out = 0, 0
+        for length in lengths:
+            gradient_F, start_F = gradient_BF[title, out:], start_BF[title, out:]
+            for within in range(length):
+                for number in range(first, last):
+                    word = start_F[number] + within
+                    if word < words and place_L[word] > 0:
+                        rows_RC[place_L[word], column + number] += gradient_F[number]
+                column += filters
+            out += filters
+
+
+@compiled
+def spread_over_bags(
+    gradient_BD: _Floats, row_T: _Ints, end_B: _Ints, rows_RD: _Floats, first: int, last: int
+) -> None:
+    """Add the gradient of each bag to its rows, for dimensions `first` to `last`."""
+    start = 0
+    for bag in range(len(end_B)):
+        added_D = gradient_BD[bag, first:last]
+        for place in range(start, end_B[bag]):
+            sum_D = rows_RD[row_T[place], first:last]
+            for number in range(len(sum_D)):
+                sum_D[number] += added_D[number]
+        start = end_B[bag]
+
+
+@compiled
+def adam(
+    table_RD: _Floats,
+    mean_RD: _Floats,
+    square_RD: _Floats,
+    row_T: _Ints,
+    gradient_TD: _Floats,
+    rates: _Floats,
+    first: int,
+    last: int,
+) -> None:
+    """A step of Adam for the rows `row_T[first:last]`, those left out whose gradient is zero.
+
+    Args:
+        rates: of the dtype of the table: share of the old mean, share of the old squares, step over the
+            correction of the mean, correction of the squares, epsilon.
+    """
+    keep, keep_square, step, correction, epsilon = rates
+    one = rates.dtype.type(1)
+    for place in range(first, last):
+        gradient_D = gradient_TD[place]
+        moves = False
+        for number in range(len(gradient_D)):
+            moves |= gradient_D[number] != 0
+        if not moves:
+            continue
+        row = row_T[place]
+        table_D, mean_D, square_D = table_RD[row], mean_RD[row], square_RD[row]
+        for number in range(len(gradient_D)):
+            slope = gradient_D[number]
+            mean = keep * mean_D[number] + (one - keep) * slope
+            square = keep_square * square_D[number] + (one - keep_square) * slope * slope
+            mean_D[number] = mean
+            square_D[number] = square
+            table_D[number] -= step * mean / (np.sqrt(square / correction) + epsilon)
