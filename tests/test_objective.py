@@ -67,13 +67,35 @@ def test_label_smoothing_gives_a_share_of_the_target_to_all_categories_alike(log
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_smoothing_and_adjustment_go_together_and_leave_the_weights_to_others(logits_BC):
+def test_with_adjustment_the_smoothed_share_goes_to_categories_by_their_priors_to_tau(logits_BC):
     both = objective(logit_adjustment=0.7, label_smoothing=0.2, class_weighting="balanced")
-    shifted_BC = logits_BC + objective(logit_adjustment=0.7).shift_C
-    expected_B = objective(label_smoothing=0.2).losses(shifted_BC, LABELS)
-    torch.testing.assert_close(both.losses(logits_BC, LABELS), expected_B)
-    assert len(both.weight_C.unique()) > 1
+    powers_C = [(rows / 8) ** 0.7 for rows in (2, 2, 4, 1)]
+    shares_C = [power / sum(powers_C) for power in powers_C]
+    logs = log_softmax_by_hand(logits_BC + objective(logit_adjustment=0.7).shift_C)
+    expected = [
+        -0.8 * row[label] - 0.2 * sum(share * log for share, log in zip(shares_C, row, strict=True))
+        for row, label in zip(logs, CATEGORIES, strict=True)
+    ]
+    assert both.losses(logits_BC, LABELS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert len(both.weight_C.unique()) > 1  # which are not in it
     assert len(objective().weight_C.unique()) == 1
+
+
+def test_logits_that_know_nothing_are_left_alone_by_smoothing_and_adjustment():
+    # Of titles whose labels follow the priors: equal logits are where the loss is least.
+    logits_BC = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
+    goal = Objective.of(encoded(), 3, settings("mlp", logit_adjustment=1.0, label_smoothing=0.5), CPU)
+    goal.losses(logits_BC, LABELS).sum().backward()
+    assert logits_BC.grad.abs().max() > 0.1
+    assert logits_BC.grad.sum(dim=0).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_the_gradient_of_the_loss_is_its_slope(smoothing):
+    goal = objective(logit_adjustment=0.5, label_smoothing=smoothing)
+    draw = torch.Generator().manual_seed(3)
+    logits_BC = torch.randn(8, C, dtype=torch.float64, generator=draw).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: goal.losses(x, LABELS), (logits_BC,))
 
 
 def one_step(name, **changes):

@@ -9,12 +9,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from tqdm import tqdm
 
 from titles import distributed
@@ -93,23 +95,26 @@ class Objective:
         probabilities that it gives are then those of a title whose category could as well be any, which
         is what balanced accuracy asks for.
     smoothing: share of a target that all categories divide among them, Szegedy et al. (2016); it
-        keeps wrong labels from being learnt by heart.
+        keeps wrong labels from being learnt by heart. smooth_C: how they divide it, as their priors to
+        the power of tau: equal parts would pull towards rare categories, against the shift.
     """
 
     weight_C: Tensor
     shift_C: Tensor | None
     smoothing: float
+    smooth_C: Tensor
 
     @staticmethod
     def of(
         titles: EncodedTitles, categories: int, settings: Training, device: torch.device
     ) -> Objective:
         rows_C = np.maximum(np.bincount(titles.labels, minlength=categories), 1)
-        log_prior_C = torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
+        shift_C = settings.logit_adjustment * torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
         return Objective(
             class_weights(titles, categories, settings.class_weighting).to(device),
-            (settings.logit_adjustment * log_prior_C).to(device) if settings.logit_adjustment else None,
+            shift_C.to(device) if settings.logit_adjustment else None,
             settings.label_smoothing,
+            shift_C.softmax(dim=0).to(device),
         )
 
     @property
@@ -121,7 +126,38 @@ class Objective:
         """(B,) loss a title, without the categories' weights."""
         if self.shift_C is not None:
             logits_BC = logits_BC + self.shift_C
-        return F.cross_entropy(logits_BC, labels_B, reduction="none", label_smoothing=self.smoothing)
+        losses_B: Tensor = _SmoothedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            logits_BC, labels_B, self.smooth_C, self.smoothing
+        )
+        return losses_B
+
+
+class _SmoothedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy with the target (1 - smoothing) at the label plus smoothing * smooth_C. Its
+    gradient, softmax less target, is written in one go."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_BC: Tensor, labels_B: Tensor, smooth_C: Tensor, smoothing: float
+    ) -> Tensor:
+        log_BC = logits_BC.log_softmax(dim=1)
+        ctx.save_for_backward(log_BC, labels_B, smooth_C)
+        ctx.smoothing = smoothing
+        losses_B = log_BC.gather(1, labels_B[:, None])[:, 0].mul_(smoothing - 1)
+        if smoothing:
+            losses_B -= smoothing * (log_BC @ smooth_C.to(log_BC.dtype))
+        return losses_B
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None, None]:
+        log_BC, labels_B, smooth_C = ctx.saved_tensors
+        gradient_BC = log_BC.exp()
+        if ctx.smoothing:
+            gradient_BC -= ctx.smoothing * smooth_C
+        share_B1 = gradient_BC.new_full((len(labels_B), 1), ctx.smoothing - 1)
+        gradient_BC.scatter_add_(1, labels_B[:, None], share_B1)
+        return gradient_BC.mul_(gradient_B[:, None]), None, None, None
 
 
 def fit(
