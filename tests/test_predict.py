@@ -1,5 +1,7 @@
 """Raw titles to ranked categories."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,13 @@ TEXTS = ["Word5  WORD3", "word2", "word9 word4 word4 word10", "word7 word8"]
 IDS = [[5, 3], [2], [9, 4, 4, 10], [7, 8]]
 
 
+def model(name, subwords=None, labels=LABEL_NAMES):
+    return SavedModel(name, {}, network(name, subwords=subwords), vocabulary(), labels, RULES)
+
+
 def classifier(name, subwords=None):
-    net = network(name, subwords=subwords)
-    return Classifier(SavedModel(name, {}, net, vocabulary(), LABEL_NAMES, RULES), CPU), net
+    made = model(name, subwords)
+    return Classifier([made], CPU), made.network
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,3 +81,33 @@ def test_rows_keep_their_order_across_batches(monkeypatch):
     whole = made.top(TEXTS, 3)
     monkeypatch.setattr("titles.predict._BATCH", 2)
     assert (made.top(TEXTS, 3).categories_NK == whole.categories_NK).all()
+
+
+def test_of_several_models_the_mean_of_their_probabilities_counts():
+    models = [model("cnn", LETTERS), model("mlp")]
+    texts = [*TEXTS, "unheard"]
+    both = Classifier(models, CPU).top(texts, C)
+    by_category = []
+    for one in (Classifier(models, CPU), *(Classifier([each], CPU) for each in models)):
+        ranked = one.top(texts, C)
+        probability_NC = np.zeros((len(texts), C))
+        np.put_along_axis(probability_NC, ranked.categories_NK, ranked.probabilities_NK, axis=1)
+        by_category.append(probability_NC)
+    np.testing.assert_allclose(by_category[0], (by_category[1] + by_category[2]) / 2, rtol=1e-5)
+    assert (np.diff(both.probabilities_NK, axis=1) <= 0).all()
+
+
+def test_models_of_different_data_are_not_averaged():
+    with pytest.raises(ValueError, match="cnn and mlp were trained on different data"):
+        Classifier([model("cnn"), model("mlp", labels=LABEL_NAMES[::-1])], CPU)
+    with pytest.raises(ValueError, match="no model"):
+        Classifier([], CPU)
+
+
+def test_threads_that_share_a_classifier_get_what_one_alone_gets():
+    made, _ = classifier("mlp", LETTERS)
+    titles = [[f"unheard{number} word{2 + number % 9} new{number}"] for number in range(200)]
+    alone = [made.top(title, C).probabilities_NK for title in titles]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda title: made.top(title, C).probabilities_NK, titles))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))

@@ -1,4 +1,4 @@
-"""Raw titles to ranked categories, by a trained network.
+"""Raw titles to ranked categories, by one trained network or several.
 
 Legend: N titles, B titles of a batch, K categories wanted, C categories.
 """
@@ -6,7 +6,7 @@ Legend: N titles, B titles of a batch, K categories wanted, C categories.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from titles.text import tokenise
 # Titles a pass of the network: the more, the more of their words are shared and projected once.
 _BATCH = 2048
 _UNCLASSIFIED = -1
+_UNKNOWN = -1
 
 
 class Ranked(NamedTuple):
@@ -37,22 +38,44 @@ class Ranked(NamedTuple):
 
 
 class Classifier:
-    """A saved model that takes titles as people write them."""
+    """Saved models that take titles as people write them; of several, their mean probabilities count.
 
-    def __init__(self, model: SavedModel, device: torch.device) -> None:
-        self._model = model
-        self._network = model.network.to(device).eval()
+    Nothing in it changes once it is made: threads may share one.
+
+    Raises:
+        ValueError: there are no models, or they were trained on different data.
+    """
+
+    def __init__(self, models: Sequence[SavedModel], device: torch.device) -> None:
+        if not models:
+            raise ValueError("no model to classify with")
+        first = models[0]
+        for other in models[1:]:
+            if (first.vocabulary, first.labels, first.text) != (
+                other.vocabulary,
+                other.labels,
+                other.text,
+            ):
+                raise ValueError(
+                    f"models {first.name} and {other.name} were trained on different data, so that "
+                    "their answers cannot be averaged: run `dvc repro`"
+                )
+        self.labels = first.labels
+        self._text = first.text
+        self._ids = first.vocabulary.ids()
+        self._networks = [model.network.to(device).eval() for model in models]
         self._device = device
-        self._ids = _WordIds(model.vocabulary.ids())
 
     def encode(self, titles: Sequence[str]) -> EncodedTitles:
         """Word ids of each title, as `prepare` would give them; labels and the like are zeros."""
-        rows = tokenise(titles, self._model.text)
+        rows = tokenise(titles, self._text)
         ends_N = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
-        count = int(ends_N[-1]) if rows else 0
-        self._ids.unknown = {}
-        word_ids = np.fromiter(map(self._ids.__getitem__, chain.from_iterable(rows)), np.int32, count)
-        return EncodedTitles.unlabelled(word_ids, ends_N, list(self._ids.unknown))
+        words = list(chain.from_iterable(rows))
+        word_ids = np.fromiter(map(self._ids.get, words, repeat(_UNKNOWN)), np.int32, len(words))
+        unknown: dict[str, int] = {}
+        for place in np.flatnonzero(word_ids == _UNKNOWN).tolist():
+            word_ids[place] = -1 - unknown.setdefault(words[place], len(unknown))
+        return EncodedTitles.unlabelled(word_ids, ends_N, list(unknown))
 
     @torch.inference_mode()
     def top(self, titles: Sequence[str], k: int = 5) -> Ranked:
@@ -63,27 +86,18 @@ class Classifier:
         """
         if k < 1:
             raise ValueError(f"k is {k}: at least one category must be wanted")
-        k = min(k, len(self._model.labels))
+        k = min(k, len(self.labels))
         encoded = self.encode(titles)
         found = Ranked(
             np.full((len(titles), k), _UNCLASSIFIED, np.int64), np.zeros((len(titles), k), np.float32)
         )
-        with_words = np.flatnonzero(encoded.lengths)
-        batcher = Batcher(encoded, embedding_of(self._network).subwords, self._device)
-        for rows in ordered(encoded, _BATCH, among=with_words):
-            logits_BC = self._network(batcher.batch(rows))
-            best_BK, category_BK = logits_BC.topk(k, dim=1)
-            # Softmax of the k alone: the rest is in the sum.
-            probability_BK = (best_BK - logits_BC.logsumexp(dim=1, keepdim=True)).exp()
+        batchers = [Batcher(encoded, embedding_of(n).subwords, self._device) for n in self._networks]
+        for rows in ordered(encoded, _BATCH, among=np.flatnonzero(encoded.lengths)):
+            probabilities = [
+                network(batcher.batch(rows)).softmax(dim=1)
+                for network, batcher in zip(self._networks, batchers, strict=True)
+            ]
+            best_BK, category_BK = torch.stack(probabilities).mean(dim=0).topk(k, dim=1)
             found.categories_NK[rows] = category_BK.cpu().numpy()
-            found.probabilities_NK[rows] = probability_BK.cpu().numpy()
+            found.probabilities_NK[rows] = best_BK.cpu().numpy()
         return found
-
-
-class _WordIds(dict[str, int]):
-    """Ids of a vocabulary; other words are numbered -1, -2 and so on in `unknown`."""
-
-    unknown: dict[str, int]
-
-    def __missing__(self, word: str) -> int:
-        return self.unknown.setdefault(word, -1 - len(self.unknown))
