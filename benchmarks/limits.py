@@ -62,10 +62,7 @@ def cnn_products(settings: Cnn, dimension: int, distinct: int, classes: int) -> 
     filters = settings.filter_count
     pooled = filters * len(settings.filter_lengths)
     return [
-        *(
-            Product(f"filters of {length} words", distinct, dimension, length * filters, True)
-            for length in settings.filter_lengths
-        ),
+        Product("filters", distinct, dimension, filters * sum(settings.filter_lengths), True),
         Product("hidden", settings.batch_size, pooled, settings.fc_size),
         Product("output", settings.batch_size, settings.fc_size, classes),
     ]

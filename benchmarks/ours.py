@@ -11,19 +11,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rows import read_splits
 from workspace import NETWORKS, STAGES
 
 import titles.stages  # noqa: F401  says how threads of torch wait, which torch reads when it is imported
-from titles.contract import METRICS, MODELS, PREPARED, UNK, replaced_file
+from titles.contract import METRICS, MODELS, PREPARED, replaced_file
 from titles.data import EncodedTitles
 from titles.models import saved
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.outcomes import balanced_accuracy
 from titles.params import load_params
-from titles.text import tokenise
+from titles.predict import Classifier
 from titles.training import evaluate, set_up
 
 
@@ -39,18 +38,19 @@ def judge() -> dict[str, dict[str, Any]]:
     models = {n: saved.read(MODELS / n, {"cnn": TitleCNN, "mlp": TitleMLP}) for n in NETWORKS}
     official = json.loads((METRICS / "evaluate.json").read_text(encoding="utf-8"))
     validation, test = (EncodedTitles.open(PREPARED / split) for split in ("validation", "test"))
-    ids = models["cnn"].vocabulary.ids()
     found = {}
     for name in STAGES:
         used = [models[n] for n in NETWORKS if name in (n, "average")]
         networks = [model.network.to(device) for model in used]
         on_validation = evaluate(networks, validation, device)[-1]
-        started = time.perf_counter()
-        # For the time that it takes: the split holds what comes of it.
-        for words in tokenise(titles, used[0].text):
-            np.array([ids.get(word, UNK) for word in words], np.int32)
         outcomes = evaluate(networks, test, device)[-1]
+        classifier = Classifier(used, device)
+        started = time.perf_counter()
+        predicted_N = classifier.top(titles, 1).categories_NK[:, 0]
         seconds = time.perf_counter() - started
+        differ = float((predicted_N != outcomes.predicted_N).mean())
+        if differ > 1e-3:
+            raise SystemExit(f"{name}: {differ:.1%} of titles get another category from raw text")
         score = balanced_accuracy(outcomes.labels_N, outcomes.right_N)
         if abs(score - official[name]["balanced_accuracy"]) > 1e-5:
             raise SystemExit(f"{name}: {score} here, {official[name]} by the stage evaluate")

@@ -244,4 +244,4 @@ class Race:
         labels = [f"{number:03}" for number in range(CATEGORIES)]
         words = Vocabulary(vocabulary(), [0] * WORDS)
         model = SavedModel(kind, {}, network, words, labels, PARAMS.prepare.text)
-        return Classifier(model, torch.device("cpu"))
+        return Classifier([model], torch.device("cpu"))
