@@ -1,8 +1,10 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numba.core.caching import CacheImpl
 from torch import nn
 
 from titles import kernels
@@ -265,3 +267,15 @@ def test_parts_cover_all_once_with_more_threads_than_parts_and_with_none(monkeyp
         seen = []
         kernels.in_parts(lambda first, last, seen=seen: seen.extend(range(first, last)), parts, 10**9)
         assert sorted(seen) == list(range(parts))
+
+
+def test_loops_are_compiled_also_where_nothing_can_be_kept_on_disk(monkeypatch):
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+
+    def add(numbers, first, last):
+        for place in range(first, last):
+            numbers[place] += 1
+
+    numbers = np.zeros(3)
+    kernels.compiled(add)(numbers, 1, 3)
+    assert numbers.tolist() == [0, 1, 1]

@@ -29,8 +29,11 @@ _WORTH_A_THREAD = 50_000
 
 
 def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
-    """Without the interpreter's lock, so that threads run side by side. Kept on disk."""
-    made: Callable[_Given, None] = numba.njit(nogil=True, cache=True)(loop)
+    """Without the interpreter's lock, so that threads run side by side; kept on disk if it may be."""
+    try:
+        made: Callable[_Given, None] = numba.njit(nogil=True, cache=True)(loop)
+    except RuntimeError:  # neither the package's folder nor that for caches can be written to
+        made = numba.njit(nogil=True)(loop)
     return made
 
 
