@@ -42,6 +42,7 @@ EMBEDDED = Path("data/embedded")
 MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
+PREDICTIONS = Path("predictions/test.parquet")
 
 MODEL_FORMAT = 3
 # Letters of a character n-gram, and numbers that n-grams are hashed to.

@@ -1,10 +1,12 @@
 """Stage evaluate: both networks and their average on the test split, which nothing else reads."""
 
+from titles import predictions
 from titles.contract import (
     LABELS,
     METRICS,
     MODELS,
     PLOTS,
+    PREDICTIONS,
     PREPARED,
     VOCABULARY,
     replaced_folder,
@@ -41,6 +43,7 @@ def main() -> None:
     scores = headline(outcomes, params.evaluate, params.seed)
     with replaced_folder(PLOTS / "evaluate") as folder:
         write_tables(outcomes, labels, params.evaluate, folder)
+    predictions.write(PREDICTIONS, titles, words, labels, outcomes)
     write_json(METRICS / "groups.json", by_group(outcomes, titles))
     write_json(METRICS / "evaluate.json", scores)
     print(f"evaluate: {len(titles)} test titles, {len(labels)} categories")
