@@ -94,5 +94,5 @@ def test_a_file_without_a_model_is_refused(written):
     stream = io.BytesIO()
     pq.write_table(pq.read_table(written).drop_columns(["mlp", "average_loss"]), stream)
     stream.seek(0)
-    with pytest.raises(ValueError, match="columns are missing: average_loss, mlp$"):
+    with pytest.raises(ValueError, match=r"columns are missing: average_loss, mlp$"):
         predictions.read(stream)

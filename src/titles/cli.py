@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from titles.download import DATASETS
+    from titles.predictions import MODELS
 
     parser = argparse.ArgumentParser(
         prog="titles",
@@ -58,6 +59,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     download.add_argument("--url", metavar="BASE", help="fetch the files below this address, a mirror's")
     download.set_defaults(run=_download)
+    report = commands.add_parser(
+        "report",
+        help="compare experiments on one page",
+        description="Compare experiments, or git revisions, with the first of them: scores, paired "
+        "tests, parameters, curves, categories and titles. Makes a page that needs no network, and the "
+        "same as Markdown. Nothing is checked out; what DVC's cache lacks is read from the remote.",
+    )
+    report.add_argument(
+        "experiments",
+        nargs="+",
+        metavar="EXPERIMENT",
+        help="name of an experiment, a git revision, or workspace for the files as they are",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="page to write (default: %(default)s)",
+    )
+    report.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="Markdown to write (default: beside the page, with .md for its ending)",
+    )
+    report.add_argument(
+        "--model",
+        choices=MODELS,
+        default="average",
+        help="whose categories and titles are shown (default: %(default)s)",
+    )
+    report.set_defaults(run=_report)
     return parser
 
 
@@ -71,6 +105,14 @@ def _download(options: argparse.Namespace) -> None:
     from titles.download import download
 
     print(download(options.name, options.into, options.url))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from titles.report.page import write_report
+
+    markdown = options.markdown or options.out.with_suffix(".md")
+    write_report(options.experiments, options.model, options.out, markdown)
+    print(f"written: {options.out}, {markdown}")
 
 
 if __name__ == "__main__":

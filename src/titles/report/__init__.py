@@ -1,0 +1,1 @@
+"""Experiments beside each other: one page to look at and the same as Markdown."""

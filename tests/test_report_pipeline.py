@@ -1,0 +1,203 @@
+"""Reports of real DVC experiments, beside what DVC and git themselves say of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import test_pipeline
+from test_report import cells
+from titles.metrics import balanced_accuracy
+from titles.report.comparison import compare
+from titles.report.experiments import load
+
+pytestmark = pytest.mark.pipeline
+
+run = test_pipeline._run
+project = test_pipeline.project
+
+
+@pytest.fixture(scope="module")
+def experiments(project: Path) -> Path:
+    """The project with two experiments: one of the networks alone, and one of everything."""
+    # Enough for the CNN to learn something, which the quick parameters are not.
+    longer = (
+        "mlp.epochs=3",
+        "cnn.epochs=3",
+        "cnn.min_steps=150",
+        "cnn.filter_count=30",
+        "cnn.fc_size=48",
+    )
+    settings = (word for setting in longer for word in ("-S", setting))
+    run(project, "dvc", "exp", "run", *settings, "--name", "longer")
+    run(project, "git", "reset", "-q", "--hard")
+    run(project, "dvc", "exp", "run", "-S", "seed=5", "--name", "other-seed")
+    run(project, "git", "reset", "-q", "--hard")
+    run(project, "dvc", "checkout", "-q")
+    return project
+
+
+@pytest.fixture
+def clone(experiments: Path, tmp_path: Path) -> Path:
+    """The project on another machine, where nothing was pulled."""
+    run(tmp_path, "git", "clone", "-q", str(experiments), "clone")
+    return tmp_path / "clone"
+
+
+def report(folder: Path, *arguments: str, fails: bool = False) -> str:
+    return run(folder, sys.executable, "-m", "titles.cli", "report", *arguments, fails=fails)
+
+
+def scores(folder: Path, revision: str) -> dict[str, Any]:
+    text = run(folder, "git", "show", f"{revision}:metrics/evaluate.json")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def revision(folder: Path, name: str) -> str:
+    listed = run(folder, "dvc", "exp", "list", "--sha-only").split()
+    names = run(folder, "dvc", "exp", "list", "--name-only").split()
+    return listed[names.index(name)]
+
+
+def tables(folder: Path, file: str = "report.md") -> list[list[str]]:
+    return cells((folder / file).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def reported(experiments: Path) -> list[list[str]]:
+    before = run(experiments, "git", "rev-parse", "HEAD")
+    told = report(experiments, "main", "longer", "other-seed", "--model", "cnn")
+    assert told.endswith("written: report.html, report.md\n")
+    # Nothing was checked out.
+    assert run(experiments, "git", "rev-parse", "HEAD") == before
+    assert run(experiments, "git", "status", "--porcelain") == ""
+    run(experiments, "dvc", "status", "-q")
+    return tables(experiments)
+
+
+@pytest.mark.parametrize("name", ["main", "longer", "other-seed"])
+def test_scores_are_those_that_git_holds_of_the_experiment(
+    experiments: Path, reported: list[list[str]], name: str
+) -> None:
+    commit = "main" if name == "main" else revision(experiments, name)
+    found = scores(experiments, commit)
+    for model, full_name in (("cnn", "CNN"), ("mlp", "MLP"), ("average", "Average")):
+        score = found[model]
+        (row,) = [row for row in reported if row[0] == name and len(row) == 8 and row[3] == full_name]
+        assert row[1] == run(experiments, "git", "rev-parse", commit)[:7]
+        assert row[4:] == [
+            f"{score['balanced_accuracy']:.3f}",
+            f"{score['balanced_accuracy_low']:.3f} to {score['balanced_accuracy_high']:.3f}",
+            f"{score['accuracy']:.3f}",
+            f"{score['loss']:.3f}",
+        ]
+
+
+def test_predictions_add_up_to_the_scores(experiments: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(experiments)
+    for name in ("main", "longer", "workspace"):
+        found = load(name)
+        for model, outcomes in found.predictions.outcomes.items():
+            score = found.scores[model]
+            assert balanced_accuracy(outcomes.labels_N, outcomes.right_N) == pytest.approx(
+                score["balanced_accuracy"], abs=1e-6
+            )
+            assert outcomes.loss_N.mean() == pytest.approx(score["loss"], abs=1e-5)
+            assert (outcomes.rank_N < 5).mean() == pytest.approx(score["top_5"], abs=1e-6)
+            assert ((outcomes.rank_N == 0) == outcomes.right_N).all()
+
+
+def test_the_paired_difference_is_that_of_the_scores(
+    experiments: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(experiments)
+    main, longer = load("main"), load("longer")
+    pair = compare(main, longer, "cnn")
+    assert pair.rows == len(main.predictions) == 599
+    for model, test in pair.tests.items():
+        gain = longer.scores[model]["balanced_accuracy"] - main.scores[model]["balanced_accuracy"]
+        assert test["difference"] == pytest.approx(gain, abs=2e-6)
+    assert pair.tests["cnn"]["only_one"] > 2 * pair.tests["cnn"]["only_other"]  # it learnt something
+
+
+def test_parameters_and_curves_are_those_of_the_runs(
+    experiments: Path, reported: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    differing = {row[0]: row[1:] for row in reported if len(row) == 4}
+    assert differing == {
+        "parameter": ["main", "longer", "other-seed"],
+        "seed": ["2019", "2019", "5"],
+        "cnn.filter_count": ["8", "30", "8"],
+        "cnn.fc_size": ["16", "48", "16"],
+        "cnn.epochs": ["2", "3", "2"],
+        "cnn.min_steps": ["20", "150", "20"],
+        "mlp.epochs": ["2", "3", "2"],
+    }
+    monkeypatch.chdir(experiments)
+    curves = load("longer").curves
+    assert [epoch for epoch, _ in curves["mlp"]["train/loss"]] == [1, 2, 3]
+    best = load("longer").best["cnn"]
+    curve = dict(curves["cnn"]["validation/balanced_accuracy"])
+    assert curve[int(best["best_epoch"])] == pytest.approx(
+        best["validation_balanced_accuracy"], abs=1e-6
+    )
+
+
+def test_an_experiment_on_other_titles_is_told_and_not_compared(
+    experiments: Path, reported: list[list[str]]
+) -> None:
+    page = (experiments / "report.html").read_text(encoding="utf-8")
+    assert "other-seed was not judged by the same test titles as main (they differ in seed)" in page
+    assert "Too few to compare them" in page
+    (row,) = [row for row in reported if row[0] == "other-seed" and len(row) == 9]
+    assert row[1] == "left out: judged by other test titles"
+
+
+def test_a_report_can_be_made_from_a_folder_below_into_any_file(
+    experiments: Path, reported: list[list[str]], tmp_path: Path
+) -> None:
+    files = ("--out", str(tmp_path / "a/page.html"), "--markdown", str(tmp_path / "b.md"))
+    report(experiments / "src", "main", "longer", "other-seed", "--model", "cnn", *files)
+    assert tables(tmp_path, "b.md") == reported
+    assert (tmp_path / "a/page.html").read_bytes() == (experiments / "report.html").read_bytes()
+
+
+def test_what_the_cache_lacks_is_read_from_the_remote(clone: Path) -> None:
+    report(clone, "HEAD", "workspace")
+    rows = [row for row in tables(clone) if len(row) == 9][1:]
+    assert [row[5] for row in rows] == ["the same"] * 3
+
+
+def test_an_experiment_whose_data_are_elsewhere_says_how_to_fetch_it(
+    experiments: Path, clone: Path
+) -> None:
+    run(clone, "git", "fetch", "-q", "origin", "refs/exps/*:refs/exps/*")
+    told = report(clone, "main", "longer", fails=True)
+    assert (
+        "error: predictions/test.parquet of longer is neither in DVC's cache nor in the remote" in told
+    )
+    assert "`dvc exp pull origin longer`" in told
+    assert "Traceback" not in told
+    assert not (clone / "report.html").exists()
+
+
+def test_a_folder_whose_list_of_files_is_gone_is_told_like_a_missing_file(clone: Path) -> None:
+    digest = test_pipeline._outs(clone, "train_cnn")["plots/cnn"]
+    (clone / "remote/files/md5" / digest[:2] / digest[2:]).unlink()
+    told = report(clone, "workspace", fails=True)
+    assert "train/loss.tsv of workspace is neither in DVC's cache nor in the remote" in told
+    assert not (clone / "report.html").exists()
+
+
+def test_what_is_no_experiment_or_has_not_run_is_refused(experiments: Path) -> None:
+    told = report(experiments, "main", "narrrow", fails=True)
+    assert "error: narrrow is neither an experiment nor a git revision: `dvc exp list --all`" in told
+    told = report(experiments, "main~1", fails=True)
+    assert "error: main~1 has no predictions/test.parquet: it was not run to its end" in told
+    told = report(experiments.parent, "main", fails=True)
+    assert "error: main cannot be read: " in told
