@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run table test check unit bench picture mlflow clean
+.PHONY: help install run table pruebas test check unit bench picture mlflow clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ HEADLINE := ^(cnn|mlp|average)\.(balanced_accuracy|accuracy|loss)$$
 
 table: install ## Compare experiments: the parameters that differ and what came of it
 	@dvc exp show --no-pager --md --only-changed --drop '$(NOISE)' --keep '$(HEADLINE)' | cat
+
+pruebas: install ## Run the course's experiments in DVC's queue, beside the course's figures
+	dvc pull --quiet --remote store data/raw/sample.csv.gz
+	titles pruebas
 
 test: check ## Lint, types, all tests
 	pytest -q

@@ -1,0 +1,50 @@
+"""What a second run is compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from titles.verify import Verification, compare, shown, stale, verdict
+
+
+def lock(code: str = "c", made: str = "m", seed: int = 1) -> dict[str, dict[str, Any]]:
+    return {
+        "one": {
+            "cmd": "x",
+            "deps": [{"path": "src/one.py", "md5": code}],
+            "outs": [{"path": "data/one", "md5": made}, {"path": "metrics/one.json", "md5": "j"}],
+        },
+        "two": {
+            "cmd": "y",
+            "deps": [{"path": "data/one", "md5": made}],
+            "params": {"params.yaml": {"seed": seed}},
+            "outs": [{"path": "models/two", "md5": "t"}],
+        },
+    }
+
+
+def test_each_output_is_compared_by_its_hash() -> None:
+    found = compare(lock(), lock(made="other"), ["one", "two"])
+    assert [(o.stage, o.path, o.same) for o in found] == [
+        ("one", "data/one", False),
+        ("one", "metrics/one.json", True),
+        ("two", "models/two", True),
+    ]
+    assert [o.path for o in compare(lock(), lock(), ["two"])] == ["models/two"]
+
+
+def test_an_output_that_is_only_on_one_side_is_a_difference() -> None:
+    fewer = lock()
+    fewer["one"]["outs"].pop()
+    for before, after in ((lock(), fewer), (fewer, lock())):
+        different = [o for o in compare(before, after, ["one"]) if not o.same]
+        assert [o.path for o in different] == ["metrics/one.json"]
+        assert "missing" in different[0]
+
+
+def test_a_lock_that_does_not_fit_what_is_committed_is_told_from_rounding() -> None:
+    assert stale(lock(), lock(made="other"), ["one", "two"]) == []
+    assert stale(lock(), lock(code="d", seed=2), ["one", "two"]) == ["src/one.py", "parameters of two"]
+    different = Verification("0" * 40, compare(lock(), lock(made="o"), ["one"]), ["src/one.py"])
+    assert "written with other src/one.py" in verdict(different)
+    assert "DIFFERENT" in shown(different)
