@@ -120,6 +120,7 @@ def half_way(folder: Path, mark: str) -> Iterator[subprocess.Popen[bytes]]:
         command.kill()
         command.wait()
         kill_workers(folder)
+        (folder / "plan.yaml").unlink()
 
 
 def training(folder: Path) -> bool:
@@ -175,31 +176,51 @@ def test_experiments_go_on_where_they_were_stopped(
     assert f"{scores['cnn']['balanced_accuracy']:.3f}" in line
     (line,) = re.findall(rf"^{quick} .*", done.stdout, re.M)
     assert line.split()[-2:] == ["0.125", "1.000"]
-    assert pipeline._run(project, "git", "status", "--porcelain").split() == ["??", "plan.yaml"]
+    assert pipeline._run(project, "git", "status", "--porcelain") == ""
     assert not list((project / ".dvc/tmp/exps").glob("tmp*"))
 
 
-def test_experiments_that_are_done_are_shown_at_once(project: Path) -> None:
-    before = references(project)
-    done = titles(project, "pruebas", "plan.yaml", "--md", "docs/two.md")
+@pytest.fixture
+def kept(project: Path) -> Iterator[Path]:
+    """The project with an experiment `kept`, the committed run under that name."""
+    pipeline._run(project, "dvc", "exp", "save", "--name", "kept")
+    yield project
+    pipeline._run(project, "dvc", "exp", "remove", "kept")
+    (project / "plan.yaml").unlink(missing_ok=True)
+
+
+def test_an_experiment_that_is_done_is_shown_at_once(kept: Path, tmp_path: Path) -> None:
+    (kept / "plan.yaml").write_text("about: Done\nexperiments: {kept: {network: mlp}}")
+    before = references(kept)
+    done = titles(kept, "pruebas", "plan.yaml", "--md", str(tmp_path / "done.md"))
     assert done.returncode == 0, done.stderr
-    assert "2 of 2 done, 0 in the queue" in done.stdout + done.stderr
-    assert "queued" not in done.stdout + done.stderr
-    assert references(project) == before
-    assert "| quick-" in (project / "docs/two.md").read_text()
-    (project / "docs/two.md").unlink()
+    assert "1 of 1 done, 0 in the queue" in done.stdout
+    assert references(kept) == before
+    score = json.loads((kept / "metrics/evaluate.json").read_text())["mlp"]["balanced_accuracy"]
+    assert f"{score:.3f}" in done.stdout
+    assert f"{score:.3f}" in (tmp_path / "done.md").read_text()
 
 
-def test_a_name_that_another_experiment_has_is_not_taken_from_it(project: Path) -> None:
-    plan = project / "plan.yaml"
-    plan.write_text(plan.read_text().replace("epochs: 1,", "epochs: 2,"))
-    before = references(project)
-    done = titles(project, "pruebas", "plan.yaml")
+def test_a_name_that_another_experiment_has_is_not_taken_from_it(kept: Path) -> None:
+    (kept / "plan.yaml").write_text(
+        "about: Other\nexperiments: {kept: {network: cnn, settings: {cnn: {epochs: 7}}}}"
+    )
+    before = references(kept)
+    done = titles(kept, "pruebas", "plan.yaml")
     assert done.returncode == 1
-    assert "cnn.epochs 1, not 2" in done.stderr
-    assert "dvc exp remove quick-kill_all" in done.stderr
-    assert "slow" not in done.stderr
-    assert references(project) == before
+    assert f"cnn.epochs {pipeline.QUICK['epochs']}, not 7" in done.stderr
+    assert "dvc exp remove kept" in done.stderr
+    assert references(kept) == before
+
+
+def test_other_code_makes_another_experiment(kept: Path) -> None:
+    (kept / "plan.yaml").write_text("about: Other\nexperiments: {kept: {network: mlp}}")
+    with (kept / "src/titles/models/cnn.py").open("a") as code:
+        code.write("# edited\n")
+    done = titles(kept, "pruebas", "plan.yaml")
+    pipeline._run(kept, "git", "checkout", "-q", "src")
+    assert done.returncode == 1
+    assert "other code or data: src/titles/models/cnn.py" in done.stderr
 
 
 def test_a_failed_experiment_is_named_with_its_log_and_the_others_are_done(project: Path) -> None:
@@ -220,17 +241,17 @@ experiments:
     plan.unlink()
 
 
-def test_an_experiment_that_is_run_again_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:
-    cache = sorted((project / ".dvc/cache").rglob("*"))
-    done = titles(project, "verify", "sound", temporary=tmp_path)
+def test_an_experiment_that_is_run_again_gives_the_same_bytes(kept: Path, tmp_path: Path) -> None:
+    cache = sorted((kept / ".dvc/cache").rglob("*"))
+    done = titles(kept, "verify", "kept", temporary=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     for stage in pipeline.STAGES:
         assert f"Running stage '{stage}'" in done.stdout
         assert re.search(rf"^{stage} +\S+ +(\w{{7}}) +\1 +same$", done.stdout, re.M)
     assert re.search(r"^all \d+ outputs of \w{7} are the same$", done.stdout, re.M)
-    assert sorted((project / ".dvc/cache").rglob("*")) == cache
-    assert list(tmp_path.iterdir()) == []
-    assert pipeline._run(project, "git", "status", "--porcelain") == ""
+    assert sorted((kept / ".dvc/cache").rglob("*")) == cache
+    assert not list(tmp_path.glob("titles-verify-*"))
+    assert pipeline._run(kept, "git", "status", "--porcelain") == ""
 
 
 def test_a_hash_that_was_tampered_with_is_noticed(project: Path, tmp_path: Path) -> None:
@@ -252,7 +273,7 @@ def test_a_hash_that_was_tampered_with_is_noticed(project: Path, tmp_path: Path)
     assert "Running stage 'train_cnn'" not in done.stdout
     assert "1 of 3 outputs" in done.stderr
     assert "compute.threads: 2" in done.stderr
-    (kept,) = tmp_path.iterdir()
+    (kept,) = tmp_path.glob("titles-verify-*")
     assert (kept / "project/models/mlp/weights.safetensors").is_file()
 
 
@@ -269,7 +290,7 @@ def test_an_interrupt_of_verify_leaves_no_folder(project: Path, tmp_path: Path) 
     assert list(tmp_path.glob("titles-verify-*"))
     command.send_signal(signal.SIGINT)
     assert command.wait(60) == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["told"]
+    assert not list(tmp_path.glob("titles-verify-*"))
 
 
 def test_what_is_unknown_is_told(project: Path) -> None:

@@ -66,6 +66,9 @@ def verify(name: str, stages: Sequence[str] = (), keep: bool = False) -> Verific
         raise ValueError(f"{name} has no stage {', '.join(unknown)}; it has {', '.join(before)}")
     chosen = [stage for stage in before if stage in stages] if stages else list(before)
     with _workspace(revision, keep) as folder:
+        # `dvc exp save` puts plots into git that DVC then refuses to make.
+        made = [path for stage in chosen for path in _hashes(before[stage], "outs")]
+        git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *made, folder=folder)
         _fetch_inputs(folder, before, chosen)
         # Without --single-item, a stage that is named takes those before it along.
         some = ["--single-item", *chosen] if stages else []
