@@ -1,15 +1,13 @@
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import closing, contextmanager
 
 import pytest
 
+from mlflow_server import closed_port, running
 from networks import params
-from titles.tracking import DvcliveTracker, Tracker, tracked
+from titles.tracking import DvcliveTracker, Tracker, concealed, tracked
 
 EPOCHS = [
     {"train/loss": 2.5, "validation/balanced_accuracy": 0.25},
@@ -52,14 +50,6 @@ def folder(tmp_path, monkeypatch):
     return project
 
 
-@contextmanager
-def closed_port():
-    """A port of this machine that refuses; nobody else can take it meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
-
-
 def record(tracker):
     for step, metrics in enumerate(EPOCHS, start=1):
         tracker.log(metrics, step)
@@ -95,6 +85,27 @@ def test_a_second_training_replaces_the_curves_of_the_first(folder):
 def test_the_plain_tracker_records_nothing(folder):
     record(Tracker())
     assert files(folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://me:pass%21word@host:5000", "at http://***@host:5000: *** refused, ***"),
+        ("postgresql://me:p@ss/word@host/db", "at postgresql://***@host/db: *** refused, p"),
+        ("http://host:5000", "at http://host:5000: pass%21word refused, pass!word"),
+        ("", "at : pass%21word refused, pass!word"),
+    ],
+)
+def test_credentials_are_concealed_however_they_are_written(monkeypatch, uri, told):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    text = "pass%21word refused, pass!word" if "p@ss" not in uri else "p@ss/word refused, p"
+    assert concealed(f"at {uri}: {text}") == told
+
+
+def test_a_password_or_token_of_its_own_is_concealed_too(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "still")
+    assert concealed("hush, be still") == "***, be ***"
 
 
 @pytest.mark.pipeline
@@ -143,7 +154,7 @@ def test_without_a_server_training_goes_on_with_one_warning_and_within_seconds(
     import mlflow  # noqa: F401, its import is not what is measured
 
     with closed_port() as port:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:pass%21word@127.0.0.1:{port}")
         started = time.monotonic()
         with tracked("mlp", params(), folder / "plots") as tracker:
             record(tracker)
@@ -151,6 +162,7 @@ def test_without_a_server_training_goes_on_with_one_warning_and_within_seconds(
     lines = [line for line in capfd.readouterr().err.splitlines() if "warning" in line.lower()]
     assert len(lines) == 1
     assert lines[0].startswith("warning: MLflow does not record this training: ")
+    assert "word" not in lines[0]
     assert (folder / "plots/plots/metrics/train/loss.tsv").read_text().count("\n") == 4
 
 
@@ -199,6 +211,7 @@ def test_the_local_store_holds_one_run_with_all_that_leads_back_to_it(
     tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
     assert tags == {
         "model": "mlp",
+        "source": "live",
         "git.revision": git("rev-parse", "HEAD"),
         "dvc.stage": "train_mlp",
         "dvc.experiment": "brave-title",
@@ -228,39 +241,8 @@ def test_runs_share_the_store_and_may_lack_git_and_dvc(folder):
 
 @pytest.fixture
 def server(tmp_path):
-    """The address of an MLflow server of our own, and a way to end it."""
-    with closed_port() as port:
-        pass
-    address = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
-    command += ["--default-artifact-root", (tmp_path / "artifacts").as_uri()]
-    with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-    try:
-        for _ in range(480):
-            try:
-                with closing(urllib.request.urlopen(f"{address}/health", timeout=2)):
-                    break
-            except OSError:
-                assert process.poll() is None, (tmp_path / "server.log").read_text()
-                time.sleep(0.25)
-        else:
-            pytest.fail((tmp_path / "server.log").read_text())
-        yield address, lambda: end(process)
-    finally:
-        end(process)
-
-
-def end(process):
-    """With its workers, which are in its process group."""
-    if process.poll() is None:
-        os.killpg(process.pid, 15)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
+    with running(tmp_path, "--default-artifact-root", (tmp_path / "artifacts").as_uri()) as served:
+        yield served
 
 
 @pytest.mark.pipeline

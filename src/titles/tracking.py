@@ -1,7 +1,8 @@
 """Where a training is recorded: DVCLive for curves that DVC plots, MLflow for runs side by side.
 
 Tracking never decides over a training: if MLflow fails, at the start or in between, a warning is all
-that comes of it.
+that comes of it. What only DVC knows, such as the results on the test split, is added to the runs
+afterwards: mlflow_store.py.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -20,6 +22,7 @@ import yaml
 from titles.params import Params
 
 EXPERIMENT = "titles"
+LIVE = "live"  # tag `source` of a run that was logged while it trained
 _PARAMS_A_BATCH = 100  # more is refused by MLflow
 
 # A server that is down is given up in seconds, not in the minutes that the defaults take.
@@ -64,6 +67,45 @@ class DvcliveTracker(Tracker):
         self._summary.unlink(missing_ok=True)
 
 
+def store_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the local store of the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project()}/mlflow.db"
+
+
+def _project() -> Path:
+    # DVC_ROOT is the project also in temporary workspaces, so that their runs land here too.
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def open_store() -> tuple[Any, str]:
+    """A client of the store, and the id of the MLflow experiment that holds all runs."""
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    uri = store_uri()
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    # Two processes that both create the local store would break it.
+    with FileLock(_project() / "mlflow.db.lock", timeout=30) if local else nullcontext():
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            artifacts = (_project() / "mlruns").as_uri() if local else None
+            return client, client.create_experiment(EXPERIMENT, artifacts)
+    return client, experiment.experiment_id
+
+
+def concealed(text: str) -> str:
+    """`text` without the user and password that MLFLOW_TRACKING_URI may hold, nor other credentials."""
+    authority = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2]
+    login, _, _ = authority.rpartition("@")
+    secrets = [login, login.partition(":")[2]]
+    secrets += [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
+    secrets += [urllib.parse.unquote(secret) for secret in secrets]
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
 class MlflowTracker(Tracker):
     """One MLflow run, in the local store of the project or at MLFLOW_TRACKING_URI."""
 
@@ -75,33 +117,12 @@ class MlflowTracker(Tracker):
             self._give_up(error)
 
     def _start(self, name: str, params: Params) -> None:
-        from filelock import FileLock
-        from mlflow import MlflowClient
-
-        # DVC_ROOT is the project also in temporary workspaces, so that their runs land here too.
-        root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        # Two processes that both create the local store would break it.
-        with nullcontext() if uri else FileLock(root / "mlflow.db.lock", timeout=30):
-            client = MlflowClient(uri or f"sqlite:///{root}/mlflow.db")
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                artifacts = None if uri else (root / "mlruns").as_uri()
-                experiment_id = client.create_experiment(EXPERIMENT, artifacts)
-            else:
-                experiment_id = experiment.experiment_id
+        client, experiment_id = open_store()
         experiment_name = os.environ.get("DVC_EXP_NAME", "")
         run_name = f"{experiment_name or 'workspace'} {name}"
         run = client.create_run(experiment_id, tags=_tags(name), run_name=run_name)
         self._client, self._run = client, run.info.run_id
-        self._log_params(params)
-
-    def _log_params(self, params: Params) -> None:
-        from mlflow.entities import Param
-
-        flat = [Param(key, str(value)) for key, value in _flat(params.model_dump(mode="json"))]
-        for start in range(0, len(flat), _PARAMS_A_BATCH):
-            self._client.log_batch(self._run, params=flat[start : start + _PARAMS_A_BATCH])
+        log_params(client, self._run, flat(params.model_dump(mode="json")))
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._guarded(lambda: self._log(metrics, step))
@@ -131,21 +152,34 @@ class MlflowTracker(Tracker):
 
     def _give_up(self, error: Exception) -> None:
         self._client = None
-        print(f"warning: MLflow does not record this training: {error}", file=sys.stderr)
+        print(f"warning: MLflow does not record this training: {concealed(str(error))}", file=sys.stderr)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as text under dotted names."""
+    found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            found[f"{prefix}{key}"] = str(value)
+    return found
+
+
+def log_params(client: Any, run: str, params: Mapping[str, str]) -> None:
+    """Log any number of parameters."""
+    from mlflow.entities import Param
+
+    all_of_them = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(all_of_them), _PARAMS_A_BATCH):
+        client.log_batch(run, params=all_of_them[start : start + _PARAMS_A_BATCH])
 
 
 def _tags(name: str) -> dict[str, str]:
     """What leads from the run back to code, data and experiment."""
     tags = {
         "model": name,
+        "source": LIVE,
         "git.revision": _git_revision(),
         "dvc.stage": os.environ.get("DVC_STAGE", ""),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
@@ -166,19 +200,23 @@ def _git_revision() -> str:
 
 
 def _data_hashes() -> dict[str, str]:
-    """Hashes of the source and of what earlier stages made, as DVC has written them down by now."""
+    """Hashes of the data, as DVC has written them down by now."""
     if "DVC_STAGE" not in os.environ:  # run by hand, nothing says that the lock fits the data
         return {}
     try:
-        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        return {
-            item["path"]: item["md5"]
-            for stage in ("prepare", "embed")
-            for item in stages[stage]["deps"] + stages[stage]["outs"]
-            if "md5" in item and not item["path"].startswith("src/")
-        }
+        return data_hashes(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"])
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return {}
+
+
+def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the source and of what the stages before training made, of the stages in a dvc.lock."""
+    return {
+        item["path"]: item["md5"]
+        for stage in ("prepare", "embed")
+        for item in stages[stage].get("deps", []) + stages[stage].get("outs", [])
+        if "md5" in item and not item["path"].startswith("src/")
+    }
 
 
 class _Both(Tracker):
