@@ -1,0 +1,137 @@
+"""A trained network as an MLflow model."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from imports import SRC, imported_files
+from networks import ARCHITECTURES, LABEL_NAMES, NAMES, SIZES, TEXT_RULES, C, network, vocabulary
+from titles import mlflow_model
+from titles.models import saved
+from titles.predict import Classifier
+from titles.subwords import Subwords
+
+RULES = TEXT_RULES.model_copy(update={"digits": "keep"})  # the words of the vocabulary hold digits
+TITLES = ["Word5  WORD3", "", "word9 word4 word4 word10", "unheard"]
+# Run where nothing of the project is at hand: a model must bring its code.
+LOAD = """
+import sys, json, mlflow
+model = mlflow.pyfunc.load_model(sys.argv[1])
+import titles
+answers = model.predict(json.loads(sys.argv[2]), params={"k": 3}).to_dict("list")
+print(json.dumps({"code": titles.__file__} | answers))
+"""
+
+
+def write_network(name: str, folder: Path) -> Path:
+    net = network(name, subwords=Subwords(shortest=3, longest=4, buckets=17))
+    sizes = SIZES[name] | {"dropout": 0.0}
+    folder.mkdir()
+    saved.write(saved.SavedModel(name, sizes, net, vocabulary(), LABEL_NAMES, RULES), folder)
+    return folder
+
+
+def expected(folder: Path, k: int) -> dict[str, Any]:
+    """What the classifier says, in the form of the model's answers."""
+    ranked = Classifier(saved.read(folder, ARCHITECTURES), torch.device("cpu")).top(TITLES, k)
+    return {
+        "category": [[LABEL_NAMES[c] for c in row if c >= 0] for row in ranked.categories_NK.tolist()],
+        "probability": [[p for p in row if p > 0] for row in ranked.probabilities_NK.tolist()],
+    }
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> mlflow_model.TitlesModel:
+    made = mlflow_model.TitlesModel()
+    made.load(write_network("cnn", tmp_path / "cnn"))
+    return made
+
+
+@pytest.mark.parametrize("column", [0, "title"])
+def test_its_answers_are_those_of_the_classifier(tmp_path: Path, column: str | int) -> None:
+    folder = write_network("mlp", tmp_path / "mlp")
+    model = mlflow_model.TitlesModel()
+    model.load(folder)
+    table = pd.DataFrame({column: TITLES, "other": 1})
+    for params, k in (({"k": 2}, 2), (None, C)):  # of 5 wanted there are C
+        answers = model.predict(None, table, params)
+        assert answers.to_dict("list") == expected(folder, k)
+        assert answers.loc[1].tolist() == [[], []]  # the title without words
+
+
+def test_a_table_that_starts_with_another_column_is_refused(model: mlflow_model.TitlesModel) -> None:
+    with pytest.raises(
+        ValueError, match="first column is 'category': titles must be in a column 'title'"
+    ):
+        model.predict(None, pd.DataFrame({"category": ["x"], "title": ["y"]}))
+
+
+def test_no_categories_cannot_be_wanted(model: mlflow_model.TitlesModel) -> None:
+    with pytest.raises(ValueError, match="k is 0"):
+        model.predict(None, pd.DataFrame(TITLES), {"k": 0})
+
+
+def test_what_travels_along_imports_nothing_that_is_not_required() -> None:
+    files = imported_files("titles.mlflow_model")
+    nodes = [n for f in files for n in ast.walk(ast.parse((SRC.parent / f).read_text("utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    foreign = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"titles"}
+    required = {line.split("==")[0].lower() for line in mlflow_model.requirements()}
+    assert foreign == {{"pyyaml": "yaml"}.get(name, name) for name in required}
+
+
+def test_a_folder_that_is_no_network_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = write_network("cnn", tmp_path / "cnn")
+    (folder / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="damaged"):
+        mlflow_model.write(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, name: str) -> None:
+    folder = write_network(name, tmp_path / name)
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    mlflow_model.write(folder, out)
+    answers = expected(folder, 3)
+    elsewhere.mkdir()
+    folder.rename(elsewhere / "moved")  # the model holds a copy
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [sys.executable, "-I", "-c", LOAD, str(out), json.dumps(TITLES)]
+    ran = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found.pop("code") == str(out / "code/titles/__init__.py")
+    assert found == answers
+
+
+@pytest.mark.pipeline
+def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mlflow_model.write(write_network("mlp", tmp_path / "mlp"), out)
+    described = yaml.safe_load((out / "MLmodel").read_text())
+    flavor = described["flavors"]["python_function"]
+    assert flavor["model_code_path"].endswith("mlflow_model.py")
+    assert "python_model" not in flavor  # the key of a pickled one
+    assert set(described["signature"]) == {"inputs", "outputs", "params"}
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pyc")]
+    # Protocol 2 and later begin with this byte, as zip archives of torch do with PK.
+    assert not [path for path in files if path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x04", b"PK")]
+    pinned = (out / "requirements.txt").read_text().splitlines()
+    assert sorted(pinned) == sorted(mlflow_model.requirements())
+    assert all("==" in line and "+" not in line for line in pinned)
+    assert json.loads((out / "serving_input_example.json").read_text())["params"] == {"k": 5}
