@@ -72,7 +72,10 @@ picture: install ## Draw the README's picture from the last run
 	dvc plots show "Balanced accuracy" --show-vega | python -c 'import sys, vl_convert; \
 	  sys.stdout.buffer.write(vl_convert.vegalite_to_png(sys.stdin.read()))' > docs/balanced_accuracy.png
 
-mlflow: install ## Look at the recorded runs in a browser
+# The local store, whatever server is set.
+mlflow: export MLFLOW_TRACKING_URI :=
+mlflow: install ## Bring MLflow's local store up to date and look at its runs in a browser
+	titles mlflow sync
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
 clean: ## Remove the virtual environment and caches; data and results stay

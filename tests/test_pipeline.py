@@ -97,10 +97,8 @@ def _write(path: Path, rows: list[tuple[str, ...]]) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_project(folder: Path, rows: int) -> None:
     """The project as committed, with a small catalogue and quick parameters, run and pushed."""
-    folder = tmp_path_factory.mktemp("project")
     tracked = _run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, tracked.split("\0")):
         if (ROOT / name).is_file() and not name.startswith(("remote/", "data/raw/")):
@@ -114,7 +112,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(folder / "metrics", ignore_errors=True)
     shutil.rmtree(folder / "plots", ignore_errors=True)
     (folder / "data/raw").mkdir(parents=True)
-    write_csv(6_000, 7, folder / "data/raw/sample.csv.gz", progress=False)
+    write_csv(rows, 7, folder / "data/raw/sample.csv.gz", progress=False)
     _run(folder, "git", "init", "-q", "-b", "main")
     _run(folder, "dvc", "add", "-q", "data/raw/sample.csv.gz")
     _commit(folder, "project")
@@ -122,6 +120,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert _ran(output) == STAGES
     _run(folder, "dvc", "push", "-q")
     _commit(folder, "run")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    make_project(folder, 6_000)
     return folder
 
 
