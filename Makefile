@@ -76,7 +76,7 @@ picture: install ## Draw the README's picture from the last run
 mlflow: export MLFLOW_TRACKING_URI :=
 mlflow: install ## Bring MLflow's local store up to date and look at its runs in a browser
 	titles mlflow sync
-	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
 
 clean: ## Remove the virtual environment and caches; data and results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
