@@ -5,20 +5,28 @@ Legend: N titles, B titles of a batch, K categories wanted, C categories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from titles.batching import Batcher, ordered
+from titles.contract import UNK
 from titles.data import EncodedTitles
+from titles.models import saved
+from titles.models.cnn import TitleCNN
 from titles.models.embedding import embedding_of
-from titles.models.saved import SavedModel
+from titles.models.mlp import TitleMLP
+from titles.subwords import Subwords
 from titles.text import tokenise
 
+AVERAGE = "average"
+_ARCHITECTURES: dict[str, saved.Architecture] = {"cnn": TitleCNN, "mlp": TitleMLP}
 # Titles a pass of the network: the more, the more of their words are shared and projected once.
 _BATCH = 2048
 _UNCLASSIFIED = -1
@@ -46,7 +54,7 @@ class Classifier:
         ValueError: there are no models, or they were trained on different data.
     """
 
-    def __init__(self, models: Sequence[SavedModel], device: torch.device) -> None:
+    def __init__(self, models: Sequence[saved.SavedModel], device: torch.device) -> None:
         if not models:
             raise ValueError("no model to classify with")
         first = models[0]
@@ -63,12 +71,45 @@ class Classifier:
         self.labels = first.labels
         self._text = first.text
         self._ids = first.vocabulary.ids()
-        self._networks = [model.network.to(device).eval() for model in models]
+        self.networks = [model.network.to(device).eval() for model in models]
+        # Networks that read the same letters read the same batches.
+        self._subwords = {_kind(network): embedding_of(network).subwords for network in self.networks}
         self._device = device
 
+    @staticmethod
+    def read(models: Path, choice: str, device: torch.device) -> Classifier:
+        """Load what the pipeline saved below the folder `models`.
+
+        Args:
+            choice: the name of a network, or AVERAGE for all of them.
+
+        Raises:
+            ValueError: there is no such network, or its folder is missing, damaged or of another format.
+        """
+        if choice not in (AVERAGE, *_ARCHITECTURES):
+            raise ValueError(
+                f"model is {choice!r}: expected one of {', '.join([AVERAGE, *_ARCHITECTURES])}"
+            )
+        names = list(_ARCHITECTURES) if choice == AVERAGE else [choice]
+        return Classifier([saved.read(models / name, _ARCHITECTURES) for name in names], device)
+
+    def words(self, title: str) -> list[str]:
+        """The words of a title as the networks read them."""
+        return self._tokenise([title])[0]
+
+    def knows(self, word: str) -> bool:
+        """Whether the vocabulary holds a word; of another, only its letters are read."""
+        return word in self._ids
+
     def encode(self, titles: Sequence[str]) -> EncodedTitles:
-        """Word ids of each title, as `prepare` would give them; labels and the like are zeros."""
-        rows = tokenise(titles, self._text)
+        """Word ids of each title, as `prepare` would give them; labels and the like are zeros.
+
+        A title is read up to `max_title_chars` characters, so that no title costs more than another.
+        """
+        return self.encode_words(self._tokenise(titles))
+
+    def encode_words(self, rows: Sequence[Sequence[str]]) -> EncodedTitles:
+        """Word ids of titles that are words already."""
         ends_N = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
         words = list(chain.from_iterable(rows))
         word_ids = np.fromiter(map(self._ids.get, words, repeat(_UNKNOWN)), np.int32, len(words))
@@ -87,17 +128,44 @@ class Classifier:
         if k < 1:
             raise ValueError(f"k is {k}: at least one category must be wanted")
         k = min(k, len(self.labels))
-        encoded = self.encode(titles)
         found = Ranked(
             np.full((len(titles), k), _UNCLASSIFIED, np.int64), np.zeros((len(titles), k), np.float32)
         )
-        batchers = [Batcher(encoded, embedding_of(n).subwords, self._device) for n in self._networks]
-        for rows in ordered(encoded, _BATCH, among=np.flatnonzero(encoded.lengths)):
-            probabilities = [
-                network(batcher.batch(rows)).softmax(dim=1)
-                for network, batcher in zip(self._networks, batchers, strict=True)
-            ]
-            best_BK, category_BK = torch.stack(probabilities).mean(dim=0).topk(k, dim=1)
+        for rows, probability_BC in self._passes(self.encode(titles)):
+            best_BK, category_BK = probability_BC.topk(k, dim=1)
             found.categories_NK[rows] = category_BK.cpu().numpy()
             found.probabilities_NK[rows] = best_BK.cpu().numpy()
         return found
+
+    @torch.inference_mode()
+    def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:
+        """Of each category, (N, C); a title without a word is taken for one unknown word, of which
+        nothing is known."""
+        lengths_N = titles.lengths
+        empty_N = lengths_N == 0
+        told = EncodedTitles.unlabelled(
+            np.insert(titles.word_ids, titles.ends[empty_N], UNK).astype(np.int32),
+            np.cumsum(np.maximum(lengths_N, 1)),
+            titles.unknown_words,
+        )
+        found_NC = np.empty((len(titles), len(self.labels)), np.float32)
+        for rows, probability_BC in self._passes(told):
+            found_NC[rows] = probability_BC.cpu().numpy()
+        return found_NC
+
+    def _tokenise(self, titles: Sequence[str]) -> list[list[str]]:
+        longest = self._text.max_title_chars
+        return tokenise([title[:longest] for title in titles], self._text)
+
+    def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Rows of titles that hold a word, and their mean probabilities (B, C)."""
+        batchers = {kind: Batcher(titles, words, self._device) for kind, words in self._subwords.items()}
+        for rows in ordered(titles, _BATCH, among=np.flatnonzero(titles.lengths)):
+            batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
+            found = [network(batches[_kind(network)]).softmax(dim=1) for network in self.networks]
+            yield rows, torch.stack(found).mean(dim=0)
+
+
+def _kind(network: nn.Module) -> Subwords | None:
+    words = embedding_of(network).subwords
+    return words.subwords if words else None
