@@ -1,5 +1,6 @@
 """Raw titles to ranked categories."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from networks import LABEL_NAMES, NAMES, TEXT_RULES, C, batch_for, network, vocabulary
+from titles.contract import UNK
 from titles.models.saved import SavedModel
 from titles.predict import Classifier
 from titles.subwords import Subwords
@@ -67,6 +69,62 @@ def test_a_title_without_words_gets_no_category_and_disturbs_no_other():
     assert (mixed.categories_NK[[1, 3, 4, 5]] == plain.categories_NK).all()
     assert made.top(["", "..."], 2).categories_NK.tolist() == [[-1, -1]] * 2
     assert made.top([], 2).categories_NK.shape == (0, 2)
+
+
+def test_a_title_of_a_megabyte_is_read_up_to_the_longest_that_training_takes():
+    made, _ = classifier("cnn", LETTERS)
+    longest = RULES.max_title_chars
+    for endless in ("x" * 10**6, "word3 " * 10**6, "\u0301" * 10**6 + "a", "\ufdfa" * 10**6):
+        tracemalloc.start()
+        found = made.top([endless, "word2"], 2)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 500_000  # half of the title
+        expected = made.top([endless[:longest], "word2"], 2)
+        assert (found.probabilities_NK == expected.probabilities_NK).all()
+
+
+@pytest.mark.parametrize("title", ["手机壳", "чехол", "unheard", "word3\0word2", "👍word3", "a" * 80])
+@pytest.mark.parametrize("subwords", [None, LETTERS])
+def test_whatever_holds_a_letter_is_classified(title, subwords):
+    made = Classifier([model(name, subwords) for name in NAMES], CPU)
+    ranked = made.top([title], C)
+    assert sorted(ranked.categories_NK[0]) == list(range(C))
+    assert ranked.probabilities_NK.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("title", ["", " ", "\0", "👍", "\u200d", "\udcff", "?!", "\u0301"])
+def test_what_holds_no_letter_is_not(title):
+    made, _ = classifier("mlp", LETTERS)
+    assert made.top([title], 2).categories_NK.tolist() == [[-1, -1]]
+
+
+def test_ten_thousand_titles_at_once_keep_their_order():
+    made = Classifier([model(name, LETTERS) for name in NAMES], CPU)
+    titles = [f"word{n % 10 + 2} " * (1 + n % 7) + f"new{n % 50}" for n in range(10_000)]
+    ranked = made.top(titles, 2)
+    for row in (0, 1, 4_999, 9_998, 9_999):
+        alone = made.top([titles[row]], 2)
+        assert (alone.categories_NK[0] == ranked.categories_NK[row]).all()
+        np.testing.assert_allclose(alone.probabilities_NK[0], ranked.probabilities_NK[row], rtol=1e-5)
+
+
+def test_a_title_without_words_has_the_probabilities_of_an_unknown_word():
+    made, net = classifier("mlp", LETTERS)
+    found_NC = made.probabilities(made.encode(["", TEXTS[0], "?", "", "unheard"]))
+    with torch.no_grad():
+        told_C = net(batch_for(net, [[UNK]])).softmax(dim=1)[0].numpy()
+    np.testing.assert_allclose(found_NC[[0, 2, 3]], np.tile(told_C, (3, 1)), rtol=1e-5)
+    ranked = made.top([TEXTS[0], "unheard"], C)
+    np.testing.assert_allclose(-np.sort(-found_NC[[1, 4]], axis=1), ranked.probabilities_NK, rtol=1e-5)
+
+
+def test_networks_of_different_letters_are_averaged_too():
+    models = [model("cnn", LETTERS), model("mlp", Subwords(shortest=2, longest=3, buckets=19))]
+    both = Classifier(models, CPU)
+    encoded = both.encode([*TEXTS, "unheard"])
+    each = [Classifier([one], CPU).probabilities(encoded) for one in models]
+    np.testing.assert_allclose(both.probabilities(encoded), (each[0] + each[1]) / 2, rtol=1e-5)
 
 
 def test_no_more_categories_are_given_than_there_are():
