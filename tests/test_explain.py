@@ -1,0 +1,158 @@
+"""What is said to have carried a decision did."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from networks import LABEL_NAMES, batch_for
+from saved_models import LETTERS, model, write_models
+from titles.cli import main
+from titles.explain import explain, pooled
+from titles.explain_page import write_html
+from titles.predict import Classifier
+
+TITLE = "word5 word3 unheard word3 word9"
+CHOICES = {"cnn": ["cnn"], "mlp": ["mlp"], "average": ["cnn", "mlp"]}
+
+
+def classifier(choice, subwords=LETTERS):
+    return Classifier([model(name, subwords) for name in CHOICES[choice]], torch.device("cpu"))
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_an_effect_is_what_the_log_probability_falls_by_without_the_word(choice):
+    made = classifier(choice)
+    found = explain(made, TITLE, 4)
+    words = TITLE.split()
+    ranked = made.top([TITLE], 4)
+    assert found.words == words
+    assert found.known == [True, True, False, True, True]
+    assert [c.name for c in found.categories] == [LABEL_NAMES[c] for c in ranked.categories_NK[0]]
+    np.testing.assert_allclose(
+        [c.probability for c in found.categories], ranked.probabilities_NK[0], rtol=1e-5
+    )
+    for place in range(len(words)):
+        left = " ".join(words[:place] + words[place + 1 :])
+        without = made.top([left], 4)
+        probability = dict(
+            zip(without.categories_NK[0].tolist(), without.probabilities_NK[0].tolist(), strict=True)
+        )
+        for category in found.categories:
+            now = probability[LABEL_NAMES.index(category.name)]
+            assert category.effects[place] == pytest.approx(
+                np.log(category.probability) - np.log(now), abs=1e-4
+            )
+
+
+def test_a_lone_word_is_compared_with_an_unknown_one():
+    made = classifier("average")
+    nothing_C = made.probabilities(made.encode([""]))[0]
+    for category in explain(made, "word5", 4).categories:
+        expected = np.log(category.probability / nothing_C[LABEL_NAMES.index(category.name)])
+        assert category.effects == [pytest.approx(expected, abs=1e-4)]
+
+
+@pytest.mark.parametrize("title", [[5, 3, 9, 3, 10, 2, 7], [4], [2, 8]])
+def test_windows_are_those_that_won_the_networks_maximum(title):
+    network = model("cnn").network
+    batch = batch_for(network, [title])
+    with torch.no_grad():
+        embedded_UD = network.embedding(batch)
+        expected_F = network.filters(embedded_UD, batch.place_BL)[0]
+        found_F, start_F = pooled(network.filters, embedded_UD, batch.place_BL[0])
+    torch.testing.assert_close(found_F, expected_F)
+    # The title cut to the window that won responds as the whole title does.
+    lengths_F = np.repeat(network.filters.lengths, len(found_F) // 3)
+    for number, (start, length) in enumerate(zip(start_F.tolist(), lengths_F.tolist(), strict=True)):
+        window = title[start : start + length]
+        cut = batch_for(network, [window])
+        with torch.no_grad():
+            response = network.filters(network.embedding(cut), cut.place_BL)[0, number]
+        torch.testing.assert_close(response, expected_F[number])
+
+
+def test_contributions_of_windows_add_up_to_what_filters_add_to_the_logit(monkeypatch):
+    monkeypatch.setattr("titles.explain._WINDOWS", 1000)
+    made = classifier("cnn")
+    network = made.networks[0]
+    # Without a hidden layer's kinks gradient x activation is exact: all its units pass.
+    with torch.no_grad():
+        network.hidden.bias.fill_(100)
+        network.output.weight.abs_()
+        network.hidden.weight.abs_()
+    batch = batch_for(network, [[5, 3, 9]])
+    with torch.no_grad():
+        pooled_BF = network.filters(network.embedding(batch), batch.place_BL)
+        added_C = network(batch)[0] - network.output(network.hidden(torch.zeros_like(pooled_BF)))[0]
+    (best,) = explain(made, "word5 word3 word9", 1).categories
+    total = sum(window.contribution for window in best.windows)
+    assert total == pytest.approx(float(added_C[LABEL_NAMES.index(best.name)]), rel=1e-3)
+    assert {window.words for window in best.windows} <= {
+        *("word5", "word3", "word9", "word5 word3 word9", "word3 word9")
+    }
+    ranked = [window.contribution for window in best.windows]
+    assert ranked == sorted(ranked, reverse=True)
+
+
+def test_only_a_cnn_has_windows():
+    assert not any(category.windows for category in explain(classifier("mlp"), TITLE).categories)
+    assert any(category.windows for category in explain(classifier("average"), TITLE).categories)
+
+
+@pytest.mark.parametrize("title", ["", "¿?", "\0"])
+def test_where_there_is_no_word_there_is_nothing_to_explain(title):
+    with pytest.raises(ValueError, match="no word in the title"):
+        explain(classifier("mlp"), title)
+
+
+SCRIPT = '<script>alert("word3")</script><img src=x onerror=alert(1)> & word5'
+
+
+def test_a_page_shows_a_script_and_does_not_run_it(tmp_path):
+    write_html(explain(classifier("average"), SCRIPT + "\udcff"), tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(&quot;word3&quot;)&lt;/script&gt;&lt;img" in page
+    assert set(re.findall(r"<(\w+)", page)) == {
+        *("html", "meta", "title", "style", "h1", "h2", "p", "span", "small", "footer", "br")
+    }
+    assert "default-src 'none'" in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+@pytest.fixture
+def told(tmp_path, capsys):
+    models = write_models(tmp_path / "models")
+
+    def run(*arguments):
+        code = main(["explain", "--models", str(models), *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_shows_words_and_windows_without_colour_where_there_is_no_terminal(told):
+    code, out, _ = told(TITLE, "--top", "2")
+    assert code == 0
+    assert "\x1b" not in out
+    assert len(re.findall(r"^[A-Z]+ \d+\.\d%$", out, re.M)) == 2
+    assert len(re.findall(r"^  words .*word5\s[+-]\d\.\d\d .*unheard\*", out, re.M)) == 2
+    assert "not in the vocabulary" in out
+    assert told("?")[0] == 1
+
+
+def test_colour_is_for_terminals_that_want_it(told, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in told(TITLE)[1]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in told(TITLE)[1]
+
+
+def test_the_command_writes_a_page(told, tmp_path):
+    code, out, err = told(SCRIPT, "--html", str(tmp_path / "a.html"), "--model", "mlp")
+    assert (code, out) == (0, "")
+    assert "a.html" in err
+    assert "&lt;script&gt;" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert told(SCRIPT, "--html", str(tmp_path / "a.html" / "b.html"))[0] == 1
