@@ -28,7 +28,7 @@ EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _ARTIFACT = "model"
 _TOP = 5
 # What the code that travels with a model imports; a test compares.
-_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
+_REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
 _SIGNATURE = ModelSignature(
     # Without a name, so that a plain list is taken as well as a table.
     inputs=Schema([ColSpec(DataType.string)]),
@@ -48,9 +48,9 @@ class TitlesModel(PythonModel):
 
     def load(self, folder: Path) -> None:
         """Take the network in the model folder; raises ValueError if it is missing or damaged."""
-        self._model = saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP})
+        model = saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP})
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._classifier = Classifier(self._model, device)
+        self._classifier = Classifier([model], device)
 
     def predict(
         self,
@@ -76,7 +76,7 @@ class TitlesModel(PythonModel):
             raise ValueError(f"the first column is {name!r}: titles must be in a column {COLUMN!r}")
         titles = model_input.iloc[:, 0].tolist()
         ranked = self._classifier.top(titles, int((params or {}).get("k", _TOP)))
-        labels = self._model.labels
+        labels = self._classifier.labels
         rows = [
             ([labels[code] for code in codes], shares) if codes[0] >= 0 else ([], [])
             for codes, shares in zip(

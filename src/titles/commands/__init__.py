@@ -1,0 +1,24 @@
+"""Commands of `titles`: what they take, and what does their work. Imports that take long wait for their
+command, so that `titles --help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def end_on_termination() -> None:
+    """Let SIGTERM end the process as Ctrl-C does, so that it cleans up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

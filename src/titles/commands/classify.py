@@ -1,0 +1,192 @@
+"""What trained networks say: of titles, of the challenge's test file, and why; of train's own labels."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titles.commands import positive
+
+if TYPE_CHECKING:
+    from titles.commands import Commands
+    from titles.predict import Classifier
+
+
+def add(commands: Commands) -> None:
+    predict = commands.add_parser(
+        "predict",
+        help="classify titles",
+        description="Classify titles: those given, those of a file, or those of the standard input, one "
+        "a line. What comes out has the row's number, the columns that came in, category_1, "
+        "probability_1 and so on, the likeliest category first, and problem: why a row has no category.",
+        epilog="Example: titles predict --file catalogue.csv --column name --top 1 --out found.parquet",
+    )
+    predict.add_argument("titles", nargs="*", metavar="TITLE", help="titles to classify")
+    predict.add_argument("--file", type=Path, help="read titles from here; - is the standard input")
+    predict.add_argument(
+        "--format",
+        choices=["lines", "csv", "jsonl", "parquet"],
+        help="of what is read (default: by the ending .txt, .csv, .jsonl or .parquet, the first three "
+        "also with .gz; lines for the standard input)",
+    )
+    predict.add_argument(
+        "--column", default="title", help="column or key that holds the titles (default: %(default)s)"
+    )
+    predict.add_argument(
+        "--keep",
+        metavar="NAMES",
+        help="other columns to keep, with commas between them (default: all)",
+    )
+    predict.add_argument(
+        "--top", type=positive, default=5, help="categories a title (default: %(default)s)"
+    )
+    predict.add_argument(
+        "--out",
+        type=Path,
+        help="write here (default: -, the standard output); the file appears when it is whole",
+    )
+    predict.add_argument(
+        "--out-format",
+        choices=["table", "csv", "jsonl", "parquet"],
+        help="of what is written (default: by the ending; table for a terminal, otherwise csv)",
+    )
+    _add_models(predict)
+    predict.set_defaults(run=_predict, usage=predict.error)
+    submit = commands.add_parser(
+        "submit",
+        help="classify the challenge's test titles",
+        description="Turn the challenge's test file (id,title,language) into a submission (id,category) "
+        "that has every id once, in the file's order.",
+    )
+    submit.add_argument("test", type=Path, help="the test file, also gzip")
+    submit.add_argument(
+        "--out", type=Path, default="submission.csv", help="write here (default: %(default)s)"
+    )
+    _add_models(submit)
+    submit.set_defaults(run=_submit)
+    explain = commands.add_parser(
+        "explain",
+        help="show which words decide",
+        description="Show what each word of a title does for the likeliest categories: by how much the "
+        "log of a category's probability falls when the word is left out; for the CNN also which "
+        "windows of words its filters responded to.",
+    )
+    explain.add_argument("title", help="the title to explain")
+    explain.add_argument("--top", type=positive, default=3, help="categories (default: %(default)s)")
+    explain.add_argument("--html", type=Path, metavar="FILE", help="write a page")
+    _add_models(explain)
+    explain.set_defaults(run=_explain)
+    audit = commands.add_parser(
+        "audit",
+        help="list titles that are likely in the wrong category",
+        description="List the rows of the train split whose category is most likely wrong, by "
+        "confident learning (Northcutt et al., 2021): each row is judged by a network that has learnt "
+        "from others, the MLP of params.yaml. Takes as long as --folds trainings of it. The file is a "
+        "CSV of rank, line in the source, title as networks read it, category given, category "
+        "suggested, the latter's probability, score (0: surely wrong) and the source's label_quality.",
+    )
+    audit.add_argument(
+        "--top", type=int, default=1000, metavar="N", help="rows to list (default: %(default)s)"
+    )
+    audit.add_argument(
+        "--folds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="networks to train, each on all parts of train but one (default: %(default)s)",
+    )
+    audit.add_argument(
+        "--out",
+        type=Path,
+        default=Path("audit.csv"),
+        metavar="FILE",
+        help="file to write (default: %(default)s)",
+    )
+    audit.set_defaults(run=_audit)
+
+
+def _add_models(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        choices=["average", "cnn", "mlp"],
+        default="average",
+        help="network, or the average of both (default: %(default)s)",
+    )
+    command.add_argument(
+        "--models",
+        type=Path,
+        default="models",
+        metavar="FOLDER",
+        help="where the trained networks are (default: %(default)s)",
+    )
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from titles import bulk, listing, listing_files
+
+    file = options.file if options.file != Path("-") else None
+    out = options.out if options.out != Path("-") else None
+    if options.titles and options.file:
+        options.usage("titles are given and a file too: give one of them")
+    if not options.titles and not options.file and sys.stdin.isatty():
+        options.usage("no titles: give some, a --file, or pipe them in, one a line")
+    kind = options.format or (listing_files.format_of(file, "--format") if file else listing_files.LINES)
+    keep = options.keep if options.keep is None else [k for k in options.keep.split(",") if k]
+
+    out_kind = bulk.output_format(out, options.out_format)
+    given: AbstractContextManager[listing.Listing] = (
+        nullcontext(listing.of_titles(options.titles))
+        if options.titles
+        else listing_files.opened(file, kind, options.column, keep)
+    )
+    with given as rows:
+        told = bulk.classify(_classifier(options), rows, options.top, out, out_kind)
+    if not options.titles:
+        print(told, file=sys.stderr)
+
+
+def _submit(options: argparse.Namespace) -> None:
+    from titles.submission import submit
+
+    print(submit(_classifier(options), options.test, options.out), file=sys.stderr)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from titles import explain_page
+
+    classifier = _classifier(options)
+    from titles.explain import explain
+
+    found = explain(classifier, options.title, options.top)
+    if options.html:
+        explain_page.write_html(found, options.html)
+        print(f"{options.html} shows it", file=sys.stderr)
+    else:
+        explain_page.show(found)
+
+
+def _audit(options: argparse.Namespace) -> None:
+    import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
+    from titles.audit import audit
+    from titles.params import load_params
+
+    print(audit(load_params(), options.folds, options.top, options.out))
+
+
+def _classifier(options: argparse.Namespace) -> Classifier:
+    # Before torch: it tells torch's threads how to wait.
+    import titles.stages  # noqa: F401
+
+    # isort: split
+    import torch
+
+    from titles.predict import Classifier
+
+    classifier = Classifier.read(options.models, options.model, torch.device("cpu"))
+    # Rows are many small objects; without it, each look for garbage passes over all of torch too.
+    gc.freeze()
+    return classifier

@@ -1,0 +1,161 @@
+"""DVC's experiments: run, compared, summarised, run again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titles.commands import end_on_termination
+
+if TYPE_CHECKING:
+    from titles.commands import Commands
+
+
+def add(commands: Commands) -> None:
+    from titles.predictions import MODELS
+
+    pruebas = commands.add_parser(
+        "pruebas",
+        help="run named experiments from a file",
+        description="Queue the experiments of a file with DVC, run them, and show what came of them "
+        "beside published figures. Those that are done on this commit are kept. Ctrl-C ends the queue's "
+        "workers; the same command then goes on with what is missing. `dvc queue logs NAME` shows what "
+        "one prints.",
+    )
+    pruebas.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        default=Path("experiments/course.yaml"),
+        help="experiments to run (default: %(default)s)",
+    )
+    pruebas.add_argument(
+        "--jobs", type=int, metavar="N", help="runs at once (default: cores over compute.threads)"
+    )
+    pruebas.add_argument(
+        "--md", type=Path, metavar="PATH", help="also write the table to PATH as Markdown"
+    )
+    pruebas.set_defaults(run=_pruebas)
+    report = commands.add_parser(
+        "report",
+        help="compare experiments on one page",
+        description="Compare experiments, or git revisions, with the first of them: scores, paired "
+        "tests, parameters, curves, categories and titles. Makes a page that needs no network, and the "
+        "same as Markdown. Nothing is checked out; what DVC's cache lacks is read from the remote.",
+    )
+    report.add_argument(
+        "experiments",
+        nargs="+",
+        metavar="EXPERIMENT",
+        help="name of an experiment, a git revision, or workspace for the files as they are",
+    )
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="page to write (default: %(default)s)",
+    )
+    report.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="Markdown to write (default: beside the page, with .md for its ending)",
+    )
+    report.add_argument(
+        "--model",
+        choices=MODELS,
+        default="average",
+        help="whose categories and titles are shown (default: %(default)s)",
+    )
+    report.set_defaults(run=_report)
+    seeds = commands.add_parser(
+        "seeds",
+        help="summarise experiments that differ in the seed alone",
+        description="Mean, standard deviation and 95 % interval (Student's t) of the experiments on "
+        "this commit that differ in the seed alone, one row for each network and each set of other "
+        "parameters. To get some: dvc exp run --queue -S 'seed=1,2,3' && dvc queue start",
+    )
+    seeds.add_argument(
+        "--metric",
+        choices=(
+            "balanced_accuracy",
+            "accuracy",
+            "macro_f1",
+            "top_3",
+            "top_5",
+            "loss",
+            "calibration_error",
+        ),
+        default="balanced_accuracy",
+        help="what to summarise, measured on the test split (default: %(default)s)",
+    )
+    seeds.add_argument(
+        "--rev", default="HEAD", help="commit the experiments started from (default: HEAD)"
+    )
+    form = seeds.add_mutually_exclusive_group()
+    form.add_argument("--md", dest="form", action="store_const", const="github", help="print Markdown")
+    form.add_argument(
+        "--csv", dest="form", action="store_const", const="csv", help="print CSV, with all digits"
+    )
+    seeds.set_defaults(run=_seeds, form="simple")
+    verify = commands.add_parser(
+        "verify",
+        help="run an experiment again and compare all its outputs",
+        description="Run an experiment again in a temporary folder, with its own code and without DVC's "
+        "run cache, and compare the hash of each output with its dvc.lock. Exit code 0: all are the "
+        "same; 1: some differ.",
+    )
+    verify.add_argument(
+        "experiment", nargs="?", default="HEAD", help="name or git revision (default: %(default)s)"
+    )
+    verify.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run this stage alone, on the inputs that the experiment had; can be repeated",
+    )
+    verify.add_argument("--keep", action="store_true", help="leave the temporary folder there")
+    verify.set_defaults(run=_verify)
+
+
+def _pruebas(options: argparse.Namespace) -> None:
+    from titles import pruebas
+    from titles.revisions import head
+
+    end_on_termination()
+    plan, revisions = pruebas.run(options.file, options.jobs)
+    scores = pruebas.measured(revisions)
+    print(pruebas.results(plan, scores))
+    if told := pruebas.caveat(plan):
+        print(told)
+    if options.md:
+        pruebas.write_markdown(plan, scores, head(), options.md)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from titles.report.page import write_report
+
+    markdown = options.markdown or options.out.with_suffix(".md")
+    write_report(options.experiments, options.model, options.out, markdown)
+    print(f"written: {options.out}, {markdown}")
+
+
+def _seeds(options: argparse.Namespace) -> None:
+    from titles import seeds
+    from titles.revisions import resolve
+
+    print(seeds.report(resolve(options.rev), options.metric, options.form))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from titles import verify
+
+    end_on_termination()
+    found = verify.verify(options.experiment, options.stage, options.keep)
+    print(verify.shown(found))
+    if found.different:
+        raise ValueError(verify.verdict(found))
+    print(f"all {len(found.outputs)} outputs of {found.revision[:7]} are the same")
