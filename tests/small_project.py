@@ -46,7 +46,14 @@ def environment() -> dict[str, str]:
 def run(folder: Path, *command: str, fails: bool = False) -> str:
     """Run a command to its end; its output. It must fail if `fails`, and must not otherwise."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,  # where a question would wait for ever
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     output = done.stdout + done.stderr
     assert (done.returncode != 0) == fails, output
