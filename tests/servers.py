@@ -94,11 +94,10 @@ def serve_ssh(folder: Path, pause: float = 0.0) -> Iterator[str]:
     class Files(asyncssh.SFTPServer):
         line = asyncio.Lock()  # the client sends many blocks at once
 
-        async def write(self, file_obj: object, offset: int, data: bytes) -> int:
+        async def write(self, file_obj: object, offset: int, data: bytes) -> Any:
             async with self.line:
                 await asyncio.sleep(pause)
-            written: int = super().write(file_obj, offset, data)
-            return written
+            return super().write(file_obj, offset, data)
 
     async def listen() -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
