@@ -55,7 +55,7 @@ def _results(folder: Path) -> dict[str, bytes]:
     """All that an experiment is made of, in git and out of it."""
     return {
         f"{part}/{name}": content
-        for part in ("data", "metrics", "models", "plots")
+        for part in ("data", "metrics", "models", "plots", "predictions")
         for name, content in _files(folder / part).items()
     }
 
@@ -259,7 +259,7 @@ def test_a_workspace_that_took_damaged_data_unverified_is_healed_as_documented(
         assert (second / WEIGHTS).read_bytes() != whole
         _use(second, url)
         shutil.rmtree(second / ".dvc/cache")
-        for name in ("data/prepared", "data/embedded", "models", "plots"):
+        for name in ("data/prepared", "data/embedded", "models", "plots", "predictions"):
             shutil.rmtree(second / name)
         run(second, "dvc", "pull", NETWORK, fails=True)
         stored.write_bytes(whole)
