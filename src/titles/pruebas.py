@@ -16,7 +16,7 @@ from tqdm import tqdm
 from titles.contract import replaced_file
 from titles.params import Params, load_params, parse_params
 from titles.queueing import Queue, Task
-from titles.revisions import experiments, git, head, params_of, scores_of, table
+from titles.revisions import experiments, git, head, inputs_of, params_of, scores_of, table
 
 _POLL = 2.0  # seconds
 _HEARTBEAT = 60.0  # seconds between lines where there is no terminal
@@ -116,7 +116,7 @@ def _literal(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{','.join(map(_literal, value))}]"
-    if isinstance(value, str) and not re.fullmatch(r"[a-z_]+|[a-z_]+/[\w./-]+", value):
+    if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"'{escaped}'"
     return str(value)
@@ -227,11 +227,8 @@ def _unlike(one: _Wanted, revision: str, than: str | None = None) -> str:
     params = params_of(revision)
     if params != one.params:
         return differences(one.params, params)
-    inputs = (one.params.prepare.source, one.params.embed.pretrained)
-    paths = ["dvc.yaml", "src", *inputs, *(f"{path}.dvc" for path in inputs)]
-    changed = git("diff", "--name-only", revision, *([than] if than else []), "--", *paths).split("\n")[
-        :-1
-    ]
+    commits = [revision, than] if than else [revision]
+    changed = git("diff", "--name-only", *commits, "--", *inputs_of(one.params)).splitlines()
     return f"other code or data: {', '.join(changed)}" if changed else ""
 
 
@@ -263,7 +260,7 @@ def run(
     elif jobs < 1:
         raise ValueError(f"--jobs must be at least 1, not {jobs}")
     baseline = head()
-    if untracked := git("ls-files", "--others", "--exclude-standard", "--", "src").split("\n")[:-1]:
+    if untracked := git("ls-files", "--others", "--exclude-standard", "--", "src").splitlines():
         tell(f"warning: runs in the queue do not see what git does not track: {', '.join(untracked)}")
     queue = Queue()
     state = _state(queue, baseline, pruebas)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -22,6 +23,7 @@ from titles.revisions import dvc
 
 # Seconds that an interrupted run has to clean up.
 PATIENCE = 30.0
+_ATTEMPTS = 30
 
 
 class Task(NamedTuple):
@@ -72,7 +74,17 @@ class Queue:
         """
         before = {task.revision for task in self.waiting()}
         settings = (word for override in overrides for word in ("--set-param", override))
-        dvc("exp", "run", "--queue", "--name", name, *settings)
+        command = ["exp", "run", "--queue", "--name", name, *settings]
+        for attempt in range(_ATTEMPTS):
+            try:
+                dvc(*command)
+                break
+            except ValueError as error:
+                # A run that begins or ends holds a lock for a moment.
+                busy = re.search("Unable to acquire lock|it is being blocked", str(error))
+                if not busy or attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(1)
         for task in [*self.waiting(), *self.running()]:
             if task.name == name and task.revision not in before:
                 return task
@@ -131,10 +143,10 @@ class Queue:
                 return Path(process.stdout).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 pass
-        workers = Path(self._queue.wdir) / "dvc-exp-worker-1.out"
-        return f"it printed nothing: DVC could not set it up, {workers} says why"
+        return f"it printed nothing: DVC could not set it up, {self.where_workers_log()} says why"
 
     def where_workers_log(self) -> Path:
+        """What the first worker prints."""
         return Path(self._queue.wdir) / "dvc-exp-worker-1.out"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from titles.params import Params
-from titles.revisions import NETWORKS, experiments, git, params_of, scores_of, table
+from titles.revisions import NETWORKS, experiments, git, inputs_of, params_of, scores_of, table
 
 
 class Summary(NamedTuple):
@@ -64,25 +64,28 @@ def runs_on(baseline: str) -> list[Run]:
     for experiment in experiments(baseline):
         params, scores = params_of(experiment.revision), scores_of(experiment.revision)
         if params is not None and scores is not None:
-            inputs = [f"{path}.dvc" for path in (params.prepare.source, params.embed.pretrained)]
-            code = git("ls-tree", experiment.revision, "dvc.yaml", "src", *inputs)
+            code = git("ls-tree", experiment.revision, *inputs_of(params))
             digest = hashlib.sha256(code.encode()).hexdigest()[:7]
             found.append(Run(experiment.name, params, digest, scores))
     return found
 
 
 def groups(runs: Sequence[Run]) -> list[Group]:
-    """Put runs that differ in the seed alone together; of two with one seed the later one counts."""
+    """Put runs that differ in the seed alone together, the most seeds first.
+
+    Of two runs with one seed the later one counts.
+    """
     together: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         key = run.params.model_copy(update={"seed": 0}).model_dump_json() + run.code
         together[key][run.params.seed] = run
     flat = [_flat(next(iter(members.values()))) for members in together.values()]
     differing = [key for key in (flat[0] if flat else {}) if len({str(f[key]) for f in flat}) > 1]
-    return [
+    found = [
         Group({key: str(values[key]) for key in differing}, dict(sorted(members.items())))
         for values, members in zip(flat, together.values(), strict=True)
     ]
+    return sorted(found, key=lambda group: -len(group.runs))
 
 
 def _flat(run: Run) -> dict[str, Any]:
