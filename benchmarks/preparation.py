@@ -101,7 +101,7 @@ def main() -> None:
         before = psutil.Process().memory_info().rss
         started = time.perf_counter()
         train = EncodedTitles.open(folder / "prepared" / "train")
-        train.padded(np.arange(256))
+        train.words(np.arange(256))
         seconds = time.perf_counter() - started
         held = (psutil.Process().memory_info().rss - before) / MIB
         show(f"opening train, {len(train):,} rows", len(train), seconds, held)

@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from titles.contract import EMBEDDED, LABELS, PREPARED, QUALITIES, VOCABULARY, replaced_file
-from titles.data import EncodedTitles, WordVectors
-from titles.models.embedding import WordEmbedding
+from titles.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, replaced_file
+from titles.data import EncodedTitles
+from titles.experiment import new_embedding
 from titles.models.mlp import TitleMLP
 from titles.outcomes import Flags, Floats, Ints, Outcomes
 from titles.params import Params
-from titles.subwords import Subwords, VocabularySubwords
 from titles.training import evaluate, fit, set_up
 from titles.vocabulary import Vocabulary, read_labels
 
@@ -116,11 +115,6 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
     settings = params.mlp.model_copy(update={"logit_adjustment": 0.0, "class_weighting": "none"})
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
-    vectors = WordVectors.read(EMBEDDED, len(words))
-    subwords = None
-    if settings.subword_buckets:
-        kinds = Subwords(settings.subword_min, settings.subword_max, settings.subword_buckets)
-        subwords = VocabularySubwords(kinds, words.words)
     count, folds = len(titles), int(fold_N.max()) + 1
     found = Outcomes(
         titles.labels.astype(np.int64),
@@ -132,12 +126,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
     for fold in range(folds):
         started = time.perf_counter()
         device = set_up(params.compute, params.seed)
-        embedding = WordEmbedding(
-            torch.from_numpy(vectors.matrix_VD),
-            torch.from_numpy(vectors.has_vector_V),
-            settings.freeze_embeddings,
-            subwords,
-        )
+        embedding = new_embedding(settings, words)
         network = TitleMLP(
             embedding, len(labels), hidden_layers=settings.hidden_layers, dropout=settings.dropout
         ).to(device)

@@ -54,17 +54,7 @@ def run(
     device = set_up(params.compute, params.seed)
     words = Vocabulary.read(VOCABULARY)
     labels = read_labels(LABELS)
-    vectors = WordVectors.read(EMBEDDED, len(words))
-    subwords = None
-    if settings.subword_buckets:
-        kinds = Subwords(settings.subword_min, settings.subword_max, settings.subword_buckets)
-        subwords = VocabularySubwords(kinds, words.words)
-    embedding = WordEmbedding(
-        torch.from_numpy(vectors.matrix_VD),
-        torch.from_numpy(vectors.has_vector_V),
-        settings.freeze_embeddings,
-        subwords,
-    )
+    embedding = new_embedding(settings, words)
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
     if distributed.rank() > 0:  # helps to train; all else is done once
@@ -83,6 +73,25 @@ def run(
         saved.write(model, folder)
         tracker.finish(summary)
     write_json(METRICS / f"{name}.json", {name: summary})
+
+
+def new_embedding(settings: Training, words: Vocabulary) -> WordEmbedding:
+    """The first layer of a network that has learnt nothing yet, with the vectors of `embed`.
+
+    Raises:
+        ValueError: the vectors are missing, damaged, or for other words.
+    """
+    vectors = WordVectors.read(EMBEDDED, len(words))
+    subwords = None
+    if settings.subword_buckets:
+        kinds = Subwords(settings.subword_min, settings.subword_max, settings.subword_buckets)
+        subwords = VocabularySubwords(kinds, words.words)
+    return WordEmbedding(
+        torch.from_numpy(vectors.matrix_VD),
+        torch.from_numpy(vectors.has_vector_V),
+        settings.freeze_embeddings,
+        subwords,
+    )
 
 
 def _train(

@@ -136,7 +136,7 @@ def params_of(revision: str) -> Params | None:
 
 
 def inputs_of(params: Params) -> list[str]:
-    """Paths in git that stand for code and data: parameters apart, all that an experiment follows from."""
+    """Paths in git of code and data: parameters apart, all that an experiment follows from."""
     data = [Path(path) for path in (params.prepare.source, params.embed.pretrained)]
     within = [path.as_posix() for path in data if not path.is_absolute() and ".." not in path.parts]
     return ["dvc.yaml", "src", *within, *(f"{path}.dvc" for path in within)]

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import positive
+from titles.commands import end_on_termination, positive
 
 if TYPE_CHECKING:
     from titles.commands import Commands
@@ -170,6 +170,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
+    end_on_termination()
     import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
     from titles.audit import audit
     from titles.params import load_params
