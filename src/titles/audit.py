@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from titles.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, replaced_file
