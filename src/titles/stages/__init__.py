@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 
 # Threads of torch that wait for each other by spinning slow training down by a factor of 20 or more as
-# soon as anything else runs on the machine, a second experiment of the queue for instance. It has to be
-# said before torch is imported.
+# soon as anything else runs on the machine, a second experiment of the queue for instance; those that
+# sleep at once wake up late on a quiet one. So they spin for some microseconds. It has to be said before
+# torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Without it, matrix products on a GPU have no repeatable form; also read before torch.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
