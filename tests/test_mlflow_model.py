@@ -44,7 +44,7 @@ def write_network(name: str, folder: Path) -> Path:
 
 def expected(folder: Path, k: int) -> dict[str, Any]:
     """What the classifier says, in the form of the model's answers."""
-    ranked = Classifier(saved.read(folder, ARCHITECTURES), torch.device("cpu")).top(TITLES, k)
+    ranked = Classifier([saved.read(folder, ARCHITECTURES)], torch.device("cpu")).top(TITLES, k)
     return {
         "category": [[LABEL_NAMES[c] for c in row if c >= 0] for row in ranked.categories_NK.tolist()],
         "probability": [[p for p in row if p > 0] for row in ranked.probabilities_NK.tolist()],

@@ -339,7 +339,7 @@ def said(folder: Path, name: str, model: str, into: Path) -> Any:
 
     pipeline._run(folder, "dvc", "get", ".", f"models/{model}", "--rev", name, "-o", str(into))
     network = saved.read(into, {"cnn": TitleCNN, "mlp": TitleMLP})
-    ranked = Classifier(network, torch.device("cpu")).top(EXAMPLE, 3)
+    ranked = Classifier([network], torch.device("cpu")).top(EXAMPLE, 3)
     return {
         "category": [[network.labels[c] for c in row] for row in ranked.categories_NK.tolist()],
         "probability": ranked.probabilities_NK.tolist(),

@@ -96,19 +96,20 @@ def test_each_language_begins_with_a_link_to_the_other(english: str, spanish: st
         ("README.es.md", "embed --> vectors", "prepare --> vectors", "code"),
         ("README.es.md", "stages/train_cnn.py", "stages/train.py", "code"),
         ("README.es.md", "```mermaid", "```", "languages of code"),
-        ("README.es.md", "**0.901**", "**0.902**", "figures"),
+        ("README.es.md", r"\*\*0\.\d+\*\*", "**0.5**", "figures"),
         ("README.es.md", "46,556 títulos", "46,565 títulos", "figures"),
-        ("README.es.md", "| MLP | **0.877** | 0.863 .. 0.891 |\n", "", "blocks"),
+        ("README.es.md", r"\| MLP \|.*\n", "", "blocks"),
         ("README.es.md", "## Clasificar", "### Clasificar", "blocks"),
         ("README.es.md", "## Clasificar\n", "", "sections"),
         ("README.es.md", "`cnn.subword_buckets=0`", "`cnn.subwords=0`", "inline code"),
-        ("docs/experimentos.md", "[512,256]", "[512,128]", "code"),
+        ("docs/experimentos.md", r"\[512,256\]", "[512,128]", "code"),
         ("docs/experimentos.md", "95 %", "90 %", "figures"),
     ],
 )
 def test_a_change_on_one_side_is_noticed(document: str, before: str, after: str, part: str) -> None:
     (english,) = [english for english, spanish in PAIRS if spanish == document]
     text = read(document)
-    assert before in text
-    found = differences(read(english), text.replace(before, after, 1))
+    changed, count = re.subn(before, after, text, count=1)
+    assert count
+    found = differences(read(english), changed)
     assert any(f"{part}: " in difference for difference in found)
