@@ -1,0 +1,238 @@
+"""The commands of README.md and docs/experiments.md do what is said there, on a small project.
+
+The Spanish documents have the same commands: see test_translations.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from documents import Section, read, sections
+from small_project import commit, ran, run, write_project
+
+pytestmark = pytest.mark.pipeline
+
+COMPARISON = sections(read("docs/experiments.md"))
+ALL = [*sections(read("README.md")), *COMPARISON]
+
+NOT_RUN = {
+    "make run": "the project below is made by it; all sections need that",
+    "make test": "runs this test",
+    "make bench": "an hour or two",
+    "make pruebas": "seven trainings; test_queue.py has `titles pruebas` with two",
+    "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
+    "dask scheduler": "a server",
+    "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
+    "TITLES_SCHEDULER=tcp://10.0.0.5:8786 dvc exp run": "the same",
+    "torchrun --standalone --nproc-per-node=2 -m titles.stages.train_cnn": "test_distributed.py has it",
+}
+ROWS = 1_500
+TITLES = 20
+
+
+def titles(folder: Path) -> list[str]:
+    """Some of the catalogue, one of them without a word."""
+    with gzip.open(folder / "data/raw/sample.csv.gz", "rt", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return [row["title"] for row in rows[: TITLES - 1]] + ["***"]
+
+
+def write(path: Path, *columns: list[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(zip(*columns, strict=True))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The project after `make run` and a commit, with the files that the commands name."""
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder, ROWS)
+    run(folder, "dvc", "push", "-q")
+    some = titles(folder)
+    write(folder / "catalogue.csv", ["name", *some], ["price", *("1" for _ in some)])
+    numbers = [str(number) for number in range(len(some))]
+    write(
+        folder / "test.csv", ["id", *numbers], ["title", *some], ["language", *("spanish" for _ in some)]
+    )
+    with gzip.open(folder / "titles.txt.gz", "wt", encoding="utf-8") as stream:
+        stream.writelines(f"{title}\n" for title in some)
+    params = (folder / "params.yaml").read_text(encoding="utf-8")
+    # The queue runs two experiments at once.
+    (folder / "params.yaml").write_text(params.replace("threads: 2", "threads: 1"), encoding="utf-8")
+    commit(folder, "files")
+    (folder / ".venv").mkdir()
+    (folder / ".venv/installed").touch()  # `make` has nothing to install
+    output = run(folder, "make", "run")
+    assert ran(output) == ["prepare", "embed", "train_cnn", "train_mlp", "evaluate"]
+    assert "Nothing has changed" in run(folder, "make", "run")
+    commit(folder, "run")
+    yield folder
+    run(folder, "dvc", "queue", "stop", "--kill")
+
+
+@pytest.fixture
+def committed(project: Path) -> Path:
+    """The project as committed; experiments that others made are there."""
+    run(project, "git", "reset", "-q", "--hard")
+    run(project, "dvc", "checkout", "-q", "--force")
+    return project
+
+
+def shell(folder: Path, command: str) -> str:
+    return run(folder, "bash", "-c", f"set -euo pipefail\n{command}")
+
+
+def wait(folder: Path) -> None:
+    """For all experiments of the queue."""
+    end = time.monotonic() + 300
+    while re.search("Queued|Running", run(folder, "dvc", "queue", "status")):
+        assert time.monotonic() < end
+        time.sleep(1)
+
+
+def follow(folder: Path, section: Section) -> dict[str, str]:
+    """Run the commands of a section in order; what each printed."""
+    printed = {}
+    for command in section.commands:
+        if command in NOT_RUN:
+            continue
+        if command.startswith("dvc remote add"):  # one instead of the other
+            (folder / ".dvc/config.local").unlink(missing_ok=True)
+        printed[command] = shell(folder, command)
+        # Where the reader is told to wait, that has to do.
+        if "dvc queue start" in command and not any(c.startswith("while ") for c in section.commands):
+            wait(folder)
+    if any("dvc queue start" in command for command in printed):
+        assert "Failed" not in run(folder, "dvc", "queue", "status")
+    return printed
+
+
+def section(title: str) -> Section:
+    (found,) = [one for one in ALL if one.title == title]
+    return found
+
+
+def mentioned(folder: Path, title: str, command: str, **names: str) -> str:
+    """Run a command that stands in the text of a section, with names in place of capitals."""
+    assert command in section(title).code
+    for capitals, name in names.items():
+        command = command.replace(capitals, name)
+    return shell(folder, command)
+
+
+def page(printed: str) -> Path:
+    """The file whose address `dvc plots` prints."""
+    (address,) = re.findall(r"file://(\S+)", printed)
+    return Path(address)
+
+
+def test_every_command_is_run_or_said_not_to_be() -> None:
+    run_here = {"Experiments", "Classify", "Data"}
+    others = [one for one in sections(read("README.md")) if one.title not in run_here]
+    assert {command for one in others for command in one.commands} <= set(NOT_RUN)
+
+
+@pytest.mark.parametrize("command", NOT_RUN)
+def test_a_command_that_is_not_run_still_stands_there(command: str) -> None:
+    assert any(command in [*one.commands, *one.code] for one in ALL)
+
+
+def test_the_first_comparison_goes_as_it_is_told(committed: Path) -> None:
+    printed: dict[str, str] = {}
+    states: list[str] = []
+    for one in COMPARISON:
+        printed |= follow(committed, one)
+        if "git checkout ." in one.commands:
+            states.append(run(committed, "git", "status", "--porcelain"))
+            run(committed, "dvc", "status", "-q")
+    assert states == ["", ""]
+
+    wider, deeper, *_ = (out for command, out in printed.items() if " --name " in command)
+    assert ran(wider) == ran(deeper) == ["train_mlp", "evaluate"]
+    assert "mlp.balanced_accuracy" in printed["dvc metrics diff --targets metrics/evaluate.json"]
+    assert "mlp.hidden_layers" in printed["dvc params diff"]
+    assert "1024" in printed["dvc params diff"]
+    assert page(printed["dvc plots diff --targets Loss"]).is_file()
+    assert "[512, 256]" in printed["dvc exp diff wider deeper"]
+    assert "deeper" in (committed / "report.md").read_text(encoding="utf-8")
+    assert (committed / "report.html").is_file()
+
+    both, many = (out for command, out in printed.items() if command.startswith("dvc exp show"))
+    assert re.search(r"wider.*\[1024\]", both)
+    assert re.search(r"deeper.*\[512, 256\]", both)
+    assert {"0.3", "0.7"} <= set(many.split())
+    assert len(re.findall(r" 3 .* 1 2 3$", printed["titles seeds"], re.M)) == 3
+    assert "metrics/mlp.json" in printed["git diff --stat"]
+    verified = printed["titles verify wider --stage train_mlp"]
+    assert re.search(r"^all 3 outputs of \w{7} are the same$", verified, re.M)
+
+    status = mentioned(committed, "Many at once", "dvc queue status")
+    name = re.findall(r"^\w+ +(\S+) .* Success", status, re.M)[0]
+    logs = mentioned(committed, "Many at once", "dvc queue logs NAME", NAME=name)
+    assert "Running stage" in logs
+    goes_on = "Where to go on"
+    mentioned(committed, goes_on, "dvc exp rename OLD NEW", OLD="wider", NEW="widest")
+    mentioned(committed, goes_on, "dvc exp remove NAME", NAME="deeper")
+    names = mentioned(committed, goes_on, "dvc exp list")
+    assert "widest" in names
+    assert "wider" not in names
+    assert "deeper" not in names
+
+
+def test_the_experiments_of_the_readme_go_as_they_are_told(committed: Path) -> None:
+    printed = follow(committed, section("Experiments"))
+    five = printed["dvc exp run --name five -S cnn.epochs=5"]
+    assert ran(five) == ["train_cnn", "evaluate"]
+    assert "five" in printed["make table"]
+    assert "cnn.epochs" in printed["make table"]
+    assert "five" in (committed / "report.md").read_text(encoding="utf-8")
+    assert "1 2 3 2019" in printed["titles seeds"]
+    assert re.search(r"^all \d+ outputs of \w{7} are the same$", printed["titles verify five"], re.M)
+    assert "epochs: 5 " in (committed / "params.yaml").read_text(encoding="utf-8")
+    _, shown = (out for command, out in printed.items() if command.startswith("dvc exp show"))
+    assert re.search(r"^\|.*five.*\| 5 ", shown, re.M)
+    assert "cnn.epochs" in printed["dvc exp diff main five"]
+    assert "cnn.balanced_accuracy" in printed["dvc metrics diff main five"]
+    assert page(printed["dvc plots diff main five"]).is_file()
+
+
+def test_titles_are_classified_as_the_readme_tells(committed: Path) -> None:
+    printed = follow(committed, section("Classify"))
+    (told,) = (out for command, out in printed.items() if command.startswith("zcat"))
+    objects = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert [one["title"] for one in objects] == titles(committed)
+    found = pq.read_table(committed / "found.parquet").to_pylist()
+    assert [row["name"] for row in found] == titles(committed)
+    assert [row["problem"] is None for row in found] == [True] * (TITLES - 1) + [False]
+    with (committed / "submission.csv").open(encoding="utf-8", newline="") as stream:
+        assert [row["id"] for row in csv.DictReader(stream)] == [str(n) for n in range(TITLES)]
+    assert "Funda" in (committed / "why.html").read_text(encoding="utf-8")
+    assert (committed / "audit.csv").read_text(encoding="utf-8").startswith("rank,line,title")
+
+
+def test_pretrained_vectors_and_remotes_are_taken_as_the_readme_tells(committed: Path) -> None:
+    words = (committed / "data/prepared/vocabulary.tsv").read_text(encoding="utf-8").split()[2::2][:50]
+    with (committed / "data/pretrained/FILE").open("w", encoding="utf-8") as stream:
+        stream.write(f"{len(words)} 300\n")
+        stream.writelines(f"{word} {' '.join(['0.5'] * 300)}\n" for word in words)
+    try:
+        printed = follow(committed, section("Data"))
+        config = (committed / ".dvc/config.local").read_text(encoding="utf-8")
+        assert 'remote "mine"' not in run(committed, "git", "diff", "HEAD")
+    finally:
+        (committed / ".dvc/config.local").unlink(missing_ok=True)
+        (committed / "data/pretrained/FILE").unlink()
+    (trained,) = (out for command, out in printed.items() if command.startswith("dvc exp run"))
+    assert ran(trained) == ["embed", "train_cnn", "train_mlp", "evaluate"]
+    assert json.loads((committed / "metrics/embed.json").read_text())["dimension"] == 300
+    assert "s3://bucket/titles" in config
+    assert "verify = true" in config
