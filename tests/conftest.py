@@ -1,8 +1,14 @@
+import signal
+
 import numpy as np
 import pytest
 
 from titles.data import EncodedTitles
 from titles.params import Text
+
+# A shell that runs the tests in the background ignores Ctrl-C; so would what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
