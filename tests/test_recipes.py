@@ -136,7 +136,7 @@ def page(printed: str) -> Path:
 
 
 def test_every_command_is_run_or_said_not_to_be() -> None:
-    run_here = {"Experiments", "Classify", "Data"}
+    run_here = {"Experiments", "Classify", "Tracking", "Data"}
     others = [one for one in sections(read("README.md")) if one.title not in run_here]
     assert {command for one in others for command in one.commands} <= set(NOT_RUN)
 
@@ -217,6 +217,18 @@ def test_titles_are_classified_as_the_readme_tells(committed: Path) -> None:
         assert [row["id"] for row in csv.DictReader(stream)] == [str(n) for n in range(TITLES)]
     assert "Funda" in (committed / "why.html").read_text(encoding="utf-8")
     assert (committed / "audit.csv").read_text(encoding="utf-8").startswith("rank,line,title")
+
+
+def test_mlflow_is_filled_as_the_readme_tells(committed: Path) -> None:
+    printed = follow(committed, section("Tracking"))  # of the experiment `five`, made above
+    runs = re.findall(r"\b[0-9a-f]{32}\b", printed["titles mlflow find five"])
+    assert len(set(runs)) >= 2
+    assert "models:/titles" in printed["titles mlflow register five"]
+    loaded = "import mlflow; " + next(
+        content for language, content in section("Tracking").blocks if language == "python"
+    ).replace("mlflow.pyfunc", "mlflow.set_tracking_uri('sqlite:///mlflow.db'); print(mlflow.pyfunc", 1)
+    told = run(committed, "python", "-c", f"{loaded.strip()})")
+    assert "probability" in told
 
 
 def test_pretrained_vectors_and_remotes_are_taken_as_the_readme_tells(committed: Path) -> None:
