@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
+import small_project
 import test_pipeline as pipeline
 from mlflow_server import closed_port, running
 from titles.mlflow_model import EXAMPLE
@@ -43,7 +44,7 @@ def titles(folder: Path, *arguments: str, uri: str = "", code: int = 0) -> str:
     ran = subprocess.run(
         [sys.executable, "-m", "titles.cli", *arguments],
         cwd=folder,
-        env=pipeline._environment() | {"MLFLOW_TRACKING_URI": uri},
+        env=small_project.environment() | {"MLFLOW_TRACKING_URI": uri},
         capture_output=True,
         text=True,
         timeout=300,
@@ -62,25 +63,25 @@ def experiment(folder: Path, name: str, *settings: str, uri: str = "") -> str:
     ran = subprocess.run(
         ["dvc", "exp", "run", "--name", name, *chosen],
         cwd=folder,
-        env=pipeline._environment() | {"MLFLOW_TRACKING_URI": uri},
+        env=small_project.environment() | {"MLFLOW_TRACKING_URI": uri},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    pipeline._run(folder, "git", "reset", "-q", "--hard")
-    pipeline._run(folder, "dvc", "checkout", "-q")
+    small_project.run(folder, "git", "reset", "-q", "--hard")
+    small_project.run(folder, "dvc", "checkout", "-q")
     return ran.stdout + ran.stderr
 
 
 def show(folder: Path, name: str, file: str) -> Any:
     """A metrics file of an experiment, as git has it."""
-    commits = pipeline._run(
+    commits = small_project.run(
         folder, "git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps"
     )
     (commit,) = [line.split()[0] for line in commits.splitlines() if line.endswith(f"/{name}")]
-    return json.loads(pipeline._run(folder, "git", "show", f"{commit}:metrics/{file}.json"))
+    return json.loads(small_project.run(folder, "git", "show", f"{commit}:metrics/{file}.json"))
 
 
 def local(folder: Path) -> MlflowClient:
@@ -150,17 +151,17 @@ def test_live_runs_get_the_results_of_their_network_on_the_test_split(synced: tu
 def test_a_run_leads_to_its_experiment(synced: tuple[Path, str]) -> None:
     project, _ = synced
     tags = run_of(local(project), "narrow", "cnn").data.tags
-    head = pipeline._run(project, "git", "rev-parse", "HEAD").strip()
+    head = small_project.run(project, "git", "rev-parse", "HEAD").strip()
     assert tags["dvc.baseline"] == tags["git.revision"] == head
     assert tags["dvc.get"] == "dvc exp apply narrow"
-    assert pipeline._run(project, "git", "rev-parse", f"{tags['dvc.commit']}^").strip() == head
-    shown = pipeline._run(project, "git", "show", f"{tags['dvc.commit']}:params.yaml")
+    assert small_project.run(project, "git", "rev-parse", f"{tags['dvc.commit']}^").strip() == head
+    shown = small_project.run(project, "git", "show", f"{tags['dvc.commit']}:params.yaml")
     assert "filter_count: 5" in shown
 
 
 def test_a_training_that_several_experiments_share_is_one_run(synced: tuple[Path, str]) -> None:
     project, told = synced
-    head = pipeline._run(project, "git", "rev-parse", "HEAD").strip()
+    head = small_project.run(project, "git", "rev-parse", "HEAD").strip()
     tags = run_of(local(project), "slow", "cnn").data.tags
     assert tags["dvc.experiments"].split(", ") == [head[:7], "slow", "unheard"]
     assert tags["dvc.commit"] == head
@@ -185,7 +186,7 @@ def test_what_mlflow_did_not_hear_of_is_backfilled_and_says_so(synced: tuple[Pat
     hashes = {key for key in live.data.tags if key.startswith("data.")}
     assert {key: filled.data.tags[key] for key in hashes} == {key: live.data.tags[key] for key in hashes}
     committed = int(
-        pipeline._run(project, "git", "show", "-s", "--format=%ct", filled.data.tags["dvc.commit"])
+        small_project.run(project, "git", "show", "-s", "--format=%ct", filled.data.tags["dvc.commit"])
     )
     assert filled.info.start_time == committed * 1000
     folder = "plots/mlp/plots/metrics"
@@ -201,7 +202,7 @@ def test_what_mlflow_did_not_hear_of_is_backfilled_and_says_so(synced: tuple[Pat
             f"got/{metric}",
         )
         (project / "got" / metric).parent.mkdir(parents=True, exist_ok=True)
-        pipeline._run(project, *command)
+        small_project.run(project, *command)
         lines = (project / "got" / metric).read_text().splitlines()[1:]
         assert points == [(int(a), float(b)) for a, b in (line.split("\t") for line in lines)]
         assert len(points) == pipeline.QUICK["epochs"]
@@ -222,8 +223,8 @@ def test_a_second_call_changes_nothing(synced: tuple[Path, str]) -> None:
     before = dump(project / "mlflow.db")
     assert titles(project, "mlflow", "sync").startswith("9 runs were up to date\n")
     assert dump(project / "mlflow.db") == before
-    assert pipeline._run(project, "git", "status", "--porcelain") == ""
-    pipeline._run(project, "dvc", "status", "-q")
+    assert small_project.run(project, "git", "status", "--porcelain") == ""
+    small_project.run(project, "dvc", "status", "-q")
 
 
 def test_an_experiment_from_the_cache_is_one_more_name_of_its_run(synced: tuple[Path, str]) -> None:
@@ -236,11 +237,11 @@ def test_an_experiment_from_the_cache_is_one_more_name_of_its_run(synced: tuple[
     tags = run_of(local(project), "again", "cnn").data.tags
     assert tags["dvc.experiments"] == "narrow, again"
     assert tags["dvc.get"] == "dvc exp apply narrow"
-    pipeline._run(project, "dvc", "exp", "remove", "narrow")
+    small_project.run(project, "dvc", "exp", "remove", "narrow")
     titles(project, "mlflow", "sync")
     tags = run_of(local(project), "again", "cnn").data.tags
     assert (tags["dvc.experiments"], tags["dvc.get"]) == ("again", "dvc exp apply again")
-    pipeline._run(project, "dvc", "exp", "rename", "again", "narrow")
+    small_project.run(project, "dvc", "exp", "rename", "again", "narrow")
     titles(project, "mlflow", "sync")
 
 
@@ -300,7 +301,7 @@ def test_metrics_that_do_not_fit_the_lock_are_left_out(synced: tuple[Path, str])
     file.write_text(json.dumps(scores))
     before = dump(project / "mlflow.db")
     titles(project, "mlflow", "sync")
-    pipeline._run(project, "git", "checkout", "-q", "metrics")
+    small_project.run(project, "git", "checkout", "-q", "metrics")
     assert dump(project / "mlflow.db") == before
 
 
@@ -316,7 +317,7 @@ def better(folder: Path, names: list[str]) -> tuple[str, str]:
 
 def loaded(folder: Path, uri: str) -> Any:
     """What models:/titles@best says in a process that has nothing of the project at hand."""
-    environment = {k: v for k, v in pipeline._environment().items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in small_project.environment().items() if k != "PYTHONPATH"}
     ran = subprocess.run(
         [sys.executable, "-I", "-c", LOAD, uri, json.dumps(EXAMPLE)],
         cwd=folder,
@@ -337,7 +338,7 @@ def said(folder: Path, name: str, model: str, into: Path) -> Any:
     """What the classifier says, with the network as DVC has it."""
     import torch
 
-    pipeline._run(folder, "dvc", "get", ".", f"models/{model}", "--rev", name, "-o", str(into))
+    small_project.run(folder, "dvc", "get", ".", f"models/{model}", "--rev", name, "-o", str(into))
     network = saved.read(into, {"cnn": TitleCNN, "mlp": TitleMLP})
     ranked = Classifier([network], torch.device("cpu")).top(EXAMPLE, 3)
     return {
@@ -401,10 +402,10 @@ def test_a_server_is_filled_by_a_clone_that_pulled_and_by_what_runs_live(
 ) -> None:
     project, _ = synced
     uri, kept = server
-    pipeline._run(tmp_path, "git", "clone", "-q", str(project), "clone")
+    small_project.run(tmp_path, "git", "clone", "-q", str(project), "clone")
     clone = tmp_path / "clone"
-    pipeline._run(clone, "dvc", "pull", "-q")
-    pipeline._run(clone, "dvc", "exp", "pull", "-q", "--no-cache", "origin", "narrow")
+    small_project.run(clone, "dvc", "pull", "-q")
+    small_project.run(clone, "dvc", "exp", "pull", "-q", "--no-cache", "origin", "narrow")
     told = titles(clone, "mlflow", "sync", uri=uri)
     # The remote has the committed run; the cache of the other clone has the experiment's curves.
     assert "warning: a run without curves: plots/cnn/plots/metrics of narrow is neither in DVC's" in told

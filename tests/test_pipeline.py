@@ -6,11 +6,8 @@ import csv
 import gzip
 import json
 import os
-import re
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,64 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
-from titles.sample import write_csv
+from small_project import QUICK, ROOT, STAGES, commit, outs, ran, run, write_project
 
 pytestmark = pytest.mark.pipeline
-
-ROOT = Path(__file__).parent.parent
-STAGES = ["prepare", "embed", "train_cnn", "train_mlp", "evaluate"]
-# Small enough for seconds; every kind of layer and split is still there.
-QUICK = {
-    "dimension": 24,
-    "filter_count": 8,
-    "fc_size": 16,
-    "hidden_layers": [16],
-    "epochs": 2,
-    "min_steps": 20,
-    "subword_buckets": 500,
-    "bootstrap_samples": 100,
-}
-
-
-def _environment() -> dict[str, str]:
-    # As in a shell where the virtual environment is active and nothing else is set up.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DVC", "MLFLOW", "GIT_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return kept | {
-        "PATH": path,
-        "DVC_NO_ANALYTICS": "1",
-        "GIT_AUTHOR_NAME": "t",
-        "GIT_AUTHOR_EMAIL": "t@example.com",
-        "GIT_COMMITTER_NAME": "t",
-        "GIT_COMMITTER_EMAIL": "t@example.com",
-    }
-
-
-def _run(folder: Path, *command: str, fails: bool = False) -> str:
-    done = subprocess.run(
-        command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode != 0) == fails, output
-    return output
-
-
-def _commit(folder: Path, message: str) -> None:
-    _run(folder, "git", "add", "-A")
-    _run(folder, "git", "commit", "-q", "-m", message)
 
 
 def _lock(folder: Path) -> dict[str, Any]:
     stages: dict[str, Any] = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     return stages
-
-
-def _outs(folder: Path, stage: str) -> dict[str, str]:
-    return {out["path"]: out["md5"] for out in _lock(folder)[stage]["outs"]}
-
-
-def _ran(output: str) -> list[str]:
-    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
 
 
 def _mlflow_runs(folder: Path) -> list[Mapping[str, str]]:
@@ -99,27 +46,11 @@ def _write(path: Path, rows: list[tuple[str, ...]]) -> Path:
 
 def make_project(folder: Path, rows: int) -> None:
     """The project as committed, with a small catalogue and quick parameters, run and pushed."""
-    tracked = _run(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, tracked.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("remote/", "data/raw/")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    params = (folder / "params.yaml").read_text()
-    for key, value in QUICK.items():
-        params = re.sub(rf"^(  {key}:) \S+( \S+\])?", rf"\1 {value}", params, flags=re.M)
-    (folder / "params.yaml").write_text(params)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    shutil.rmtree(folder / "metrics", ignore_errors=True)
-    shutil.rmtree(folder / "plots", ignore_errors=True)
-    (folder / "data/raw").mkdir(parents=True)
-    write_csv(rows, 7, folder / "data/raw/sample.csv.gz", progress=False)
-    _run(folder, "git", "init", "-q", "-b", "main")
-    _run(folder, "dvc", "add", "-q", "data/raw/sample.csv.gz")
-    _commit(folder, "project")
-    output = _run(folder, "dvc", "repro")
-    assert _ran(output) == STAGES
-    _run(folder, "dvc", "push", "-q")
-    _commit(folder, "run")
+    write_project(folder, rows)
+    output = run(folder, "dvc", "repro")
+    assert ran(output) == STAGES
+    run(folder, "dvc", "push", "-q")
+    commit(folder, "run")
 
 
 @pytest.fixture(scope="module")
@@ -131,44 +62,44 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clone(project: Path, tmp_path: Path) -> Path:
-    _run(tmp_path, "git", "clone", "-q", str(project), "clone")
+    run(tmp_path, "git", "clone", "-q", str(project), "clone")
     return tmp_path / "clone"
 
 
 def test_a_second_run_does_nothing(project: Path) -> None:
-    output = _run(project, "dvc", "repro")
-    assert _ran(output) == []
+    output = run(project, "dvc", "repro")
+    assert ran(output) == []
     assert "up to date" in output
-    assert _run(project, "git", "status", "--porcelain") == ""
+    assert run(project, "git", "status", "--porcelain") == ""
 
 
 def test_the_same_parameters_give_the_same_bytes(clone: Path) -> None:
-    _run(clone, "dvc", "pull", "-q", "data/raw/sample.csv.gz")
-    assert _ran(_run(clone, "dvc", "repro", "-f")) == STAGES
+    run(clone, "dvc", "pull", "-q", "data/raw/sample.csv.gz")
+    assert ran(run(clone, "dvc", "repro", "-f")) == STAGES
     # Metrics, plots and the hashes of all outputs lie in git.
-    assert _run(clone, "git", "status", "--porcelain") == ""
+    assert run(clone, "git", "status", "--porcelain") == ""
 
 
 def test_another_machine_pulls_the_outputs_and_has_nothing_to_do(clone: Path) -> None:
-    _run(clone, "dvc", "pull", "-q")
-    _run(clone, "dvc", "status", "-q")
-    assert _ran(_run(clone, "dvc", "repro")) == []
+    run(clone, "dvc", "pull", "-q")
+    run(clone, "dvc", "status", "-q")
+    assert ran(run(clone, "dvc", "repro")) == []
     assert (clone / "models/cnn/weights.safetensors").is_file()
 
 
 def test_an_object_damaged_in_the_remote_is_refused(clone: Path) -> None:
-    digest = _outs(clone, "train_mlp")["models/mlp"]
+    digest = outs(clone, "train_mlp")["models/mlp"]
     listing = clone / "remote/files/md5" / digest[:2] / digest[2:]
     member = next(e["md5"] for e in json.loads(listing.read_text()) if e["relpath"] == "vocabulary.tsv")
     (clone / "remote/files/md5" / member[:2] / member[2:]).write_text("damaged")
-    _run(clone, "dvc", "pull", "models/mlp", fails=True)
+    run(clone, "dvc", "pull", "models/mlp", fails=True)
     assert not (clone / "models/mlp/vocabulary.tsv").exists()
 
 
 def test_a_parameter_of_one_network_reruns_it_and_evaluate_alone(project: Path) -> None:
-    output = _run(project, "dvc", "exp", "run", "-S", "cnn.filter_count=5", "--name", "narrow")
-    assert _ran(output) == ["train_cnn", "evaluate"]
-    shown = json.loads(_run(project, "dvc", "exp", "show", "--json"))
+    output = run(project, "dvc", "exp", "run", "-S", "cnn.filter_count=5", "--name", "narrow")
+    assert ran(output) == ["train_cnn", "evaluate"]
+    shown = json.loads(run(project, "dvc", "exp", "show", "--json"))
     revisions = {
         experiment["name"] or experiment["rev"]: experiment["data"]
         for baseline in shown
@@ -183,35 +114,35 @@ def test_a_parameter_of_one_network_reruns_it_and_evaluate_alone(project: Path) 
     scores = {name: data["metrics"]["metrics/evaluate.json"]["data"] for name, data in revisions.items()}
     assert scores["narrow"]["mlp"] == scores["main"]["mlp"]
     assert scores["narrow"]["cnn"] != scores["main"]["cnn"]
-    _run(project, "git", "reset", "-q", "--hard")
-    _run(project, "dvc", "checkout", "-q")
+    run(project, "git", "reset", "-q", "--hard")
+    run(project, "dvc", "checkout", "-q")
 
 
 def test_a_temporary_run_lands_in_the_projects_mlflow_store(project: Path) -> None:
     before = len(_mlflow_runs(project))
-    _run(project, "dvc", "exp", "run", "--temp", "-S", "mlp.epochs=1", "--name", "apart")
-    (run,) = _mlflow_runs(project)[before:]
-    assert run["dvc.experiment"] == "apart"
-    assert run["dvc.stage"] == "train_mlp"
-    assert run["git.revision"] == _run(project, "git", "rev-parse", "HEAD").strip()
-    assert run["data.data/prepared/train"] == _outs(project, "prepare")["data/prepared/train"]
+    run(project, "dvc", "exp", "run", "--temp", "-S", "mlp.epochs=1", "--name", "apart")
+    (made,) = _mlflow_runs(project)[before:]
+    assert made["dvc.experiment"] == "apart"
+    assert made["dvc.stage"] == "train_mlp"
+    assert made["git.revision"] == run(project, "git", "rev-parse", "HEAD").strip()
+    assert made["data.data/prepared/train"] == outs(project, "prepare")["data/prepared/train"]
 
 
 def test_a_queued_run_lands_in_the_projects_mlflow_store(project: Path) -> None:
     before = len(_mlflow_runs(project))
-    _run(project, "dvc", "exp", "run", "--queue", "-S", "mlp.hidden_layers=[8]", "--name", "queued")
-    _run(project, "dvc", "exp", "run", "--run-all")
-    status = _run(project, "dvc", "queue", "status")
+    run(project, "dvc", "exp", "run", "--queue", "-S", "mlp.hidden_layers=[8]", "--name", "queued")
+    run(project, "dvc", "exp", "run", "--run-all")
+    status = run(project, "dvc", "queue", "status")
     assert status.count("Success") == 1, status
-    (run,) = _mlflow_runs(project)[before:]
-    assert run["dvc.experiment"] == "queued"
+    (made,) = _mlflow_runs(project)[before:]
+    assert made["dvc.experiment"] == "queued"
 
 
 def test_a_wrong_parameter_is_refused_before_any_work(clone: Path) -> None:
-    _run(clone, "dvc", "pull", "-q")
-    misspelt = _run(clone, "dvc", "exp", "run", "-S", "cnn.epoch=5", fails=True)
+    run(clone, "dvc", "pull", "-q")
+    misspelt = run(clone, "dvc", "exp", "run", "-S", "cnn.epoch=5", fails=True)
     assert "epoch" in misspelt
-    wrong = _run(clone, "dvc", "exp", "run", "-S", "cnn.dropout=1.5", "-S", "mlp.epochs=0", fails=True)
+    wrong = run(clone, "dvc", "exp", "run", "-S", "cnn.dropout=1.5", "-S", "mlp.epochs=0", fails=True)
     assert "cnn.dropout" in wrong
     assert "mlp.epochs" in wrong
     assert "Traceback" not in wrong
@@ -230,7 +161,7 @@ def test_a_wrong_parameter_is_refused_before_any_work(clone: Path) -> None:
     ],
 )
 def test_a_plot_has_points(project: Path, plot: str) -> None:
-    shown = json.loads(_run(project, "dvc", "plots", "show", "--json", plot))
+    shown = json.loads(run(project, "dvc", "plots", "show", "--json", plot))
     (views,) = shown["data"].values()
     points = [point for view in views for point in view["content"]["data"]["values"]]
     assert len(points) > 1
@@ -238,10 +169,10 @@ def test_a_plot_has_points(project: Path, plot: str) -> None:
 
 def test_the_projects_own_run_is_whole(tmp_path: Path) -> None:
     """What is committed: the lock fits code and parameters, and the remote has all its outputs."""
-    _run(tmp_path, "git", "clone", "-q", str(ROOT), "clone")
+    run(tmp_path, "git", "clone", "-q", str(ROOT), "clone")
     clone = tmp_path / "clone"
-    _run(clone, "dvc", "pull", "-q")
-    _run(clone, "dvc", "status", "-q")
+    run(clone, "dvc", "pull", "-q")
+    run(clone, "dvc", "status", "-q")
     scores = json.loads((clone / "metrics/evaluate.json").read_text())
     assert scores["cnn"]["balanced_accuracy"] > 0.8
     assert scores["mlp"]["balanced_accuracy"] > 0.8
@@ -280,8 +211,8 @@ def test_the_courses_files_run_through_all_stages_by_parameters_alone(clone: Pat
         "cnn.epochs=6",
         "mlp.epochs=6",
     )
-    output = _run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
-    assert _ran(output) == STAGES
+    output = run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
+    assert ran(output) == STAGES
     rows = json.loads((clone / "metrics/prepare.json").read_text())["rows"]
     assert {split: rows[split] for split in sizes} == sizes
     assert (
@@ -298,5 +229,5 @@ def test_real_listings_run_through_all_stages_by_parameters_alone(clone: Path) -
         )
     shutil.copy(source, clone / "data/raw/real.csv")
     settings = ("prepare.source=data/raw/real.csv", "prepare.min_rows=2")
-    output = _run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
-    assert _ran(output) == STAGES
+    output = run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
+    assert ran(output) == STAGES

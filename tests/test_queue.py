@@ -18,6 +18,7 @@ import psutil
 import pytest
 import yaml
 
+import small_project
 import test_pipeline as pipeline
 
 pytestmark = pytest.mark.pipeline
@@ -48,7 +49,7 @@ def titles(
     return subprocess.run(
         [*TITLES, *arguments],
         cwd=folder,
-        env=pipeline._environment() | ({"TMPDIR": str(temporary)} if temporary else {}),
+        env=small_project.environment() | ({"TMPDIR": str(temporary)} if temporary else {}),
         capture_output=True,
         text=True,
         timeout=300,
@@ -57,7 +58,7 @@ def titles(
 
 
 def references(folder: Path) -> dict[str, str]:
-    lines = pipeline._run(
+    lines = small_project.run(
         folder, "git", "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", "refs/exps"
     )
     return dict(line.split(" ") for line in lines.splitlines())
@@ -83,7 +84,7 @@ def until(happens: Callable[[], bool], seconds: float = 180) -> None:
 
 def in_queue(folder: Path, name: str) -> list[str]:
     """The states of an experiment's entries in the queue."""
-    status = pipeline._run(folder, "dvc", "queue", "status")
+    status = small_project.run(folder, "dvc", "queue", "status")
     return re.findall(rf"^\w+ +{name} .* (\w+)\s*$", status, re.M)
 
 
@@ -106,7 +107,7 @@ def half_way(folder: Path, mark: str) -> Iterator[subprocess.Popen[bytes]]:
         command = subprocess.Popen(
             [*TITLES, "pruebas", "plan.yaml", "--jobs", "1"],
             cwd=folder,
-            env=pipeline._environment(),
+            env=small_project.environment(),
             stdout=told,
             stderr=told,
         )
@@ -171,21 +172,23 @@ def test_experiments_go_on_where_they_were_stopped(
     assert in_queue(project, quick) == ["Success"]
     assert in_queue(project, slow) == ["Success"]
     assert "1 of 2 done" in told
-    scores = json.loads(pipeline._run(project, "git", "show", f"{after[slow]}:metrics/evaluate.json"))
+    scores = json.loads(
+        small_project.run(project, "git", "show", f"{after[slow]}:metrics/evaluate.json")
+    )
     (line,) = re.findall(rf"^{slow} .*", done.stdout, re.M)
     assert f"{scores['cnn']['balanced_accuracy']:.3f}" in line
     (line,) = re.findall(rf"^{quick} .*", done.stdout, re.M)
     assert line.split()[-2:] == ["0.125", "1.000"]
-    assert pipeline._run(project, "git", "status", "--porcelain") == ""
+    assert small_project.run(project, "git", "status", "--porcelain") == ""
     assert not list((project / ".dvc/tmp/exps").glob("tmp*"))
 
 
 @pytest.fixture
 def kept(project: Path) -> Iterator[Path]:
     """The project with an experiment `kept`, the committed run under that name."""
-    pipeline._run(project, "dvc", "exp", "save", "--name", "kept")
+    small_project.run(project, "dvc", "exp", "save", "--name", "kept")
     yield project
-    pipeline._run(project, "dvc", "exp", "remove", "kept")
+    small_project.run(project, "dvc", "exp", "remove", "kept")
     (project / "plan.yaml").unlink(missing_ok=True)
 
 
@@ -218,7 +221,7 @@ def test_other_code_makes_another_experiment(kept: Path) -> None:
     with (kept / "src/titles/models/cnn.py").open("a") as code:
         code.write("# edited\n")
     done = titles(kept, "pruebas", "plan.yaml")
-    pipeline._run(kept, "git", "checkout", "-q", "src")
+    small_project.run(kept, "git", "checkout", "-q", "src")
     assert done.returncode == 1
     assert "other code or data: src/titles/models/cnn.py" in done.stderr
 
@@ -251,7 +254,7 @@ def test_an_experiment_that_is_run_again_gives_the_same_bytes(kept: Path, tmp_pa
     assert re.search(r"^all \d+ outputs of \w{7} are the same$", done.stdout, re.M)
     assert sorted((kept / ".dvc/cache").rglob("*")) == cache
     assert not list(tmp_path.glob("titles-verify-*"))
-    assert pipeline._run(kept, "git", "status", "--porcelain") == ""
+    assert small_project.run(kept, "git", "status", "--porcelain") == ""
 
 
 def test_a_hash_that_was_tampered_with_is_noticed(project: Path, tmp_path: Path) -> None:
@@ -262,11 +265,11 @@ def test_a_hash_that_was_tampered_with_is_noticed(project: Path, tmp_path: Path)
     )
     metrics["md5"] = "0" * 32
     lock.write_text(yaml.safe_dump(stages))
-    pipeline._commit(project, "tampered")
+    small_project.commit(project, "tampered")
     try:
         done = titles(project, "verify", "--stage", "train_mlp", "--keep", temporary=tmp_path)
     finally:
-        pipeline._run(project, "git", "reset", "-q", "--hard", "HEAD~1")
+        small_project.run(project, "git", "reset", "-q", "--hard", "HEAD~1")
     assert done.returncode == 1
     assert re.search(r"^train_mlp +metrics/mlp.json +0000000 +\w{7} +DIFFERENT$", done.stdout, re.M)
     assert re.search(r"^train_mlp +models/mlp +(\w{7}) +\1 +same$", done.stdout, re.M)
@@ -282,7 +285,7 @@ def test_an_interrupt_of_verify_leaves_no_folder(project: Path, tmp_path: Path) 
         command = subprocess.Popen(
             [*TITLES, "verify"],
             cwd=project,
-            env=pipeline._environment() | {"TMPDIR": str(tmp_path)},
+            env=small_project.environment() | {"TMPDIR": str(tmp_path)},
             stdout=told,
             stderr=told,
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import small_project
 import test_pipeline
 from test_report import cells
 from titles.metrics import balanced_accuracy
@@ -17,7 +18,7 @@ from titles.report.experiments import load
 
 pytestmark = pytest.mark.pipeline
 
-run = test_pipeline._run
+run = small_project.run
 project = test_pipeline.project
 
 
@@ -187,7 +188,7 @@ def test_an_experiment_whose_data_are_elsewhere_says_how_to_fetch_it(
 
 
 def test_a_folder_whose_list_of_files_is_gone_is_told_like_a_missing_file(clone: Path) -> None:
-    digest = test_pipeline._outs(clone, "train_cnn")["plots/cnn"]
+    digest = small_project.outs(clone, "train_cnn")["plots/cnn"]
     (clone / "remote/files/md5" / digest[:2] / digest[2:]).unlink()
     told = report(clone, "workspace", fails=True)
     assert "train/loss.tsv of workspace is neither in DVC's cache nor in the remote" in told
