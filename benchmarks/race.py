@@ -31,6 +31,7 @@ TOP = 5
 PARAMS = load_params()
 
 Kind = Literal["cnn", "mlp"]
+Precision = Literal["float32", "bfloat16"]
 WORD_VECTORS = {"frozen": True, "unfrozen": False}
 
 
@@ -74,7 +75,9 @@ def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Ra
     return {name: Rates(values) for name, values in found.items()}
 
 
-def settings(kind: Kind, freeze: bool, batch_size: int = BATCH_SIZE) -> Any:
+def settings(
+    kind: Kind, freeze: bool, batch_size: int = BATCH_SIZE, precision: Precision = "float32"
+) -> Any:
     """Our settings for the course's architecture and step: what is newer than those is switched off."""
     section = getattr(PARAMS, kind)
     wanted = {
@@ -86,6 +89,7 @@ def settings(kind: Kind, freeze: bool, batch_size: int = BATCH_SIZE) -> Any:
         "freeze_embeddings": freeze,
         "epochs": 1_000,  # until enough is measured
         "batch_size": batch_size,
+        "precision": precision,
         "learning_rate": 1e-3,
         "weight_decay": 1e-5,
         "class_weighting": "none",
@@ -151,11 +155,16 @@ class Race:
     # -- training
 
     def train_ours(
-        self, kind: Kind, words: str, device: torch.device, batch_size: int = BATCH_SIZE
+        self,
+        kind: Kind,
+        words: str,
+        device: torch.device,
+        batch_size: int = BATCH_SIZE,
+        precision: Precision = "float32",
     ) -> float:
         """Rows a second of `training.fit`, its validation left out."""
         set_up(PARAMS.compute, PARAMS.seed)
-        chosen = settings(kind, WORD_VECTORS[words], batch_size)
+        chosen = settings(kind, WORD_VECTORS[words], batch_size, precision)
         once = chosen.model_copy(update={"epochs": 1})
         for _ in fit(our_network(once).to(device), self.few, self.few, CATEGORIES, once, 0, device):
             pass

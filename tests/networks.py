@@ -146,6 +146,7 @@ def settings(name: str, **changes: Any) -> Cnn | Mlp:
         "label_smoothing": 0.0,
         "class_weighting": "none",
         "patience": 0,
+        "precision": "float32",
     }
     values |= SIZES[name] | changes
     return Cnn(**values) if name == "cnn" else Mlp(**values)

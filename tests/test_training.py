@@ -75,6 +75,23 @@ def test_eight_titles_can_be_overfitted(name, freeze, subwords):
 
 
 @both_networks
+@with_and_without
+def test_products_in_bfloat16_learn_the_same_within_their_precision(name, subwords):
+    losses, weights = {}, {}
+    for precision in ("float32", "bfloat16"):
+        net = network(name, subwords=subwords)
+        records = trained(net, name, epochs=5, learning_rate=0.01, precision=precision)
+        losses[precision] = [record.train_loss for record in records]
+        weights[precision] = {key: w for key, w in net.state_dict().items() if w.is_floating_point()}
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["float32"] == pytest.approx(losses["bfloat16"], rel=0.05)
+    for found in weights["bfloat16"].values():
+        assert found.dtype == torch.float32
+    # More digits than bfloat16 has: what is added up and kept is precise.
+    assert any((w != w.bfloat16().float()).any() for w in weights["bfloat16"].values())
+
+
+@both_networks
 @all_freezes
 @with_and_without
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

@@ -153,6 +153,7 @@ class Training(_Section):
     label_smoothing: Share
     class_weighting: Literal["none", "sqrt", "balanced"]
     patience: NotNegative
+    precision: Literal["float32", "bfloat16"]
 
     _in_order = field_validator("subword_max")(_subwords_in_order)
 

@@ -263,7 +263,11 @@ class _Learning:
         batch = self._batcher.batch(rows)
         if self._settings.word_dropout:
             batch = batch._replace(place_BL=_some_words(batch.place_BL, self._settings.word_dropout))
-        logits_BC = self._model(batch)
+        # Products alone get less precise: weights, their gradients and sums stay float32.
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
+        ):
+            logits_BC = self._model(batch).float()
         losses_B = self._objective.losses(logits_BC, batch.labels_B)
         weight_B = self._objective.weight_C[batch.labels_B]
         if not counts:

@@ -82,6 +82,7 @@ class WindowFilters(nn.Module):
         Args:
             embedded_UD: vectors of the distinct words, after one of zeros at place 0.
         """
-        greatest_BF = greatest_window(self.project(embedded_UD), place_BL, self.lengths)
+        rows_UC = self.project(embedded_UD).float()  # sums of less precise products are precise
+        greatest_BF = greatest_window(rows_UC, place_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
         return F.relu(greatest_BF + self.bias_F)
