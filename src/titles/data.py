@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -70,12 +71,7 @@ class EncodedTitles:
         arrays: dict[str, Any] = {}
         for name, dtype in _FILES.items():
             path = folder / f"{name}.npy"
-            try:
-                arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-            except FileNotFoundError:
-                raise ValueError(f"{path} is missing: run `dvc repro prepare`, or `dvc pull`") from None
-            except (ValueError, EOFError, OSError) as error:
-                raise ValueError(f"{path} is damaged: {error}") from None
+            arrays[name] = _array(path, mapped=True)
             if arrays[name].dtype != dtype or arrays[name].ndim != 1:
                 raise ValueError(f"{path} is damaged: not a row of {np.dtype(dtype)}")
         titles = EncodedTitles(**arrays, unknown_words=read_lines(folder / _UNKNOWN_WORDS))
@@ -142,13 +138,8 @@ class WordVectors:
     @staticmethod
     def read(folder: Path, vocabulary_size: int) -> WordVectors:
         """Raises ValueError if a file is missing, damaged, or for another vocabulary."""
-        try:
-            matrix_VD = np.load(folder / "matrix.npy", allow_pickle=False)
-            has_vector_V = np.load(folder / "has_vector.npy", allow_pickle=False)
-        except FileNotFoundError as error:
-            raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{folder} is damaged: {error}") from None
+        matrix_VD = _array(folder / "matrix.npy")
+        has_vector_V = _array(folder / "has_vector.npy")
         if (
             matrix_VD.dtype != np.float32
             or matrix_VD.shape[:-1] != (vocabulary_size,)
@@ -158,3 +149,28 @@ class WordVectors:
         if matrix_VD[PAD].any():
             raise ValueError(f"{folder} is damaged: the vector of padding is not zero")
         return WordVectors(matrix_VD, has_vector_V)
+
+
+def _array(path: Path, mapped: bool = False) -> NDArray[Any]:
+    """Read an array, or map it into memory.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+    # Damage of its header, a line of Python's literals, comes to light as any of these.
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        SyntaxError,
+        TokenError,
+        MemoryError,
+        EOFError,
+        OSError,
+    ) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return array

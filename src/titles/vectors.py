@@ -26,6 +26,8 @@ from titles.vocabulary import Vocabulary
 
 # gensim cuts longer lines of a corpus file at 10,000 words; titles are far below.
 _LINES_A_WRITE = 100_000
+# Numbers of word vectors are a few units; one past this is damage, and sums of its square overflow.
+_FAR = 1e6
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
@@ -200,8 +202,8 @@ def _binary_entries(
 def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str) -> NDArray[np.float32]:
     if len(values) != dimension:
         raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
-    if not np.isfinite(values).all():
-        raise ValueError(f"{path}: {place} holds a number that is not finite")
+    if not (np.abs(values) < _FAR).all():
+        raise ValueError(f"{path}: {place} holds a number that is not finite, or past {_FAR:g}")
     return values
 
 

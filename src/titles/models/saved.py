@@ -29,6 +29,8 @@ from titles.vocabulary import Vocabulary, read_labels, write_labels
 _MATRIX = "embedding.matrix_VD"
 _GRAMS = "embedding.grams_RD"
 
+_REASON = 300  # characters of what a library says of a damaged file, which can quote all of it
+
 Architecture = Callable[..., nn.Module]
 
 
@@ -100,7 +102,8 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         TypeError,
         ValidationError,
     ) as error:
-        raise ValueError(f"{folder}/model.json is damaged or unknown here: {error!r}") from None
+        reason = repr(error)[:_REASON]
+        raise ValueError(f"{folder}/model.json is damaged or unknown here: {reason}") from None
     try:
         subwords = Subwords(**letters) if letters else None
     except (TypeError, ValueError) as error:
