@@ -42,32 +42,59 @@ def write_network(name: str, folder: Path) -> Path:
     return folder
 
 
-def expected(folder: Path, k: int) -> dict[str, Any]:
+def expected(folders: list[Path], k: int) -> dict[str, Any]:
     """What the classifier says, in the form of the model's answers."""
-    ranked = Classifier([saved.read(folder, ARCHITECTURES)], torch.device("cpu")).top(TITLES, k)
+    models = [saved.read(folder, ARCHITECTURES) for folder in folders]
+    ranked = Classifier(models, torch.device("cpu")).top(TITLES, k)
     return {
         "category": [[LABEL_NAMES[c] for c in row if c >= 0] for row in ranked.categories_NK.tolist()],
         "probability": [[p for p in row if p > 0] for row in ranked.probabilities_NK.tolist()],
+        "problem": ["", "empty title", "", ""],
     }
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> mlflow_model.TitlesModel:
     made = mlflow_model.TitlesModel()
-    made.load(write_network("cnn", tmp_path / "cnn"))
+    made.load([write_network("cnn", tmp_path / "cnn")])
     return made
 
 
+@pytest.mark.parametrize("names", [["mlp"], ["cnn", "mlp"]])
 @pytest.mark.parametrize("column", [0, "title"])
-def test_its_answers_are_those_of_the_classifier(tmp_path: Path, column: str | int) -> None:
-    folder = write_network("mlp", tmp_path / "mlp")
+def test_its_answers_are_those_of_the_classifier(
+    tmp_path: Path, column: str | int, names: list[str]
+) -> None:
+    folders = [write_network(name, tmp_path / name) for name in names]
     model = mlflow_model.TitlesModel()
-    model.load(folder)
+    model.load(folders)
     table = pd.DataFrame({column: TITLES, "other": 1})
     for params, k in (({"k": 2}, 2), (None, C)):  # of 5 wanted there are C
         answers = model.predict(None, table, params)
-        assert answers.to_dict("list") == expected(folder, k)
-        assert answers.loc[1].tolist() == [[], []]  # the title without words
+        assert answers.to_dict("list") == expected(folders, k)
+        assert answers.loc[1].tolist() == [[], [], "empty title"]
+
+
+@pytest.mark.parametrize("kind", [object, "str"])
+def test_what_cannot_be_classified_says_why_and_leaves_the_others_alone(
+    model: mlflow_model.TitlesModel, kind: Any
+) -> None:
+    problems = {"": "empty title", " \t": "empty title", "¡!": "no word", None: "no title"}
+    if kind is object:
+        problems |= {5: "title is no text", "word3 \ud800": "not UTF-8"}
+    rows = [title for problem in problems for title in ("word4", problem)]
+    answers = model.predict(None, pd.DataFrame({"title": pd.Series(rows, dtype=kind)}))
+    assert answers.problem.tolist() == [text for told in problems.values() for text in ("", told)]
+    alone = model.predict(None, pd.DataFrame({"title": ["word4"]})).iloc[0].tolist()
+    assert alone[0]
+    assert all(row == alone for row in answers.iloc[::2].to_numpy().tolist())
+    assert all(row[:2] == [[], []] for row in answers.iloc[1::2].to_numpy().tolist())
+
+
+def test_no_titles_get_no_answers(model: mlflow_model.TitlesModel) -> None:
+    answers = model.predict(None, pd.DataFrame({"title": []}))
+    assert list(answers.columns) == ["category", "probability", "problem"]
+    assert answers.empty
 
 
 def test_a_table_that_starts_with_another_column_is_refused(model: mlflow_model.TitlesModel) -> None:
@@ -96,7 +123,7 @@ def test_a_folder_that_is_no_network_is_refused_and_nothing_is_written(tmp_path:
     folder = write_network("cnn", tmp_path / "cnn")
     (folder / "weights.safetensors").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="damaged"):
-        mlflow_model.write(folder, tmp_path / "out")
+        mlflow_model.write([folder], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -105,8 +132,8 @@ def test_a_folder_that_is_no_network_is_refused_and_nothing_is_written(tmp_path:
 def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, name: str) -> None:
     folder = write_network(name, tmp_path / name)
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
-    mlflow_model.write(folder, out)
-    answers = expected(folder, 3)
+    mlflow_model.write([folder], out)
+    answers = expected([folder], 3)
     elsewhere.mkdir()
     folder.rename(elsewhere / "moved")  # the model holds a copy
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -121,7 +148,7 @@ def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, nam
 @pytest.mark.pipeline
 def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    mlflow_model.write(write_network("mlp", tmp_path / "mlp"), out)
+    mlflow_model.write([write_network("mlp", tmp_path / "mlp")], out)
     described = yaml.safe_load((out / "MLmodel").read_text())
     flavor = described["flavors"]["python_function"]
     assert flavor["model_code_path"].endswith("mlflow_model.py")

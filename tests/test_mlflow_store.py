@@ -344,6 +344,7 @@ def said(folder: Path, name: str, model: str, into: Path) -> Any:
     return {
         "category": [[network.labels[c] for c in row] for row in ranked.categories_NK.tolist()],
         "probability": ranked.probabilities_NK.tolist(),
+        "problem": [""] * len(EXAMPLE),
     }
 
 

@@ -1,11 +1,12 @@
-"""A trained network as an MLflow model, which anyone with MLflow can load, without this project.
+"""Trained networks as an MLflow model, which anyone with MLflow can load, without this project.
 
-This file is the model's code as well: MLflow keeps it beside the model's folder and a copy of the
-package, and runs it when the model is loaded ("models from code"), so that nothing is pickled.
+This file is the model's code as well: MLflow keeps it beside the models' folders and a copy of
+the package, and runs it when the model is loaded ("models from code"), so that nothing is pickled.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,31 @@ from mlflow.models import Model, ModelSignature, set_model
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import AnyType, Array
 
+from titles import listing
 from titles.models import saved
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.predict import Classifier
 
+MARK = "MLmodel"  # the file by which an MLflow model is known
 COLUMN = "title"
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
-_ARTIFACT = "model"
 _TOP = 5
 # What the code that travels with a model imports; a test compares.
 _REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
 _SIGNATURE = ModelSignature(
-    # Without a name, so that a plain list is taken as well as a table.
-    inputs=Schema([ColSpec(DataType.string)]),
+    # Without a name, so that a plain list is taken as well as a table. Titles are text, but where a
+    # signature says so MLflow's server makes a list of them an array as wide as the longest title, in
+    # which null is the word "None".
+    inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
     outputs=Schema(
-        [ColSpec(Array(DataType.string), "category"), ColSpec(Array(DataType.double), "probability")]
+        [
+            ColSpec(Array(DataType.string), "category"),
+            ColSpec(Array(DataType.double), "probability"),
+            ColSpec(DataType.string, "problem"),
+        ]
     ),
     params=ParamSchema([ParamSpec("k", DataType.long, _TOP)]),
 )
@@ -44,13 +52,17 @@ class TitlesModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Called by MLflow when the model is loaded."""
-        self.load(Path(context.artifacts[_ARTIFACT]))
+        self.load([Path(folder) for folder in context.artifacts.values()])
 
-    def load(self, folder: Path) -> None:
-        """Take the network in the model folder; raises ValueError if it is missing or damaged."""
-        model = saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP})
+    def load(self, folders: Sequence[Path]) -> None:
+        """Take the networks in these model folders; of several, their mean probabilities count.
+
+        Raises:
+            ValueError: one is missing or damaged, or they were trained on different data.
+        """
+        models = [saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP}) for folder in folders]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._classifier = Classifier([model], device)
+        self._classifier = Classifier(models, device)
 
     def predict(
         self,
@@ -65,8 +77,8 @@ class TitlesModel(PythonModel):
             params: k, how many categories to give, 5 unless told.
 
         Returns:
-            N rows of two columns of lists, best first: `category` and `probability`. Both lists are
-            empty for a title that holds no word.
+            N rows: the lists `category` and `probability`, best first, and `problem`. Of a title that
+            has no category the lists are empty, and the problem says why; otherwise it is "".
 
         Raises:
             ValueError: the first column is another one, or k is less than 1.
@@ -74,32 +86,40 @@ class TitlesModel(PythonModel):
         name = model_input.columns[0]
         if isinstance(name, str) and name != COLUMN:
             raise ValueError(f"the first column is {name!r}: titles must be in a column {COLUMN!r}")
-        titles = model_input.iloc[:, 0].tolist()
-        ranked = self._classifier.top(titles, int((params or {}).get("k", _TOP)))
+        k = int((params or {}).get("k", _TOP))
+        column = model_input.iloc[:, 0].astype(object)
         labels = self._classifier.labels
-        rows = [
-            ([labels[code] for code in codes], shares) if codes[0] >= 0 else ([], [])
-            for codes, shares in zip(
-                ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True
-            )
-        ]
-        return pd.DataFrame(rows, columns=["category", "probability"])
+        rows: list[tuple[list[str], list[float], str]] = []
+        # pandas has NaN for what is missing.
+        for chunk in listing.of_titles(column.where(column.notna(), None).tolist()).chunks:
+            ranked = self._classifier.top(chunk.titles, k)
+            answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
+            for place, (codes, shares) in enumerate(answers):
+                if codes[0] >= 0:
+                    rows.append(([labels[code] for code in codes], shares, ""))
+                else:
+                    rows.append(([], [], chunk.problems.get(place, "no word")))
+        return pd.DataFrame(rows, columns=["category", "probability", "problem"])
 
 
-def write(folder: Path, out: Path, model: Model | None = None) -> None:
-    """Write the model folder `folder` as an MLflow model into `out`, a folder that does not exist.
+def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
+    """Write the model folders as one MLflow model into `out`, a folder that is empty or not there.
+
+    Args:
+        folders: each with another architecture's name; of several networks the mean counts.
 
     Raises:
-        ValueError: `folder` is missing or damaged, or of a format that this code does not read.
+        ValueError: a folder is missing or damaged, of a format that this code does not read, or of a
+            network that was trained on other data than the first.
     """
     trial = TitlesModel()
-    trial.load(folder)
+    trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
     save_model(
         str(out),
         mlflow_model=model,
         python_model=__file__,
-        artifacts={_ARTIFACT: str(folder)},
+        artifacts={folder.name: str(folder) for folder in folders},
         # The package is in no registry, so that its code has to come along.
         code_paths=[str(Path(__file__).parent)],
         pip_requirements=requirements(),

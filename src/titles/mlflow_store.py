@@ -301,7 +301,7 @@ class _Store:
                     run_id=run.info.run_id,
                     model_id=number,
                 )
-                mlflow_model.write(folder, out, model)
+                mlflow_model.write([folder], out, model)
                 self.client.log_model_artifacts(number, str(out))
                 self.client.finalize_logged_model(number, "READY")
             except BaseException:
