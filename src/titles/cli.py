@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from titles.commands import classify, data, experiments, tracking
+from titles.commands import classify, data, experiments, serving, tracking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Marketplace listing titles into categories. The pipeline runs with `dvc exp run`.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, experiments, tracking, classify):
+    for group in (data, experiments, tracking, classify, serving):
         group.add(commands)
     return parser
 

@@ -1,0 +1,104 @@
+"""Trained networks for others: as files that other tools load, and over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titles.commands import end_on_termination
+
+if TYPE_CHECKING:
+    from titles.commands import Commands
+
+_NETWORKS = ["cnn", "mlp"]
+_AVERAGE = "average"
+
+
+def add(commands: Commands) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a trained network for other tools",
+        description="Write a trained network as a folder that other tools load.",
+    )
+    kinds = export.add_subparsers(title="formats", required=True, metavar="FORMAT")
+    mlflow = kinds.add_parser(
+        "mlflow",
+        help="for mlflow.pyfunc and `mlflow models`",
+        description="Write an MLflow model that brings its code along: for mlflow.pyfunc.load_model, "
+        "`mlflow models serve` or `mlflow models build-docker`.",
+    )
+    _add_model(mlflow)
+    _add_places(mlflow)
+    mlflow.set_defaults(run=_export_mlflow)
+    serve = commands.add_parser(
+        "serve",
+        help="classify titles over HTTP",
+        description="Answer over HTTP with the server of MLflow, `mlflow models serve`, until "
+        "interrupted. Anyone who reaches the address may ask: there is no login.",
+        epilog="Example: curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
+        '-d \'{"inputs": ["Funda Para Celular Samsung J7"]}\'',
+    )
+    _add_model(serve)
+    _add_models(serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    serve.add_argument("--port", type=_port, default=5001, help="(default: %(default)s)")
+    serve.set_defaults(run=_serve)
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        choices=[_AVERAGE, *_NETWORKS],
+        default=_AVERAGE,
+        help="network, or the average of both (default: %(default)s)",
+    )
+
+
+def _add_models(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--models",
+        type=Path,
+        default="models",
+        metavar="FOLDER",
+        help="where the trained networks are (default: %(default)s)",
+    )
+
+
+def _add_places(command: argparse.ArgumentParser) -> None:
+    _add_models(command)
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder to write; it appears when it is whole, in place of an earlier export",
+    )
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: expected 1 to 65535")
+    return int(text)
+
+
+def _folders(options: argparse.Namespace) -> list[Path]:
+    names = _NETWORKS if options.model == _AVERAGE else [options.model]
+    return [options.models / name for name in names]
+
+
+def _export_mlflow(options: argparse.Namespace) -> None:
+    from titles import mlflow_model
+    from titles.exports import exported
+
+    with exported(options.out, mlflow_model.MARK) as made:
+        mlflow_model.write(_folders(options), made)
+    print(f"{options.out} is an MLflow model: {options.model}", file=sys.stderr)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from titles.serving import serve
+
+    end_on_termination()
+    serve(_folders(options), options.host, options.port)
