@@ -23,6 +23,15 @@ def add(commands: Commands) -> None:
         description="Write a trained network as a folder that other tools load.",
     )
     kinds = export.add_subparsers(title="formats", required=True, metavar="FORMAT")
+    onnx = kinds.add_parser(
+        "onnx",
+        help="for ONNX Runtime and whatever else reads ONNX",
+        description="Write a network as ONNX, with all that turns titles into its inputs: model.onnx, "
+        "encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
+    )
+    onnx.add_argument("--model", choices=_NETWORKS, default="cnn", help="network (default: %(default)s)")
+    _add_places(onnx)
+    onnx.set_defaults(run=_export_onnx)
     mlflow = kinds.add_parser(
         "mlflow",
         help="for mlflow.pyfunc and `mlflow models`",
@@ -86,6 +95,15 @@ def _port(text: str) -> int:
 def _folders(options: argparse.Namespace) -> list[Path]:
     names = _NETWORKS if options.model == _AVERAGE else [options.model]
     return [options.models / name for name in names]
+
+
+def _export_onnx(options: argparse.Namespace) -> None:
+    from titles import onnx_model
+    from titles.exports import exported
+
+    with exported(options.out, onnx_model.MARK) as made:
+        onnx_model.write(options.models / options.model, made)
+    print(f"{options.out} holds the {options.model} as ONNX", file=sys.stderr)
 
 
 def _export_mlflow(options: argparse.Namespace) -> None:
