@@ -146,7 +146,7 @@ def by_two(tmp_path_factory):
 )
 def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, size, letters):
     one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=size, **letters)
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda name, params: Tracker())
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
     TRAIN_STAGES[name]()
     two = by_two[0] / folder_name(name, freeze, size, letters)
 

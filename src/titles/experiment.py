@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from titles import distributed
+from titles import checkpoints, distributed
 from titles.contract import (
     EMBEDDED,
     LABELS,
@@ -27,7 +28,7 @@ from titles.models.embedding import WordEmbedding
 from titles.params import Params, Text, Training
 from titles.subwords import Subwords, VocabularySubwords
 from titles.tracking import Tracker, tracked
-from titles.training import EpochRecord, fit, set_up
+from titles.training import EpochRecord, Learning, set_up
 from titles.vocabulary import Vocabulary, read_labels
 
 
@@ -42,14 +43,15 @@ def run(
 
     The best epoch by validation balanced accuracy is what is saved. A training that ends early, by
     divergence or interrupt, leaves its best epoch so far in models/<name>.last_good, where no stage
-    takes it for the result.
+    takes it for the result. One that is killed goes on after the last epoch of its checkpoint when the
+    same is run again, and comes to the same result to the byte.
 
     Args:
         build: constructor of the network, called with an embedding, the number of categories and
             `architecture`.
 
     Raises:
-        ValueError: see `training.fit`; inputs are missing or damaged.
+        ValueError: see `training.Learning` and `checkpoints.opened`; inputs are missing or damaged.
     """
     device = set_up(params.compute, params.seed)
     words = Vocabulary.read(VOCABULARY)
@@ -57,12 +59,41 @@ def run(
     embedding = new_embedding(settings, words)
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
+    with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
+        _record(model, settings, params, device, checkpoint)
+
+
+def _key(model: saved.SavedModel, settings: Training, params: Params, device: torch.device) -> str:
+    """Of all that the result depends on."""
+    given = {
+        "seed": params.seed,
+        "compute": params.compute.model_dump(mode="json"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "architecture": [model.name, model.settings],
+        "training": settings.model_dump(mode="json"),
+    }
+    splits = [PREPARED / "train", PREPARED / "validation"]
+    return checkpoints.key(given, [*splits, VOCABULARY, LABELS, TEXT, EMBEDDED])
+
+
+def _record(
+    model: saved.SavedModel,
+    settings: Training,
+    params: Params,
+    device: torch.device,
+    checkpoint: checkpoints.Checkpoint,
+) -> None:
+    name, seed = model.name, params.seed
     if distributed.rank() > 0:  # helps to train; all else is done once
-        _train(model, settings, params.seed, device, Tracker(), None)
+        _train(model, settings, seed, device, Tracker(), checkpoint, None)
         return
     # The place is taken before the training: one that cannot be written to is told at once.
-    with replaced_folder(MODELS / name) as folder, tracked(name, params, PLOTS / name) as tracker:
-        best = _train(model, settings, params.seed, device, tracker, MODELS / f"{name}.last_good")
+    with (
+        replaced_folder(MODELS / name) as folder,
+        tracked(name, params, PLOTS / name, checkpoint.run, checkpoint.abandoned) as tracker,
+    ):
+        last_good = MODELS / f"{name}.last_good"
+        best = _train(model, settings, seed, device, tracker, checkpoint, last_good)
         summary = {
             "best_epoch": best.epoch,
             "train_loss": round(best.train_loss, 6),
@@ -100,6 +131,7 @@ def _train(
     seed: int,
     device: torch.device,
     tracker: Tracker,
+    checkpoint: checkpoints.Checkpoint,
     last_good: Path | None,
 ) -> EpochRecord:
     """Train until the epochs or the patience end; the network is left with its best weights.
@@ -111,21 +143,25 @@ def _train(
     validation = EncodedTitles.open(PREPARED / "validation")
     learning = sum(p.numel() for p in model.network.parameters())
     print(f"{model.name}: {len(train)} titles, {learning:,} learning parameters, on {device}")
+    records: list[EpochRecord] = []
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
     if last_good:
         shutil.rmtree(last_good, ignore_errors=True)
     try:
-        for record in fit(model.network, train, validation, len(model.labels), settings, seed, device):
-            tracker.log(
-                {
-                    "train/loss": record.train_loss,
-                    "validation/loss": record.validation_loss,
-                    "validation/accuracy": record.validation_accuracy,
-                    "validation/balanced_accuracy": record.validation_balanced_accuracy,
-                },
-                record.epoch,
-            )
+        course = Learning(model.network, train, validation, len(model.labels), settings, seed, device)
+        if found := checkpoint.read():
+            tensors, numbers = found
+            course.restore(tensors, numbers)
+            records = [EpochRecord(**record) for record in numbers["records"]]
+            best = records[numbers["best"] - 1]
+            weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
+            for record in records:
+                tracker.log(_logged(record), record.epoch)
+            print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
+        for record in course.records():
+            tracker.log(_logged(record), record.epoch)
+            records.append(record)
             better = best is None or _rank(record) > _rank(best)
             print(_line(model.name, settings.epochs, record, better), flush=True)
             if better:
@@ -134,6 +170,11 @@ def _train(
             elif best and settings.patience and record.epoch - best.epoch >= settings.patience:
                 print(f"{model.name}: stopped, epoch {best.epoch} stays the best")
                 break
+            if best and checkpoint.due():
+                tensors, numbers = course.state()
+                tensors |= {f"best.{k}": v for k, v in weights.items()}
+                numbers |= {"best": best.epoch, "records": [asdict(record) for record in records]}
+                checkpoint.write(tensors, numbers)
     except BaseException:
         distributed.end_undisturbed()
         if best and last_good:
@@ -145,6 +186,15 @@ def _train(
     assert best is not None  # there is at least one epoch
     model.network.load_state_dict(weights)
     return best
+
+
+def _logged(record: EpochRecord) -> dict[str, float]:
+    return {
+        "train/loss": record.train_loss,
+        "validation/loss": record.validation_loss,
+        "validation/accuracy": record.validation_accuracy,
+        "validation/balanced_accuracy": record.validation_balanced_accuracy,
+    }
 
 
 def _rank(record: EpochRecord) -> tuple[float, float]:

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from titles.contract import replaced_file
 from titles.params import Params
 
 EXPERIMENT = "titles"
@@ -111,20 +112,51 @@ def concealed(text: str) -> str:
 class MlflowTracker(Tracker):
     """One MLflow run, in the local store of the project or at MLFLOW_TRACKING_URI."""
 
-    def __init__(self, name: str, params: Params) -> None:
+    def __init__(
+        self, name: str, params: Params, note: Path | None = None, abandoned: Sequence[Path] = ()
+    ) -> None:
+        """See `tracked`."""
         self._client: Any = None
+        self._logged: set[tuple[str, int]] = set()
         try:
-            self._start(name, params)
+            self._start(name, params, note, abandoned)
         except Exception as error:
             self._give_up(error)
 
-    def _start(self, name: str, params: Params) -> None:
+    def _start(self, name: str, params: Params, note: Path | None, abandoned: Sequence[Path]) -> None:
         client, experiment_id = open_store()
+        for path in abandoned:
+            run = _noted(client, experiment_id, path)
+            if run and run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
         experiment_name = os.environ.get("DVC_EXP_NAME", "")
         run_name = f"{experiment_name or 'workspace'} {name}"
-        run = client.create_run(experiment_id, tags=_tags(name), run_name=run_name)
-        self._client, self._run = client, run.info.run_id
-        log_params(client, self._run, flat(params.model_dump(mode="json")))
+        tags, values = _tags(name), flat(params.model_dump(mode="json"))
+        run = _noted(client, experiment_id, note)
+        if run and run.data.params.items() <= values.items():
+            self._go_on(client, run, run_name, tags)
+        else:
+            if run and run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+            run = client.create_run(experiment_id, tags=tags, run_name=run_name)
+        self._run = run.info.run_id
+        if note:
+            with replaced_file(note) as partial:
+                partial.write_text(self._run, encoding="utf-8")
+        log_params(client, self._run, values)
+        self._client = client
+
+    def _go_on(self, client: Any, run: Any, run_name: str, tags: Mapping[str, str]) -> None:
+        """With the run of a training that was killed, of which some epochs may be logged already."""
+        run_id = run.info.run_id
+        client.update_run(run_id, status="RUNNING", name=run_name)
+        for key in run.data.tags:
+            if not key.startswith("mlflow.") and key not in tags:
+                client.delete_tag(run_id, key)
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        for key in run.data.metrics:
+            self._logged |= {(key, point.step) for point in client.get_metric_history(run_id, key)}
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._guarded(lambda: self._log(metrics, step))
@@ -133,9 +165,11 @@ class MlflowTracker(Tracker):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            self._run, metrics=[Metric(key, value, now, step) for key, value in metrics.items()]
-        )
+        new = {key: value for key, value in metrics.items() if (key, step) not in self._logged}
+        if new:
+            self._client.log_batch(
+                self._run, metrics=[Metric(key, value, now, step) for key, value in new.items()]
+            )
 
     def finish(self, summary: Mapping[str, float]) -> None:
         self._guarded(lambda: self._log({f"best/{k}": v for k, v in summary.items()}, 0))
@@ -155,6 +189,22 @@ class MlflowTracker(Tracker):
     def _give_up(self, error: Exception) -> None:
         self._client = None
         print(f"warning: MLflow does not record this training: {concealed(str(error))}", file=sys.stderr)
+
+
+def _noted(client: Any, experiment_id: str, note: Path | None) -> Any:
+    """The run that a note names, or None where this store has none such."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(note.read_text(encoding="utf-8")) if note else None
+    except FileNotFoundError:
+        return None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    ours = run and run.info.experiment_id == experiment_id and run.info.lifecycle_stage == "active"
+    return run if ours else None
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -240,9 +290,21 @@ class _Both(Tracker):
 
 
 @contextmanager
-def tracked(name: str, params: Params, plots: Path) -> Iterator[Tracker]:
-    """Record a training of the model `name`; curves go to the folder `plots`."""
-    tracker = _Both(DvcliveTracker(plots), MlflowTracker(name, params))
+def tracked(
+    name: str,
+    params: Params,
+    plots: Path,
+    note: Path | None = None,
+    abandoned: Sequence[Path] = (),
+) -> Iterator[Tracker]:
+    """Record a training of the model `name`; curves go to the folder `plots`.
+
+    Args:
+        note: file for the id of the MLflow run. Where it names one already, of a training that was
+            killed, this training goes on with that run.
+        abandoned: notes of trainings that were killed; MLflow is told so of each.
+    """
+    tracker = _Both(DvcliveTracker(plots), MlflowTracker(name, params, note, abandoned))
     failed = True
     try:
         yield tracker

@@ -1,4 +1,4 @@
-"""The training loop of both networks: step, epoch, evaluate, fit. Knows no tracker and no path.
+"""The training loop of both networks: step, epoch, evaluate. Knows no tracker and no path.
 
 Legend: N titles, B titles of a batch, L words, C categories.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,65 +169,126 @@ def fit(
     seed: int,
     device: torch.device,
 ) -> Iterator[EpochRecord]:
-    """Train in place and yield a record after each of `settings.epochs` epochs.
+    """Train in place, from the first epoch: see `Learning`."""
+    return Learning(model, train, validation, categories, settings, seed, device).records()
 
-    The caller decides what an epoch is worth: it logs, keeps the best weights, and stops by no longer
-    asking for more.
+
+class Learning:
+    """A training, which between two epochs can be saved and restored.
 
     Raises:
         ValueError: there is nothing to train or validate on.
-        DivergedError: the loss became NaN or infinite; the weights are then worthless.
     """
-    for name, titles in (("train", train), ("validation", validation)):
-        if len(titles) == 0:
-            raise ValueError(
-                f"the {name} split is empty: categories need three rows to be in all splits, "
-                "so give prepare.source more rows"
-            )
-    learning = _Learning(model, train, categories, settings, seed, device)
-    for epoch in range(1, settings.epochs + 1):
-        started = time.perf_counter()
-        train_loss = learning.epoch(epoch)
-        seconds = time.perf_counter() - started
-        (outcomes,) = evaluate([model], validation, device)
-        measured = [
-            train_loss,
-            float(outcomes.loss_N.mean()),
-            float(outcomes.right_N.mean()),
-            balanced_accuracy(outcomes.labels_N, outcomes.right_N),
-            len(train) / seconds,
-        ]
-        yield EpochRecord(epoch, *distributed.of_first(measured))
-
-
-class _Learning:
-    """A training between its epochs."""
 
     def __init__(
         self,
         model: nn.Module,
-        titles: EncodedTitles,
+        train: EncodedTitles,
+        validation: EncodedTitles,
         categories: int,
         settings: Training,
         seed: int,
         device: torch.device,
     ) -> None:
+        for name, titles in (("train", train), ("validation", validation)):
+            if len(titles) == 0:
+                raise ValueError(
+                    f"the {name} split is empty: categories need three rows to be in all splits, "
+                    "so give prepare.source more rows"
+                )
         embedding = embedding_of(model)
         embedding.sparse_gradients = distributed.processes() == 1  # NCCL cannot average sparse ones
+        self._network = model
         self._settings = settings
-        self._titles = titles
+        self._titles, self._validation = train, validation
         # A small split is cut into smaller batches: some hundred steps are needed to learn anything.
-        self._batch_size = max(1, min(settings.batch_size, len(titles) // settings.min_steps))
-        self._steps_planned = settings.epochs * math.ceil(len(titles) / self._batch_size)
+        self._batch_size = max(1, min(settings.batch_size, len(train) // settings.min_steps))
+        self._steps_planned = settings.epochs * math.ceil(len(train) / self._batch_size)
         self._steps_done = 0
-        self._objective = Objective.of(titles, categories, settings, device)
+        self._epochs_done = 0
+        self._objective = Objective.of(train, categories, settings, device)
         self._optimisers = optimisers(model, settings)
-        self._batcher = Batcher(titles, embedding.subwords, device)
+        self._batcher = Batcher(train, embedding.subwords, device)
         self._model = distributed.shared(model)
         self._shuffle = np.random.default_rng(seed)
         self._device = device
 
-    def epoch(self, number: int) -> float:
+    def records(self) -> Iterator[EpochRecord]:
+        """Train in place and yield a record after each epoch, until `settings.epochs` are done.
+
+        The caller decides what an epoch is worth: it logs, keeps the best weights, and stops by no
+        longer asking for more.
+
+        Raises:
+            DivergedError: the loss became NaN or infinite; the weights are then worthless.
+        """
+        while self._epochs_done < self._settings.epochs:
+            number = self._epochs_done + 1
+            started = time.perf_counter()
+            train_loss = self._epoch(number)
+            seconds = time.perf_counter() - started
+            (outcomes,) = evaluate([self._network], self._validation, self._device)
+            measured = [
+                train_loss,
+                float(outcomes.loss_N.mean()),
+                float(outcomes.right_N.mean()),
+                balanced_accuracy(outcomes.labels_N, outcomes.right_N),
+                len(self._titles) / seconds,
+            ]
+            self._epochs_done = number
+            yield EpochRecord(number, *distributed.of_first(measured))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the next epochs depend on: tensors, not copied, and numbers that JSON holds exactly.
+        The state of all processes; all have to ask for it."""
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        steps: dict[str, int] = {}
+        for number, optimiser in enumerate(self._optimisers):
+            for parameter, values in optimiser.state_dict()["state"].items():
+                for name, value in values.items():
+                    key = f"optimiser.{number}.{parameter}.{name}"
+                    if isinstance(value, Tensor):
+                        tensors[key] = value
+                    else:
+                        steps[key] = value
+        for name, own in self._random().items():
+            # A row a process.
+            states = own.new_zeros(distributed.processes(), len(own))
+            states[distributed.rank()] = own
+            tensors[f"random.{name}"] = distributed.total(states)
+        return tensors, {
+            "epochs_done": self._epochs_done,
+            "steps_done": self._steps_done,
+            "shuffle": self._shuffle.bit_generator.state,
+            "optimisers": steps,
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Go on where `state` of a training with the same arguments stood."""
+        self._network.load_state_dict(
+            {name: tensor for key, tensor in tensors.items() if (name := _below(key, "network."))}
+        )
+        for number, optimiser in enumerate(self._optimisers):
+            states: dict[int, dict[str, Any]] = {}
+            for key, value in {**tensors, **numbers["optimisers"]}.items():
+                if place := _below(key, f"optimiser.{number}."):
+                    parameter, name = place.split(".")
+                    states.setdefault(int(parameter), {})[name] = value
+            optimiser.load_state_dict(optimiser.state_dict() | {"state": states})
+        torch.set_rng_state(tensors["random.cpu"][distributed.rank()])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"][distributed.rank()], self._device)
+        self._shuffle.bit_generator.state = numbers["shuffle"]
+        self._epochs_done = numbers["epochs_done"]
+        self._steps_done = numbers["steps_done"]
+
+    def _random(self) -> dict[str, Tensor]:
+        found = {"cpu": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            found["cuda"] = torch.cuda.get_rng_state(self._device)
+        return found
+
+    def _epoch(self, number: int) -> float:
         """One pass; returns the cross-entropy a title, without weights, shift and smoothing, so that
         runs and splits compare."""
         self._model.train()
@@ -288,6 +349,10 @@ class _Learning:
             for optimiser in self._optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
+
+
+def _below(key: str, prefix: str) -> str:
+    return key.removeprefix(prefix) if key.startswith(prefix) else ""
 
 
 def _some_words(place_BL: Tensor, dropped: float) -> Tensor:

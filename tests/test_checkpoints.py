@@ -1,0 +1,456 @@
+"""Trainings that are cut off and run again, beside the same without a break."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from networks import (
+    ARCHITECTURES,
+    FREEZES,
+    LETTERS,
+    NAMES,
+    SIZES,
+    SUBWORDS,
+    encoded,
+    network,
+    params,
+    settings,
+    write_prepared,
+)
+from titles import checkpoints, experiment, tracking
+from titles.contract import METRICS, MODELS, PLOTS
+from titles.tracking import Tracker
+from titles.training import Learning, set_up
+
+# Every source of randomness is in use.
+GIVEN = {
+    "epochs": 6,
+    "dropout": 0.3,
+    "word_dropout": 0.2,
+    "schedule": "one_cycle",
+    "weight_decay": 0.01,
+    "learning_rate": 0.02,
+}
+
+
+class CutOff(BaseException):
+    """What a kill is to a process that dies of it, as far as that can be told from inside."""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with prepared data; checkpoints are written after every epoch."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
+    monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 0)
+    return new_place(tmp_path / "project")
+
+
+def new_place(folder):
+    folder.mkdir()
+    os.chdir(folder)
+    write_prepared()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def back(place):
+    yield
+    os.chdir(place.parent)
+
+
+def train(name="mlp", cut_at=None, **changes):
+    """Run the training; it is cut off in the midst of epoch `cut_at`."""
+    given = params(**GIVEN | changes)
+    section = getattr(given, name)
+    steps = 0
+
+    def build(*args, **sizes):
+        net = ARCHITECTURES[name](*args, **sizes)
+        net.register_forward_hook(hook)
+        return net
+
+    def hook(module, *_):
+        nonlocal steps
+        steps += module.training
+        if cut_at and steps == 3 * (cut_at - 1) + 2:  # of three steps
+            raise CutOff
+
+    def run():
+        experiment.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+
+    if cut_at:
+        with pytest.raises(CutOff):
+            run()
+        shutil.rmtree(PLOTS)  # as DVC does
+    else:
+        run()
+
+
+def results():
+    return {
+        path.as_posix(): path.read_bytes()
+        for folder in (MODELS, METRICS, PLOTS)
+        for path in folder.rglob("*")
+        if path.is_file() and "last_good" not in path.as_posix()
+    }
+
+
+def unbroken(folder, name="mlp", **changes):
+    """The results of the same training without a break, made in a folder of its own."""
+    before = Path.cwd()
+    new_place(folder)
+    train(name, **changes)
+    found = results()
+    os.chdir(before)
+    return found
+
+
+def only_checkpoint():
+    (found,) = checkpoints.FOLDER.glob("*.safetensors")
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("freeze", "letters"), [*((freeze, {}) for freeze in FREEZES), (False, LETTERS), (True, LETTERS)]
+)
+def test_a_training_cut_off_twice_ends_with_the_bytes_of_an_unbroken_one(
+    tmp_path, capsys, name, freeze, letters
+):
+    changes = {"freeze_embeddings": freeze, **letters}
+    expected = unbroken(tmp_path / "unbroken", name, **changes)
+    capsys.readouterr()
+    train(name, cut_at=3, **changes)
+    train(name, cut_at=2, **changes)  # the fourth of all
+    train(name, **changes)
+    assert re.findall("resumed after epoch . of 6", capsys.readouterr().out) == [
+        "resumed after epoch 2 of 6",
+        "resumed after epoch 3 of 6",
+    ]
+    assert results() == expected
+    assert list(checkpoints.FOLDER.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut_at", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "changes", [{"patience": 2}, {"schedule": "constant"}, {"precision": "bfloat16"}]
+)
+def test_it_may_be_cut_off_in_any_epoch(tmp_path, cut_at, changes):
+    changes |= {"epochs": 5}
+    expected = unbroken(tmp_path / "unbroken", **changes)
+    epochs = expected["plots/mlp/plots/metrics/train/loss.tsv"].count(b"\n") - 1
+    if cut_at <= epochs:
+        train(cut_at=cut_at, **changes)
+    train(**changes)
+    assert results() == expected
+
+
+def test_patience_goes_on_counting(tmp_path, capsys):
+    # Nothing is learnt: the first epoch stays the best.
+    changes = {"learning_rate": 1e-30, "epochs": 9, "patience": 3, "dropout": 0.0, "word_dropout": 0.0}
+    expected = unbroken(tmp_path / "unbroken", **changes)
+    assert expected["plots/mlp/plots/metrics/train/loss.tsv"].count(b"\n") == 1 + 4
+    train(cut_at=4, **changes)
+    capsys.readouterr()
+    train(**changes)
+    assert "resumed after epoch 3 of 9" in capsys.readouterr().out
+    assert results() == expected
+
+
+def test_the_best_epoch_of_before_the_break_is_kept_if_it_breaks_again(capsys):
+    train(cut_at=4)
+    train(cut_at=1)
+    told = re.findall(r"epoch (\d), the best so far", capsys.readouterr().out)
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert (MODELS / "mlp.last_good/weights.safetensors").is_file()
+
+
+def test_a_training_cut_off_after_its_last_epoch_saves_without_another(tmp_path, capsys, monkeypatch):
+    expected = unbroken(tmp_path / "unbroken")
+
+    def cut_off(*_):
+        raise CutOff
+
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment.saved, "write", cut_off)
+        with pytest.raises(CutOff):
+            train()
+    capsys.readouterr()
+    train()
+    assert "resumed after epoch 6 of 6" in (told := capsys.readouterr().out)
+    assert "epoch 6/6" not in told
+    assert results() == expected
+
+
+def test_a_state_is_whole_after_its_way_through_a_file(tmp_path):
+    def learning(seed):
+        set_up(params().compute, seed)
+        net = network("cnn", "partial", dropout=0.3, seed=seed, subwords=SUBWORDS)
+        given = settings("cnn", **GIVEN)
+        return Learning(net, encoded(), encoded(), 4, given, seed, torch.device("cpu"))
+
+    one = learning(1)
+    next(one.records())
+    tensors, numbers = one.state()
+    checkpoint = checkpoints.Checkpoint(tmp_path / "any-key")
+    checkpoint.write(tensors, numbers)
+    read = checkpoint.read()
+    assert read is not None
+    assert read[1] == numbers
+    assert set(read[0]) == set(tensors)
+    assert all(torch.equal(read[0][key], tensors[key]) for key in tensors)
+    assert any("optimiser.0" in key for key in tensors)
+    assert any("optimiser.1" in key for key in tensors)
+    expected = [(record.train_loss, record.validation_loss) for record in one.records()]
+    other = learning(2)
+    other.restore(*read)
+    found = [(record.train_loss, record.validation_loss) for record in other.records()]
+    assert found == expected
+    assert len(found) == 5
+
+
+def cut_short(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def other_number(path):
+    """One that keeps to the format: only the checksum tells."""
+    with safe_open(path, framework="pt") as stream:
+        metadata = stream.metadata()
+        tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
+    metadata["numbers"] = metadata["numbers"].replace('"steps_done": 6', '"steps_done": 5')
+    save_file(tensors, path, metadata)
+
+
+def other_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def without_metadata(path):
+    save_file({"network.weight": torch.ones(2)}, path)
+
+
+def nothing_known(path):
+    path.write_bytes(os.urandom(5000))
+
+
+@pytest.mark.parametrize(
+    "damage", [cut_short, empty, other_number, other_bit, without_metadata, nothing_known]
+)
+def test_a_damaged_checkpoint_is_told_and_the_training_starts_anew(tmp_path, capsys, damage):
+    expected = unbroken(tmp_path / "unbroken")
+    train(cut_at=3)
+    before = only_checkpoint().read_bytes()
+    damage(only_checkpoint())
+    assert only_checkpoint().read_bytes() != before
+    capsys.readouterr()
+    train()
+    told = capsys.readouterr()
+    assert len(re.findall(r"(?m)^warning: .* the checkpoint .* is damaged: ", told.err)) == 1
+    assert "resumed" not in told.out
+    assert results() == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 7}, {"dropout": 0.31}, {"freeze_embeddings": True}, {"batch_size": 4}, LETTERS],
+)
+def test_a_checkpoint_is_not_used_for_other_parameters(tmp_path, capsys, changes):
+    expected = unbroken(tmp_path / "unbroken", **changes)
+    train(cut_at=4)
+    capsys.readouterr()
+    train(**changes)
+    assert "resumed" not in capsys.readouterr().out
+    assert results() == expected
+    assert only_checkpoint()  # of the other training, which may still go on
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "data/prepared/train/word_ids.npy",
+        "data/prepared/validation/labels.npy",
+        "data/prepared/train/unknown_words.txt",
+        "data/prepared/vocabulary.tsv",
+        "data/prepared/labels.txt",
+        "data/prepared/text.json",
+        "data/embedded/matrix.npy",
+    ],
+)
+def test_the_key_follows_each_file_that_is_read(monkeypatch, file):
+    keys = []
+    monkeypatch.setattr(checkpoints, "opened", lambda name, key: keys.append(key) or 1 / 0)
+
+    def note_key():
+        with pytest.raises(ZeroDivisionError):
+            train()
+
+    note_key()
+    note_key()
+    path = Path(file)
+    if path.suffix == ".npy":
+        array = np.load(path)
+        array.flat[-1] += 1 if array.dtype.kind == "f" else -1
+        np.save(path, array)
+    elif path.name == "unknown_words.txt":
+        path.write_text(path.read_text().replace("nuevo", "nueva"))
+    elif path.name == "text.json":
+        path.write_text(path.read_text().replace("17", "18"))
+    else:
+        path.write_text(path.read_text().replace("word5", "wort5").replace("EGGS", "EGG"))
+    note_key()
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_key_follows_settings_code_and_the_number_of_processes(tmp_path, monkeypatch):
+    def key(**changes):
+        return checkpoints.key({"seed": 1} | changes, [])
+
+    first = key()
+    assert key(seed=2) != first
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.distributed, "processes", lambda: 2)
+        assert key() != first
+    with monkeypatch.context() as patched:
+        changed = tmp_path / "training.py"
+        changed.write_text("# other code")
+        patched.setattr("titles.training.__file__", str(changed))
+        assert key() != first
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "__version__", "0")
+        assert key() != first
+    assert key() == first
+
+
+def test_a_run_in_another_folder_goes_on_where_the_first_was_cut_off(tmp_path, monkeypatch, capsys):
+    expected = unbroken(tmp_path / "unbroken")
+    (tmp_path / "root").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    train(cut_at=4)
+    assert not checkpoints.FOLDER.exists()
+    new_place(tmp_path / "other")
+    capsys.readouterr()
+    train()
+    assert "resumed after epoch 3 of 6" in capsys.readouterr().out
+    assert results() == expected
+
+
+def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkeypatch, capsys):
+    expected = unbroken(tmp_path / "unbroken")
+    (tmp_path / "root").mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    train(cut_at=3)
+    folder = tmp_path / "root" / checkpoints.FOLDER
+    (kept,) = folder.glob("*.safetensors")
+    before = kept.read_bytes()
+    with FileLock(kept.with_suffix(".lock")):  # as the other has it
+        new_place(tmp_path / "second")
+        capsys.readouterr()
+        train()
+        told = capsys.readouterr().out
+        assert "another process trains the same, this one keeps no checkpoints" in told
+        assert "resumed" not in told
+        assert results() == expected
+        assert kept.read_bytes() == before
+    new_place(tmp_path / "third")
+    train()
+    assert "resumed after epoch 2" in capsys.readouterr().out
+    assert results() == expected
+
+
+def test_a_second_training_in_the_same_folder_is_refused(monkeypatch):
+    monkeypatch.setattr(checkpoints, "_PATIENCE", 0.1)
+    checkpoints.FOLDER.mkdir(parents=True)
+    with (
+        FileLock(checkpoints.FOLDER.parent / "mlp.lock"),
+        pytest.raises(ValueError, match="another process is training mlp in this folder"),
+    ):
+        train()
+    train()
+
+
+def test_without_a_place_for_checkpoints_training_works_and_says_so(tmp_path, monkeypatch, capsys):
+    expected = unbroken(tmp_path / "unbroken")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / ".titles").write_text("a file where a folder should be")
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    capsys.readouterr()
+    train()
+    assert capsys.readouterr().err.count("warning: no checkpoints in ") == 1
+    assert results() == expected
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch, capsys):
+    expected = unbroken(tmp_path / "unbroken")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    capsys.readouterr()
+    train()
+    assert capsys.readouterr().err.count("No space left on device") == 6
+    assert results() == expected
+
+
+def test_what_nobody_goes_on_with_is_removed_after_two_weeks():
+    train(cut_at=2, epochs=4)
+    train(cut_at=2, epochs=5)
+    train(cut_at=2, epochs=7)
+    old, young, held = sorted(checkpoints.FOLDER.glob("*.safetensors"))
+    day = 24 * 3600
+    for kept, days in ((old, 14.1), (young, 13.9), (held, 15)):
+        for path in kept.parent.glob(f"{kept.stem}.*"):
+            os.utime(path, (time.time() - days * day,) * 2)
+    with FileLock(held.with_suffix(".lock")):
+        train()
+    left = {path.name for path in checkpoints.FOLDER.iterdir()}
+    expected = {f"{path.stem}{suffix}" for path in (young, held) for suffix in (".lock", ".safetensors")}
+    assert left == expected
+
+
+def test_writing_takes_a_tenth_of_the_time_at_the_most(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 10)
+    now = 100.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "any-key")
+
+    def slow(_):
+        nonlocal now
+        now += 3.0
+
+    monkeypatch.setattr(checkpoints, "_to_disk", slow)
+    assert checkpoint.due()  # the first shows what a write takes
+    checkpoint.write({"weight": torch.ones(3)}, {})
+    found = []
+    for _ in range(61):
+        found.append(checkpoint.due())
+        now += 1
+    assert found == [False] * 60 + [True]
+
+
+def test_how_often_checkpoints_are_written_changes_no_result(tmp_path, monkeypatch):
+    expected = unbroken(tmp_path / "unbroken")
+    monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 1e9)
+    train(cut_at=5)
+    train()
+    assert results() == expected
