@@ -235,5 +235,5 @@ def test_missing_data_is_told_with_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes(COMMITTED.read_bytes())
     assert cli.main(["audit"]) == 1
-    assert "word_ids.npy is missing: run `dvc repro prepare`, or `dvc pull`" in capsys.readouterr().err
+    assert "word_ids.npy is missing: run `dvc repro`, or `dvc pull`" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
