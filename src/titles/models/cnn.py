@@ -82,7 +82,8 @@ class WindowFilters(nn.Module):
         Args:
             embedded_UD: vectors of the distinct words, after one of zeros at place 0.
         """
-        rows_UC = self.project(embedded_UD).float()  # sums of less precise products are precise
+        # Sums of less precise products are precise.
+        rows_UC = self.project(embedded_UD).to(self.bias_F.dtype)
         greatest_BF = greatest_window(rows_UC, place_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
         return F.relu(greatest_BF + self.bias_F)
