@@ -1,16 +1,20 @@
 import csv
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from networks import encoded
-from titles.evaluation import by_group, headline, write_tables
-from titles.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs
+from titles.evaluation import by_group, described, headline, write_tables
+from titles.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs, threshold
 from titles.params import Evaluate
 
 N = 90
 LABELS = ["A,B", 'C "D"', "EÑE", "F", "G", "NEVER"]
-SETTINGS = Evaluate(bootstrap_samples=200, calibration_bins=4, confused_categories=3)
+SETTINGS = Evaluate(
+    bootstrap_samples=200, calibration_bins=4, wanted_precision=0.6, confused_categories=3
+)
 MODELS = ("cnn", "mlp", "average")
 
 
@@ -48,7 +52,7 @@ def total(table):
 
 
 def test_the_headline_compares_the_cnn_with_the_mlp_and_not_the_reverse(outcomes):
-    found = headline(outcomes, SETTINGS, 1)
+    found = headline(outcomes, outcomes, outcomes, SETTINGS, 1)
     assert list(found) == [*MODELS, "cnn_less_mlp"]
     difference = found["cnn"]["balanced_accuracy"] - found["mlp"]["balanced_accuracy"]
     assert found["cnn_less_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
@@ -56,6 +60,52 @@ def test_the_headline_compares_the_cnn_with_the_mlp_and_not_the_reverse(outcomes
     for name in MODELS:
         bins = calibration(outcomes[name].confidence_N, outcomes[name].right_N, 4)
         assert found[name]["calibration_error"] == bins.error
+
+
+def shifted(outcomes, by):
+    return {
+        name: replace(model, confidence_N=np.clip(model.confidence_N + by, 0, 1))
+        for name, model in outcomes.items()
+    }
+
+
+def test_calibration_is_told_before_and_after_and_before_only_of_networks(outcomes):
+    shy = shifted(outcomes, -0.2)
+    found = headline(outcomes, shy, outcomes, SETTINGS, 1)
+    for name in ("cnn", "mlp"):
+        bins = calibration(shy[name].confidence_N, shy[name].right_N, 4)
+        assert found[name]["calibration_error_before"] == bins.error
+        assert found[name]["calibration_error_before"] != found[name]["calibration_error"]
+    assert "calibration_error_before" not in found["average"]
+
+
+def test_the_threshold_is_of_validation_and_what_it_gives_of_test(outcomes):
+    validation = shifted(outcomes, 0.2)
+    found = headline(outcomes, outcomes, validation, SETTINGS, 1)["cnn"]
+    model = outcomes["cnn"]
+    assert found["threshold"] == threshold(validation["cnn"].confidence_N, model.right_N, 0.6)
+    kept_N = model.confidence_N >= found["threshold"]
+    assert 0 < kept_N.mean() < 1
+    assert found["coverage"] == round(kept_N.mean(), 6)
+    assert found["precision_kept"] == round(model.right_N[kept_N].mean(), 6)
+
+
+def test_a_threshold_that_was_not_found_keeps_nothing_and_is_told(outcomes):
+    found = headline(outcomes, outcomes, outcomes, SETTINGS, 1)
+    assert found["mlp"] | {"threshold": 1.0, "coverage": 0.0} == found["mlp"]
+    assert "precision_kept" not in found["mlp"]
+    cnn, mlp, _ = described(found, 0.6).split("\n          ")[1:]
+    assert re.search(
+        r"from a confidence of 0\.\d{3} on, \d+\.\d% of the titles, \d+\.\d% are right", cnn
+    )
+    assert "no threshold for a precision of 0.6 was found on validation" in mlp
+
+
+def test_a_threshold_that_no_test_title_reaches_is_told(outcomes):
+    found = headline(shifted(outcomes, -1), outcomes, outcomes, SETTINGS, 1)
+    assert 0 < found["cnn"]["threshold"] < 1
+    assert found["cnn"]["coverage"] == 0
+    assert f"no title has a confidence of {found['cnn']['threshold']:.3f}" in described(found, 0.6)
 
 
 def test_groups_split_all_titles_and_measure_their_own(outcomes):
@@ -141,8 +191,30 @@ def test_reliability_tables_hold_all_titles(outcomes, tables, name):
     assert right == pytest.approx(outcomes[name].right_N.sum(), abs=1e-3)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_coverage_tables_go_from_the_surest_titles_to_all(outcomes, tables, name):
+    model, table = outcomes[name], tables[f"coverage_{name}.csv"]
+    assert header(table) == ["coverage", "precision", "threshold"]
+    assert len(table) == N  # fewer than a hundred: each title is a point
+    assert float(table[-1]["coverage"]) == 1
+    assert float(table[-1]["precision"]) == pytest.approx(model.right_N.mean(), abs=1e-6)
+    for row in table:
+        kept_N = model.confidence_N >= float(row["threshold"]) - 1e-6
+        assert float(row["coverage"]) == pytest.approx(kept_N.mean(), abs=1e-6)
+        assert float(row["precision"]) == pytest.approx(model.right_N[kept_N].mean(), abs=1e-6)
+
+
+def test_a_coverage_table_of_many_titles_has_a_hundred_points(tmp_path):
+    random = np.random.default_rng(4)
+    labels_N = random.integers(0, 5, 3000)
+    model = Outcomes(labels_N, labels_N, random.random(3000), labels_N, random.random(3000))
+    write_tables(dict.fromkeys(MODELS, model), LABELS, SETTINGS, tmp_path / "tables")
+    table = read(tmp_path / "tables/coverage_cnn.csv")
+    assert [float(row["coverage"]) for row in table] == [n / 100 for n in range(1, 101)]
+
+
 def test_there_are_no_other_tables(tables):
-    names = ("confusion", "reliability")
+    names = ("confusion", "coverage", "reliability")
     assert set(tables) == {
         "categories.csv",
         "confused_pairs.csv",

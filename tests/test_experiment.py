@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 
 from networks import (
@@ -26,6 +27,7 @@ from networks import (
     write_prepared,
 )
 from titles import experiment, tracking
+from titles.calibration import divide_logits, fit_temperature
 from titles.contract import METRICS, MODELS, PLOTS
 from titles.models import saved
 from titles.stages import evaluate as evaluate_stage
@@ -102,7 +104,10 @@ def replayed(given, name, epochs):
 
 
 def same_answers(folder, net):
-    return torch.equal(answers(saved.read(folder, ARCHITECTURES).network), answers(net))
+    """Whether the folder has the network, calibrated as it says."""
+    model = saved.read(folder, ARCHITECTURES)
+    divide_logits(net, model.temperature)
+    return torch.equal(answers(model.network), answers(net))
 
 
 def good_only_in(epochs):
@@ -146,6 +151,19 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, le
         assert recorder.summary[key] == round(logged, 6)
     assert recorder.failed is False
     assert not (MODELS / f"{name}.last_good").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_saved_has_the_temperature_of_its_best_epoch_on_validation(recorder, name):
+    given = params(epochs=4, label_smoothing=0.4)
+    run(given, name)
+    net = replayed(given, name, best_of(recorder))
+    labels_N = torch.tensor(CATEGORIES)
+    model = saved.read(MODELS / name, ARCHITECTURES)
+    assert model.temperature == fit_temperature(answers(net).detach(), labels_N)
+    assert model.temperature < 1  # smoothing makes a network shy
+    losses = [F.cross_entropy(answers(each), labels_N) for each in (model.network, net)]
+    assert losses[0] < losses[1]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +215,7 @@ def test_a_training_that_breaks_leaves_its_best_epoch_and_no_result(recorder, ev
     assert len(recorder.scores) == 3
     best = best_of(recorder)
     assert same_answers(LAST_GOOD, replayed(given, "mlp", best))
+    assert saved.read(LAST_GOOD, ARCHITECTURES).temperature == 1
     assert [path.name for path in MODELS.iterdir()] == [LAST_GOOD.name]
     assert not METRICS.exists()
     assert recorder.failed is True
@@ -274,6 +293,15 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
     for name in ("cnn", "mlp", "average"):
         assert scores[name]["balanced_accuracy"] == 1
         assert f"{name}: balanced accuracy 1.0000 [1.0000, 1.0000]" in printed
+        before = "calibration_error_before" in scores[name]
+        assert before == (name != "average")
+        # Eight titles, all right, prove no precision of 0.95.
+        assert {key: scores[name].get(key) for key in ("threshold", "coverage", "precision_kept")} == {
+            "threshold": 1,
+            "coverage": 0,
+            "precision_kept": None,
+        }
+    assert printed.count("no threshold for a precision of 0.95 was found on validation") == 6
     groups = json.loads(first["metrics/groups.json"])
     assert sum(group["rows"] for group in groups["language"].values()) == len(CATEGORIES)
     assert "plots/evaluate/categories.csv" in first

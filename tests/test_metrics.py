@@ -5,14 +5,18 @@ from sklearn import metrics as sk
 
 from titles.metrics import (
     Outcomes,
+    abstention,
     balanced_accuracy,
     bootstrap_interval,
     calibration,
     confused_pairs,
+    coverage,
     macro_f1,
     paired_test,
     per_category,
     summary,
+    threshold,
+    wilson_low,
 )
 
 C = 7
@@ -199,6 +203,78 @@ def test_calibration_by_hand():
     assert found.confidence.tolist() == [0.25, 0.75]
     assert found.accuracy.tolist() == pytest.approx([1 / 2, 2 / 3])
     assert found.error == pytest.approx((2 * 1 / 4 + 3 * 1 / 12) / 5)
+
+
+def test_coverage_keeps_titles_of_equal_confidence_together():
+    found = coverage(
+        np.array([0.5, 0.9, 0.5, 0.25, 0.9, 0.5]), np.array([True, True, False, False, True, True])
+    )
+    assert found.threshold.tolist() == [0.9, 0.5, 0.25]
+    assert found.kept.tolist() == [2, 5, 6]
+    assert found.precision.tolist() == [1, 4 / 5, 4 / 6]
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 5), (1, 1), (52, 52), (40, 50), (9_600, 10_000)])
+def test_the_lower_end_is_that_of_wilsons_interval(right, rows):
+    # Two-sided with twice the error, of which half lies below.
+    expected = binomtest(right, rows).proportion_ci(0.9, method="wilson").low
+    assert wilson_low(np.array([right]), np.array([rows]))[0] == pytest.approx(expected)
+
+
+def sure(right, count):
+    """Titles of falling confidence, 1 to 0, the `right` first of which are right."""
+    return np.linspace(1, 0, count), np.arange(count) < right
+
+
+def test_the_threshold_is_the_least_whose_titles_are_right_enough():
+    confidence_N, right_N = sure(600, 1000)
+    found = threshold(confidence_N, right_N, 0.9)
+    kept = (confidence_N >= found).sum()
+    assert wilson_low(600, kept) >= 0.9 > wilson_low(600, kept + 1)
+    assert threshold(confidence_N, right_N, 0.5) < found < threshold(confidence_N, right_N, 0.95)
+    assert threshold(confidence_N, np.ones(1000, bool), 0.9) == 0
+
+
+def test_a_dip_among_the_surest_titles_does_not_hide_a_threshold():
+    confidence_N, right_N = sure(1000, 1000)
+    right_N[:3] = False
+    assert threshold(confidence_N, right_N, 0.95) == 0
+
+
+def test_a_few_titles_that_are_right_prove_no_precision():
+    assert threshold(*sure(51, 60), 0.95) is None
+    assert threshold(*sure(52, 60), 0.95) is not None
+    assert threshold(*sure(0, 1000), 0.01) is None
+
+
+def test_a_chosen_threshold_holds_its_promise_on_other_titles():
+    random = np.random.default_rng(21)
+
+    def titles():
+        confidence_N = random.uniform(0.3, 1, 4000)
+        return confidence_N, random.random(4000) < confidence_N**0.5
+
+    kept = 0
+    for _ in range(100):
+        found = threshold(*titles(), 0.9)
+        confidence_N, _ = titles()
+        expected = (confidence_N[confidence_N >= found] ** 0.5).mean()  # with no luck in it
+        kept += expected >= 0.9
+    assert kept >= 90
+
+
+def test_abstention_tells_what_a_threshold_of_one_split_gives_on_another():
+    def of(confidence_N, right_N):
+        wrong_N = (~right_N).astype(np.int64)
+        return Outcomes(wrong_N * 0, wrong_N, confidence_N, wrong_N, confidence_N)
+
+    validation, test = of(*sure(600, 1000)), of(*sure(100, 200))
+    found = abstention(validation, test, 0.9)
+    assert found["threshold"] == pytest.approx(threshold(*sure(600, 1000), 0.9), abs=1e-6)
+    kept_N = test.confidence_N >= found["threshold"]
+    assert found["coverage"] == kept_N.mean()
+    assert found["precision_kept"] == round(100 / kept_N.sum(), 6)
+    assert abstention(of(*sure(0, 9)), test, 0.9) == {"threshold": 1, "coverage": 0}
 
 
 def test_confused_pairs_come_most_frequent_first_then_by_category():

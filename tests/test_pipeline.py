@@ -155,6 +155,7 @@ def test_a_wrong_parameter_is_refused_before_any_work(clone: Path) -> None:
         "Balanced accuracy",
         "Accuracy",
         "Reliability",
+        "Coverage",
         "Confusion of the CNN",
         "Confusion of the MLP",
         "Hardest categories",

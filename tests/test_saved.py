@@ -37,7 +37,7 @@ def model(name, freeze=False, subwords=None):
     for _ in fit(net, encoded(), encoded(), C, settings(name), 1, torch.device("cpu")):
         pass
     sizes = SIZES[name] | {"dropout": 0.5}
-    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES)
+    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75)
 
 
 def contents(folder):
@@ -63,12 +63,13 @@ def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, s
     assert not read.network.training
     assert torch.equal(answers(read.network), answers(written.network))
     assert torch.equal(answers(read.network, WITH_UNKNOWN), answers(written.network, WITH_UNKNOWN))
-    assert (read.name, read.settings, read.vocabulary, read.labels, read.text) == (
+    assert (read.name, read.settings, read.vocabulary, read.labels, read.text, read.temperature) == (
         written.name,
         written.settings,
         written.vocabulary,
         written.labels,
         written.text,
+        0.75,
     )
     write(read, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
@@ -129,7 +130,7 @@ DAMAGES = {
         change_tensors(lambda t: t.pop("embedding.matrix_VD")),
         "do not fit.*embedding.matrix_VD",
     ),
-    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 3.*train again"),
+    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 4.*train again"),
     "unknown architecture": (lambda f: rewrite(f / "model.json", architecture="rnn"), "'rnn'"),
     "a setting nobody knows": (
         lambda f: rewrite(f / "model.json", settings={"depth": 3}),
@@ -141,6 +142,8 @@ DAMAGES = {
         "weights do not fit",
     ),
     "no description": (lambda f: (f / "model.json").write_text("[]"), "model.json is damaged"),
+    "cold": (lambda f: rewrite(f / "model.json", temperature=0), "damaged: temperature is 0"),
+    "a word for a temperature": (lambda f: rewrite(f / "model.json", temperature="hot"), "damaged.*hot"),
     "half a description": (lambda f: (f / "model.json").write_text('{"form'), "model.json is damaged"),
     "a word less": (lose_a_word, "12 vectors for 11 words"),
     "a label more": (

@@ -10,29 +10,68 @@ from typing import Any
 import numpy as np
 
 from titles import metrics
-from titles.contract import LANGUAGES, QUALITIES
+from titles.contract import LANGUAGES, QUALITIES, replaced_folder
 from titles.data import EncodedTitles
 from titles.outcomes import Outcomes, balanced_accuracy
 from titles.params import Evaluate
+from titles.predictions import MODELS
 
 _OTHER = "(other)"
 _HARDEST = 20
+_CURVE_POINTS = 100
 
 
 def headline(
-    outcomes: Mapping[str, Outcomes], settings: Evaluate, seed: int
+    outcomes: Mapping[str, Outcomes],
+    as_trained: Mapping[str, Outcomes],
+    validation: Mapping[str, Outcomes],
+    settings: Evaluate,
+    seed: int,
 ) -> dict[str, dict[str, float]]:
-    """The measures of each model, and the paired test of the CNN against the MLP."""
+    """The measures of each model, and the paired test of the CNN against the MLP.
+
+    Args:
+        as_trained: of the same titles, before calibration.
+        validation: of other titles, on which thresholds of confidence are chosen.
+    """
     found = {}
     for name, model in outcomes.items():
-        bins = metrics.calibration(model.confidence_N, model.right_N, settings.calibration_bins)
-        found[name] = metrics.summary(model, settings.bootstrap_samples, seed) | {
-            "calibration_error": bins.error
-        }
+        found[name] = metrics.summary(model, settings.bootstrap_samples, seed)
+        found[name]["calibration_error"] = _calibration(model, settings).error
+        if name != "average":  # calibrated are the networks that it is of
+            error = _calibration(as_trained[name], settings).error
+            found[name]["calibration_error_before"] = error
+        found[name] |= metrics.abstention(validation[name], model, settings.wanted_precision)
     found["cnn_less_mlp"] = metrics.paired_test(
         outcomes["cnn"], outcomes["mlp"], settings.bootstrap_samples, seed
     )
     return found
+
+
+def described(scores: Mapping[str, Mapping[str, float]], wanted: float) -> str:
+    """What `headline` found, as lines for people; `wanted` is the precision asked for."""
+    return "\n".join(_lines(name, scores[name], wanted) for name in MODELS)
+
+
+def _lines(name: str, score: Mapping[str, float], wanted: float) -> str:
+    before = score.get("calibration_error_before")
+    lines = (
+        f"{name:>8}: balanced accuracy {score['balanced_accuracy']:.4f} "
+        f"[{score['balanced_accuracy_low']:.4f}, {score['balanced_accuracy_high']:.4f}], "
+        f"accuracy {score['accuracy']:.4f}, top-5 {score['top_5']:.4f}, loss {score['loss']:.4f}\n"
+        f"{'':>10}calibration error {score['calibration_error']:.4f}"
+        f"{'' if before is None else f' ({before:.4f} before calibration)'}; "
+    )
+    if "precision_kept" in score:
+        return lines + (
+            f"from a confidence of {score['threshold']:.3f} on, {score['coverage']:.1%} of the titles, "
+            f"{score['precision_kept']:.1%} are right"
+        )
+    return lines + (
+        f"no threshold for a precision of {wanted:g} was found on validation"
+        if score["threshold"] == 1
+        else f"no title has a confidence of {score['threshold']:.3f}"
+    )
 
 
 def by_group(outcomes: Mapping[str, Outcomes], titles: EncodedTitles) -> dict[str, Any]:
@@ -58,36 +97,53 @@ def by_group(outcomes: Mapping[str, Outcomes], titles: EncodedTitles) -> dict[st
 def write_tables(
     outcomes: Mapping[str, Outcomes], labels: Sequence[str], settings: Evaluate, folder: Path
 ) -> None:
-    """Write, below `folder`, the tables that dvc.yaml declares as plots.
+    """Write the tables that dvc.yaml declares as plots; what the folder held before is gone.
 
     categories.csv: rows, recall, precision and F1 of each category; hardest.csv: of the average, the
     categories of least recall; confused_pairs.csv: all mistakes by kind; confusion_<model>.csv: right
-    and given category of titles of the categories most often mistaken; reliability_<model>.csv.
+    and given category of titles of the categories most often mistaken; reliability_<model>.csv: share
+    right by confidence; coverage_<model>.csv: share right of the titles of most confidence, by how many.
     """
-    _write_categories(outcomes, labels, folder)
-    with_pairs = (
-        (name, labels[right], labels[given], rows)
-        for name, model in outcomes.items()
-        for right, given, rows in metrics.confused_pairs(model.labels_N, model.predicted_N)
-    )
-    _write(folder / "confused_pairs.csv", ("model", "category", "given", "titles"), with_pairs)
-    shown = _most_mistaken(outcomes["average"], settings.confused_categories)
-    for name, model in outcomes.items():
-        rows = (
-            (labels[right], labels[given] if given in shown else _OTHER)
-            for right, given in zip(model.labels_N.tolist(), model.predicted_N.tolist(), strict=True)
-            if right in shown
+    with replaced_folder(folder) as partial:
+        _write_categories(outcomes, labels, partial)
+        with_pairs = (
+            (name, labels[right], labels[given], rows)
+            for name, model in outcomes.items()
+            for right, given, rows in metrics.confused_pairs(model.labels_N, model.predicted_N)
         )
-        _write(folder / f"confusion_{name}.csv", ("category", "given"), rows)
-        bins = metrics.calibration(model.confidence_N, model.right_N, settings.calibration_bins)
-        table = zip(
-            bins.rows.tolist(),
-            bins.confidence.round(6).tolist(),
-            bins.accuracy.round(6).tolist(),
-            strict=True,
-        )
-        _write(folder / f"reliability_{name}.csv", ("titles", "confidence", "accuracy"), table)
-    _write(folder / "reliability_ideal.csv", ("confidence", "accuracy"), [(0, 0), (1, 1)])
+        _write(partial / "confused_pairs.csv", ("model", "category", "given", "titles"), with_pairs)
+        shown = _most_mistaken(outcomes["average"], settings.confused_categories)
+        for name, model in outcomes.items():
+            rows = (
+                (labels[right], labels[given] if given in shown else _OTHER)
+                for right, given in zip(model.labels_N.tolist(), model.predicted_N.tolist(), strict=True)
+                if right in shown
+            )
+            _write(partial / f"confusion_{name}.csv", ("category", "given"), rows)
+            bins = _calibration(model, settings)
+            table = zip(
+                bins.rows.tolist(),
+                bins.confidence.round(6).tolist(),
+                bins.accuracy.round(6).tolist(),
+                strict=True,
+            )
+            _write(partial / f"reliability_{name}.csv", ("titles", "confidence", "accuracy"), table)
+            header = ("coverage", "precision", "threshold")
+            _write(partial / f"coverage_{name}.csv", header, _coverage_curve(model))
+        _write(partial / "reliability_ideal.csv", ("confidence", "accuracy"), [(0, 0), (1, 1)])
+
+
+def _calibration(model: Outcomes, settings: Evaluate) -> metrics.Calibration:
+    return metrics.calibration(model.confidence_N, model.right_N, settings.calibration_bins)
+
+
+def _coverage_curve(model: Outcomes) -> list[list[float]]:
+    """Share kept, share of those that is right, and threshold, at each hundredth of the titles or so."""
+    found = metrics.coverage(model.confidence_N, model.right_N)
+    share_K = found.kept / len(model)
+    shown = np.unique(np.searchsorted(share_K, np.arange(1, _CURVE_POINTS + 1) / _CURVE_POINTS))
+    table = np.stack([share_K, found.precision, found.threshold], 1)[shown]
+    return table.round(6).tolist()  # type: ignore[no-any-return]
 
 
 def _write_categories(outcomes: Mapping[str, Outcomes], labels: Sequence[str], folder: Path) -> None:

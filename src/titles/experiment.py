@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from titles import checkpoints, distributed
+from titles.calibration import calibrated
 from titles.contract import (
     EMBEDDED,
     LABELS,
@@ -41,10 +42,11 @@ def run(
 ) -> None:
     """Train, record and save the model `name`.
 
-    The best epoch by validation balanced accuracy is what is saved. A training that ends early, by
-    divergence or interrupt, leaves its best epoch so far in models/<name>.last_good, where no stage
-    takes it for the result. One that is killed goes on after the last epoch of its checkpoint when the
-    same is run again, and comes to the same result to the byte.
+    The best epoch by validation balanced accuracy is what is saved, with its probabilities calibrated on
+    the validation split. A training that ends early, by divergence or interrupt, leaves its best epoch so
+    far in models/<name>.last_good, where no stage takes it for the result. One that is killed goes on
+    after the last epoch of its checkpoint when the same is run again, and comes to the same result to the
+    byte.
 
     Args:
         build: constructor of the network, called with an embedding, the number of categories and
@@ -101,6 +103,9 @@ def _record(
             "validation_accuracy": round(best.validation_accuracy, 6),
             "validation_balanced_accuracy": round(best.validation_balanced_accuracy, 6),
         }
+        # What is saved is calibrated; curves and the summary are of the training as it went.
+        model = calibrated(model, EncodedTitles.open(PREPARED / "validation"), device)
+        print(f"{name}: temperature {model.temperature:g}")
         saved.write(model, folder)
         tracker.finish(summary)
     write_json(METRICS / f"{name}.json", {name: summary})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from titles.outcomes import Flags, Floats, Ints, Outcomes, balanced_accuracy, category_rows
 
@@ -164,3 +164,69 @@ def calibration(confidence_N: Floats, right_N: Flags, bins: int) -> Calibration:
     accuracy = np.bincount(place_N, right_N, bins)[occurs] / rows[occurs]
     error = float(np.sum(rows[occurs] * np.abs(confidence - accuracy)) / len(confidence_N))
     return Calibration(rows[occurs], confidence, accuracy, round(error, 6))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is kept of N titles if those of least confidence are set aside, for K thresholds that fall.
+
+    threshold: a title is kept whose confidence is at least this. kept: titles. right: those of them
+    that are right.
+    """
+
+    threshold: Floats
+    kept: Ints
+    right: Ints
+
+    @property
+    def precision(self) -> Floats:
+        """Share of the kept titles that is right."""
+        return np.divide(self.right, self.kept)
+
+
+def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
+    """One threshold for each confidence that occurs, so that titles of equal confidence stay together;
+    N is not 0."""
+    order_N = np.argsort(-confidence_N, kind="stable")
+    sorted_N = confidence_N[order_N]
+    last_K = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
+    return Coverage(sorted_N[last_K], last_K + 1, np.cumsum(right_N[order_N], dtype=np.int64)[last_K])
+
+
+def threshold(confidence_N: Floats, right_N: Flags, wanted: float) -> float | None:
+    """The least confidence from which on so large a share is right, or None if there is none.
+
+    A few titles that happen to be right are no proof: it is the lower end of the share's one-sided 95 %
+    interval (Wilson, 1927) that must reach `wanted`. For 0.95 that takes 52 titles that are all right,
+    and more where some are wrong.
+    """
+    found = coverage(confidence_N, right_N)
+    enough = np.flatnonzero(wilson_low(found.right, found.kept) >= wanted)
+    # Rounded down, so that the title that decided is kept.
+    return float(np.floor(found.threshold[enough[-1]] * 1e6) / 1e6) if len(enough) else None
+
+
+def wilson_low(right: Ints, rows: Ints) -> Floats:
+    """Lower end of the one-sided 95 % interval of a share, Wilson's score interval; rows are not 0."""
+    z = float(norm.ppf(0.95))
+    share = right / rows
+    spread = z * np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    low: Floats = (share + z**2 / (2 * rows) - spread) / (1 + z**2 / rows)
+    return low
+
+
+def abstention(validation: Outcomes, test: Outcomes, wanted: float) -> dict[str, float]:
+    """Where to stop believing, found on validation, and what that gives on test.
+
+    Returns:
+        threshold: see above; 1 if there is none. coverage: share of the test titles kept.
+        precision_kept: share of those that is right; left out if none is kept.
+    """
+    found = threshold(validation.confidence_N, validation.right_N, wanted)
+    if found is None:
+        return {"threshold": 1.0, "coverage": 0.0}
+    kept_N = test.confidence_N >= found
+    measured = {"threshold": found, "coverage": float(kept_N.mean())}
+    if kept_N.any():
+        measured["precision_kept"] = float(test.right_N[kept_N].mean())
+    return _rounded(measured)

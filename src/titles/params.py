@@ -171,6 +171,7 @@ class Mlp(Training):
 class Evaluate(_Section):
     bootstrap_samples: Annotated[int, Field(ge=100)]
     calibration_bins: Annotated[int, Field(ge=2)]
+    wanted_precision: Annotated[Number, Field(gt=0, lt=1)]
     confused_categories: Annotated[int, Field(ge=2)]
 
 

@@ -37,8 +37,8 @@ class Ranked(NamedTuple):
     """The likeliest categories of N titles, best first.
 
     categories_NK: category ids, -1 throughout for a title that holds no word.
-    probabilities_NK: their probabilities, 0 for such a title. Of a network trained with logit adjustment
-        they are those of a title that is as likely of any category as of any other.
+    probabilities_NK: their probabilities, 0 for such a title. Each network's are calibrated on its
+        validation split, see `calibration`: of titles like those, about as large a share is right.
     """
 
     categories_NK: NDArray[np.int64]

@@ -1,7 +1,7 @@
 """A trained network as a folder that holds all that prediction needs.
 
 weights.safetensors   parameters and word vectors; no code runs when it is read
-model.json            format, architecture, how titles become words
+model.json            format, architecture, how titles become words, temperature
 vocabulary.tsv        words by id
 labels.txt            categories by id
 """
@@ -9,6 +9,7 @@ labels.txt            categories by id
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ class SavedModel:
     """A network and what belongs to it.
 
     name: of the architecture. settings: its keyword arguments.
+    temperature: what its logits have been divided by, in the output layer, so that probabilities mean
+        what they say; see `calibration`. 1 is a network as it was trained.
     """
 
     name: str
@@ -47,6 +50,7 @@ class SavedModel:
     vocabulary: Vocabulary
     labels: list[str]
     text: Text
+    temperature: float = 1.0
 
 
 def write(model: SavedModel, folder: Path) -> None:
@@ -62,6 +66,7 @@ def write(model: SavedModel, folder: Path) -> None:
         "settings": model.settings,
         "subwords": asdict(embedding.subwords.subwords) if embedding.subwords else None,
         "text": model.text.model_dump(),
+        "temperature": model.temperature,
     }
     save_file(
         {name: tensor.contiguous().cpu() for name, tensor in state.items()},
@@ -93,6 +98,7 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         text = Text.model_validate(description["text"])
         build = architectures[name]
         letters = description["subwords"]
+        temperature = description["temperature"]
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -104,6 +110,8 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
     ) as error:
         reason = repr(error)[:_REASON]
         raise ValueError(f"{folder}/model.json is damaged or unknown here: {reason}") from None
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise ValueError(f"{folder}/model.json is damaged: temperature is {temperature!r}")
     try:
         subwords = Subwords(**letters) if letters else None
     except (TypeError, ValueError) as error:
@@ -140,4 +148,4 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         ValueError,
     ) as error:
         raise ValueError(f"{folder} is damaged, its weights do not fit: {error}") from None
-    return SavedModel(name, settings, network.eval(), words, labels, text)
+    return SavedModel(name, settings, network.eval(), words, labels, text, temperature)
