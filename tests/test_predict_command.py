@@ -155,6 +155,59 @@ def test_any_format_becomes_any_other(predict, ranked, written, tmp_path, kind, 
     assert {row[name] for row in bad for name in list(row)[4:8]} <= {None, ""}
 
 
+@pytest.mark.parametrize("into", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_titles_that_are_not_sure_enough_get_the_reason_in_place_of_a_category(
+    predict, ranked, written, tmp_path, into
+):
+    best = [row[0] for row in ranked([*TEXTS, *ODD], 1)]
+    limit = float(np.mean(sorted(probability for _, probability in best)[5:7]))
+    titles = [*TEXTS, *BAD, *ODD]
+    out = tmp_path / f"out.{into}"
+    code, _, told = predict(
+        *("--file", written("parquet", titles), "--top", 2, "--out", out, "--at-least", limit)
+    )
+    content = gzip.decompress(out.read_bytes()) if into.endswith(".gz") else out.read_bytes()
+    rows = (
+        pq.read_table(out).to_pylist()
+        if into == "parquet"
+        else rows_of(content)
+        if into.startswith("csv")
+        else [json.loads(line) for line in content.splitlines()]
+    )
+    expected = dict(zip([*TEXTS, *ODD], best, strict=True))
+    unsure = [title for title, (_, probability) in expected.items() if probability < limit]
+    assert 0 < len(unsure) < len(expected)
+    assert code == 0
+    assert f"{11 - len(unsure)} of 15 titles classified" in told
+    assert f"{4 + len(unsure)} without a category: not sure {len(unsure)}, no word 3" in told
+    for row in rows:
+        if row["title"] in unsure:
+            category, probability = expected[row["title"]]
+            assert row["problem"] == f"not sure: {np.floor(probability * 100) / 100:.2f} for {category}"
+            assert {row[name] for name in list(row)[4:8]} <= {None, ""}
+        elif row["title"] in expected:
+            assert not row["problem"]
+            assert row["category_1"] == expected[row["title"]][0]
+        else:
+            assert row["problem"] == BAD[row["title"]]
+
+
+def test_with_the_threshold_at_its_ends_all_titles_or_next_to_none_get_a_category(predict, tmp_path):
+    assert predict(*TEXTS)[1] == predict(*TEXTS, "--at-least", 0)[1]
+    file = tmp_path / "a.csv"
+    file.write_bytes(b'title\nword2\n""\n')
+    _, out, told = predict("--file", file, "--at-least", 1, "--top", 1)
+    problems = [row["problem"] for row in rows_of(out)]
+    assert re.fullmatch(r"not sure: 0\.\d\d for [A-Z]+, line 2", problems[0])
+    assert problems[1] == "empty title, line 3"
+    assert "0 of 2 titles classified" in told
+
+
+def test_a_doubt_stands_in_the_table_too(predict):
+    _, out, _ = predict("word2", "--out-format", "table", "--at-least", 1)
+    assert re.fullmatch(r"word2  not sure: 0\.\d\d for [A-Z]+", out.decode().strip())
+
+
 def test_the_line_of_a_broken_row_is_told(predict, tmp_path):
     file = tmp_path / "a.csv"
     file.write_bytes(b"sku,name\n1,word2\n2\n3,word3\n4,\n")
@@ -200,7 +253,16 @@ def test_lone_carriage_returns_end_no_row(predict):
 
 @pytest.mark.parametrize(
     "usage",
-    [["a", "--file", "x.csv"], ["a", "--top", "0"], ["a", "--model", "rnn"], ["--format", "xlsx"]],
+    [
+        ["a", "--file", "x.csv"],
+        ["a", "--top", "0"],
+        ["a", "--model", "rnn"],
+        ["--format", "xlsx"],
+        ["a", "--at-least", "1.01"],
+        ["a", "--at-least", "-0.1"],
+        ["a", "--at-least", "nan"],
+        ["a", "--at-least", "most"],
+    ],
     ids=" ".join,
 )
 def test_bad_usage_ends_with_2(predict, usage):
@@ -284,7 +346,7 @@ def of_other_data(folder):
     [
         (
             of_another_format,
-            "cnn has model format 2, this version reads 3: train again with `dvc repro`",
+            "cnn has model format 2, this version reads 4: train again with `dvc repro`",
         ),
         (without_a_word, "cnn is damaged, its weights do not fit: 12 vectors for 11 words"),
         (with_a_word_more, "mlp is damaged, its weights do not fit: 13 vectors for 12 words"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,21 +16,30 @@ from tqdm import tqdm
 from titles import prediction_files
 from titles.listing import Listing
 from titles.listing_files import CSV, LINES, PARQUET, format_of
-from titles.prediction_files import TABLE, Predicted
+from titles.prediction_files import TABLE, UNCLASSIFIED, Predicted
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict import Classifier
+    from titles.predict import Classifier, Ranked
 
+_NOT_SURE = "not sure"
 # Seconds before a progress bar shows.
 _LONG = 2
 
 
-def classify(classifier: Classifier, listing: Listing, k: int, out: Path | None, kind: str) -> str:
+def classify(
+    classifier: Classifier,
+    listing: Listing,
+    k: int,
+    out: Path | None,
+    kind: str,
+    at_least: float = 0.0,
+) -> str:
     """Classify all rows, in their order, and write them; returns a closing line with counts.
 
     Args:
         k: categories a title.
         out: see `prediction_files.writer`, and so kind.
+        at_least: a row whose likeliest category has a smaller probability gets none.
 
     Raises:
         ValueError: the listing is damaged, or the place cannot be written to; a file is then as before.
@@ -47,13 +58,30 @@ def classify(classifier: Classifier, listing: Listing, k: int, out: Path | None,
             ranked = classifier.top(chunk.titles, k)
             told = [""] * len(chunk.titles)
             for place in np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist():
-                reason = chunk.problems.get(place, "no word")
-                problems[reason] += 1
-                told[place] = f"{reason}, line {chunk.lines[place]}" if chunk.lines else reason
+                told[place] = chunk.problems.get(place, "no word")
+            problems.update(filter(None, told))
+            for place, doubt in _doubts(ranked, classifier.labels, at_least).items():
+                told[place] = f"{_NOT_SURE}: {doubt}"
+                problems[_NOT_SURE] += 1
+                ranked.categories_NK[place] = UNCLASSIFIED
+            if chunk.lines:
+                told = [t and f"{t}, line {line}" for t, line in zip(told, chunk.lines, strict=True)]
             write(Predicted(rows + 1, chunk, ranked, told))
             rows += len(told)
             bar.update(len(told))
     return _told(rows, problems, time.perf_counter() - started)
+
+
+def _doubts(ranked: Ranked, labels: Sequence[str], at_least: float) -> dict[int, str]:
+    """Probability and name of the likeliest category, where the former is below `at_least`."""
+    category_N, probability_N = ranked.categories_NK[:, 0], ranked.probabilities_NK[:, 0]
+    unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()
+    # Cut, not rounded: 0.949 is not told as 0.95 to somebody who asked for that.
+    return {
+        row: f"{math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
+        f"for {labels[category_N[row]]}"
+        for row in unsure
+    }
 
 
 def _told(rows: int, problems: Counter[str], seconds: float) -> str:

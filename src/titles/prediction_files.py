@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # loads torch
 
 TABLE = "table"
 FORMATS = (TABLE, CSV, JSON_LINES, PARQUET)
+UNCLASSIFIED = -1  # in place of a category's id
 _DIGITS = 6  # of a probability
 
 
@@ -92,7 +93,7 @@ def writer(
 def _encoded(
     stream: Any, kind: str, listing: Listing, names: list[str], labels: Sequence[str]
 ) -> Iterator[Write]:
-    named = np.array([*labels, None], object)  # -1 is None
+    named = np.array([*labels, None], object)  # UNCLASSIFIED, the last, is None
     if kind == PARQUET:
         with _parquet_writer(stream, listing, names, named) as write:
             yield write
@@ -107,7 +108,7 @@ def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
     ranked = predicted.ranked
     numbers = range(predicted.first, predicted.first + len(predicted.problems))
     found: list[Sequence[Any]] = [numbers, *predicted.chunk.columns]
-    without = np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist()
+    without = np.flatnonzero(ranked.categories_NK[:, 0] == UNCLASSIFIED).tolist()
     rounded_NK = ranked.probabilities_NK.astype(np.float64).round(_DIGITS)
     for place in range(ranked.categories_NK.shape[1]):
         probabilities = rounded_NK[:, place].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -43,6 +44,15 @@ def add(commands: Commands) -> None:
     )
     predict.add_argument(
         "--top", type=positive, default=5, help="categories a title (default: %(default)s)"
+    )
+    predict.add_argument(
+        "--at-least",
+        type=_probability,
+        default=0.0,
+        metavar="P",
+        help="give no category to a title whose likeliest has a probability below P, from 0 to 1, but "
+        "say in problem which it was and how likely (default: 0). The threshold of each --model in "
+        "metrics/evaluate.json is the P above which the share evaluate.wanted_precision is right",
     )
     predict.add_argument(
         "--out",
@@ -109,6 +119,17 @@ def add(commands: Commands) -> None:
     audit.set_defaults(run=_audit)
 
 
+def _probability(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
 def _add_models(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
@@ -144,7 +165,7 @@ def _predict(options: argparse.Namespace) -> None:
         else listing_files.opened(file, kind, options.column, keep)
     )
     with given as rows:
-        told = bulk.classify(_classifier(options), rows, options.top, out, out_kind)
+        told = bulk.classify(_classifier(options), rows, options.top, out, out_kind, options.at_least)
     if not options.titles:
         print(told, file=sys.stderr)
 
