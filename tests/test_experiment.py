@@ -302,6 +302,9 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
             "precision_kept": None,
         }
     assert printed.count("no threshold for a precision of 0.95 was found on validation") == 6
+    card = first["models/card.md"].decode()
+    assert f"{scores['cnn']['loss']:.4f}" in card
+    assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == given.model_dump(mode="json")
     groups = json.loads(first["metrics/groups.json"])
     assert sum(group["rows"] for group in groups["language"].values()) == len(CATEGORIES)
     assert "plots/evaluate/categories.csv" in first

@@ -168,6 +168,34 @@ def test_a_plot_has_points(project: Path, plot: str) -> None:
     assert len(points) > 1
 
 
+def test_the_model_card_names_the_data_as_dvc_does(project: Path) -> None:
+    card = (project / "models/card.md").read_text()
+    hashes = outs(project, "prepare")
+    for name in ("train", "validation", "test", "vocabulary.tsv", "labels.txt"):
+        (line,) = [line for line in card.split("\n") if line.startswith(f"| `data/prepared/{name}` ")]
+        assert f"`{hashes[f'data/prepared/{name}']}`" in line
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_a_tagged_model_is_fetched_by_name_and_version_alone(
+    clone: Path, tmp_path: Path, name: str
+) -> None:
+    assert "Unable to find artifact" in run(clone, "dvc", "artifacts", "get", ".", name, fails=True)
+    run(clone, "git", "tag", "-a", f"{name}@v1.0.0", "-m", "first")
+    # A later commit has no models at all.
+    run(clone, "git", "rm", "-q", "dvc.yaml", "dvc.lock")
+    commit(clone, "later")
+    for number, version in enumerate(([], ["--rev", "v1.0.0"])):
+        out = tmp_path / f"got{number}"
+        run(clone, "dvc", "artifacts", "get", ".", name, *version, "--out", str(out))
+        model = json.loads((out / "model.json").read_text())
+        assert (model["architecture"], model["temperature"] > 0) == (name, True)
+        assert {path.name for path in out.iterdir()} == {
+            *("labels.txt", "model.json", "vocabulary.tsv", "weights.safetensors")
+        }
+    assert not (clone / "models").exists()
+
+
 def test_the_projects_own_run_is_whole(tmp_path: Path) -> None:
     """What is committed: the lock fits code and parameters, and the remote has all its outputs."""
     run(tmp_path, "git", "clone", "-q", str(ROOT), "clone")

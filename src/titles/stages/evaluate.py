@@ -1,6 +1,6 @@
 """Stage evaluate: both networks and their average on the test split, which nothing else reads."""
 
-from titles import predictions
+from titles import model_card, predictions
 from titles.calibration import divide_logits
 from titles.contract import LABELS, METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, VOCABULARY, write_json
 from titles.data import EncodedTitles
@@ -41,6 +41,7 @@ def main() -> None:
     groups = by_group(outcomes, titles)
     write_tables(outcomes, labels, params.evaluate, PLOTS / "evaluate")
     predictions.write(PREDICTIONS, titles, words, labels, outcomes)
+    model_card.write(MODELS / "card.md", models, scores, groups, params)
     write_json(METRICS / "groups.json", groups)
     write_json(METRICS / "evaluate.json", scores)
     print(f"evaluate: {len(titles)} test titles, {len(labels)} categories")

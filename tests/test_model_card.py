@@ -1,0 +1,141 @@
+"""The card says what the results and parameters say, and nothing that is not so."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from networks import LABEL_NAMES, NAMES, params, write_prepared
+from saved_models import model
+from titles import model_card
+from titles.models.saved import SavedModel
+from titles.params import Params
+
+GROUPS = {"language": {"spanish": {"rows": 1234, "cnn": 0.25, "mlp": 0.5, "average": 0.75}}}
+
+
+def scores() -> dict[str, dict[str, float]]:
+    """Every number is another one."""
+    measures = (
+        *(
+            "balanced_accuracy",
+            "balanced_accuracy_low",
+            "balanced_accuracy_high",
+            "accuracy",
+            "macro_f1",
+        ),
+        *("top_3", "top_5", "loss", "calibration_error", "calibration_error_before", "threshold"),
+        *("coverage", "precision_kept"),
+    )
+    found = {
+        name: {measure: (1000 * row + 10 * place + 1) / 10000 for place, measure in enumerate(measures)}
+        for row, name in enumerate(("cnn", "mlp", "average"), start=1)
+    }
+    del found["average"]["calibration_error_before"]
+    del found["mlp"]["precision_kept"]
+    test = {"difference": 0.5678, "difference_low": -0.1234, "difference_high": 0.9876}
+    return found | {"cnn_less_mlp": test}
+
+
+@pytest.fixture(autouse=True)
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_prepared()
+
+
+def card(given: Params | None = None, **changes: Any) -> str:
+    models: dict[str, SavedModel] = {name: model(name) for name in NAMES}
+    path = Path("models/card.md")
+    arguments: dict[str, Any] = {"models": models, "scores": scores(), "groups": GROUPS} | changes
+    model_card.write(path, params=given or params(), **arguments)
+    return path.read_text(encoding="utf-8")
+
+
+def row(text: str, name: str, header: str) -> list[str]:
+    """Cells of the row of that name, in the table whose head holds `header`."""
+    lines = text.split("\n")
+    first = next(n for n, line in enumerate(lines) if line.startswith("|") and header in line)
+    found = next(line for line in lines[first:] if line.startswith(f"| {name} "))
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_measures_stand_in_the_row_of_their_model() -> None:
+    text, told = card(), scores()
+    for name in ("cnn", "mlp", "average"):
+        of = told[name]
+        interval = f"{of['balanced_accuracy_low']:.4f} to {of['balanced_accuracy_high']:.4f}"
+        measures = ("accuracy", "macro_f1", "top_3", "top_5", "loss")
+        assert row(text, name, "balanced accuracy") == [
+            *(name, f"{of['balanced_accuracy']:.4f}", interval),
+            *(f"{of[measure]:.4f}" for measure in measures),
+        ]
+        before, kept = of.get("calibration_error_before"), of.get("precision_kept")
+        assert row(text, name, "threshold") == [
+            *(name, "-" if name == "average" else "1", f"{before:.4f}" if before else "-"),
+            *(f"{of[measure]:.4f}" for measure in ("calibration_error", "threshold", "coverage")),
+            f"{kept:.4f}" if kept else "-",
+        ]
+    assert "is 0.5678 (-0.1234 to 0.9876)" in text.replace("\n", " ")
+    assert row(text, "language", "group") == [
+        "language",
+        "spanish",
+        "1,234",
+        "0.2500",
+        "0.5000",
+        "0.7500",
+    ]
+
+
+def test_all_parameters_are_there() -> None:
+    given = params(epochs=7)
+    block = card(given).split("```yaml\n")[1].split("```")[0]
+    assert Params.model_validate(yaml.safe_load(block)) == given
+
+
+def test_the_data_are_told_by_size_and_hash() -> None:
+    text = card()
+    for split in ("train", "validation", "test"):
+        cells = row(text, f"`data/prepared/{split}`", "md5")
+        assert cells[1:] == ["8 titles", f"`{model_card.digest(Path('data/prepared') / split)}`"]
+    labels = Path("data/prepared/labels.txt").read_bytes()
+    cells = row(text, "`data/prepared/labels.txt`", "md5")
+    assert cells[1:] == [
+        f"{len(LABEL_NAMES)} categories",
+        f"`{hashlib.md5(labels).hexdigest()}`",
+    ]
+    assert row(text, "`data/prepared/vocabulary.tsv`", "md5")[1] == "12 words"
+
+
+def test_only_of_the_sample_is_said_that_it_is_made_up() -> None:
+    given = params()
+    other = given.prepare.model_copy(update={"source": "data/raw/real.csv", "holdout_quality": "any"})
+    made_up, real = card(given), card(given.model_copy(update={"prepare": other}))
+    assert given.prepare.source == model_card.SAMPLE
+    assert "made up" in made_up
+    assert "made up" not in real
+    assert "`data/raw/real.csv`" in real
+    assert "take reliable ones" in made_up
+    assert "take reliable ones" not in real
+
+
+def test_the_same_results_are_the_same_bytes_and_other_ones_are_not() -> None:
+    first = card()
+    assert card() == first
+    assert card(params(epochs=9)) != first
+
+
+def test_tables_have_cells_for_their_heads_and_lines_end_plainly() -> None:
+    lines = card().split("\n")
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) > 20
+    for head, under in pairwise(tables):
+        if set(under) <= set("|:-"):
+            assert head.count("|") == under.count("|")
+    assert not any(line != line.rstrip() for line in lines)
+    assert lines[-1] == ""
+    assert lines[-2] == "```"
