@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from documents import sections
 from small_project import QUICK, ROOT, STAGES, commit, outs, ran, run, write_project
 
 pytestmark = pytest.mark.pipeline
@@ -174,6 +177,29 @@ def test_the_model_card_names_the_data_as_dvc_does(project: Path) -> None:
     for name in ("train", "validation", "test", "vocabulary.tsv", "labels.txt"):
         (line,) = [line for line in card.split("\n") if line.startswith(f"| `data/prepared/{name}` ")]
         assert f"`{hashes[f'data/prepared/{name}']}`" in line
+
+
+def test_the_recipe_for_a_threshold_leaves_to_people_what_is_not_sure(clone: Path) -> None:
+    run(clone, "dvc", "pull", "-q")
+    titles = ["funda para celular", "cerveza", "***"]
+    _write(clone / "catalogue.csv", [("name",), *((title,) for title in titles)])
+    measure, show, predict = [
+        command
+        for section in sections((ROOT / "docs/confidence.md").read_text(encoding="utf-8"))
+        for command in section.commands
+    ]
+    assert ran(run(clone, "bash", "-c", measure)) == ["evaluate"]
+    shown = ast.literal_eval(run(clone, "bash", "-c", show))
+    told = run(clone, "bash", "-c", predict.replace(" P ", f" {shown['threshold']} "))
+    assert "of 3 titles classified" in told
+    with (clone / "found.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == titles
+    for row in rows[:2]:
+        # Networks that have hardly learnt are sure of nothing.
+        assert not row["category_1"]
+        assert re.fullmatch(r"not sure: 0\.\d\d for [A-Z_]+, line \d", row["problem"])
+    assert rows[2]["problem"] == "no word, line 4"
 
 
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
