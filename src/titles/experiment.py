@@ -42,11 +42,11 @@ def run(
 ) -> None:
     """Train, record and save the model `name`.
 
-    The best epoch by validation balanced accuracy is what is saved, with its probabilities calibrated on
-    the validation split. A training that ends early, by divergence or interrupt, leaves its best epoch so
-    far in models/<name>.last_good, where no stage takes it for the result. One that is killed goes on
-    after the last epoch of its checkpoint when the same is run again, and comes to the same result to the
-    byte.
+    The best epoch by validation balanced accuracy is what is saved, with its probabilities
+    calibrated on the validation split. A training that ends early, by divergence or interrupt,
+    leaves its best epoch so far in models/<name>.last_good, where no stage takes it for the result.
+    One that is killed goes on after the last epoch of its checkpoint when the same is run again,
+    and comes to the same result to the byte.
 
     Args:
         build: constructor of the network, called with an embedding, the number of categories and
