@@ -6,13 +6,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
-from titles.commands import classify, data, experiments, serving, tracking
+from titles.commands import classify, data, doctor, experiments, serving, tracking
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 for bad input, 2 for bad usage, 130 when interrupted."""
-    options = _parser().parse_args(arguments)
+    try:
+        parser = _parser()
+    except ImportError as error:
+        print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
+        parser = _parser_of([doctor])
+    options = parser.parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
@@ -28,12 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    return _parser_of([data, experiments, tracking, classify, serving, doctor])
+
+
+def _parser_of(groups: Sequence[ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="titles",
         description="Marketplace listing titles into categories. The pipeline runs with `dvc exp run`.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for group in (data, experiments, tracking, classify, serving):
+    for group in groups:
         group.add(commands)
     return parser
 
