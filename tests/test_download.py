@@ -557,7 +557,20 @@ def test_the_course_unpacks_to_a_folder_that_prepare_reads(server, fetch, here, 
             id="hardlink",
         ),
         pytest.param(member("evil", kind=tarfile.CHRTYPE), "neither a plain file", id="device"),
+        pytest.param(member("evil", kind=tarfile.BLKTYPE), "neither a plain file", id="block device"),
         pytest.param(member("evil", kind=tarfile.FIFOTYPE), "neither a plain file", id="pipe"),
+        pytest.param(
+            member(COURSE, kind=tarfile.SYMTYPE, link=".."), "neither a plain file", id="link as folder"
+        ),
+        pytest.param(
+            member("x", b"9" * 70_000, kind=tarfile.XHDTYPE), "header of 70000 bytes", id="pax bomb"
+        ),
+        pytest.param(
+            member("x", b"9" * 70_000, kind=tarfile.XGLTYPE), "header of 70000", id="global pax bomb"
+        ),
+        pytest.param(
+            member("x", b"9" * 70_000, kind=tarfile.GNUTYPE_LONGNAME), "header of 70000", id="name bomb"
+        ),
         pytest.param(member("spanish.test.jsonl.gz", b"x"), "in the way", id="twice"),
         pytest.param(member(COURSE, b"x"), "in the way", id="file for the folder"),
         pytest.param(member("big", b"x" * 9000), "unpacks to more than 9000 bytes", id="bytes"),
@@ -578,6 +591,28 @@ def test_an_unsafe_archive_is_refused_and_leaves_nothing(
 def test_an_archive_of_too_many_members_is_refused(fetch, here, monkeypatch):
     monkeypatch.setattr(download, "MAX_MEMBERS", 2)
     assert "more than 2 members" in refusal(partial(fetch, "course"))
+    assert names(here) == []
+
+
+def test_a_bomb_of_headers_is_refused_in_little_memory(server, fetch, here):
+    """tarfile reads a header whole: a few hundred bytes of archive would fill gigabytes of memory."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 2**33
+    packer = bz2.BZ2Compressor()
+    archive = packer.compress(header.tobuf(tarfile.GNU_FORMAT))
+    for _ in range(32):
+        archive += packer.compress(bytes(2**20))
+    server.files[COURSE + ".tar.bz2"] = archive + packer.flush()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "header of 8589934592 bytes" in refusal(partial(fetch, "course"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # KiB
+    assert names(here) == []
+
+
+def test_headers_one_after_another_without_end_are_refused(server, fetch, here):
+    headers = [member("x", b"11 path=a\n\n", kind=tarfile.XHDTYPE)] * 3000
+    server.files[COURSE + ".tar.bz2"] = packed(*headers)
+    assert "the archive is refused" in refusal(partial(fetch, "course"))
     assert names(here) == []
 
 

@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
@@ -82,9 +82,14 @@ TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt
 MAX_UNPACKED = 64 * 1024**3
 MAX_MEMBERS = 10_000
+MAX_HEADER = 16 * 1024  # bytes of a name or of attributes that stand before a member
 _BLOCK = 1024 * 1024
 # Answers that a later attempt may not get: a time limit, too many requests. So may all from 500 on.
 _PASSING = {408, 425, 429}
+_HEADERS = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
 # Python before 3.11.4 has no filters; our own checks refuse more than this one does.
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
@@ -561,12 +566,24 @@ def _fetch_folder(address: str, archive: Path) -> str:
     return done
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose headers are short: tarfile reads each of them whole into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _HEADERS and not 0 <= header.size <= MAX_HEADER:
+            raise _DamagedError(f"it has a header of {header.size} bytes")
+        return header
+
+
 def _unpack(archive: Path, folder: Path, name: str) -> None:
     """Unpack into `folder`, which is empty; an outermost folder `name` in the archive is left out.
 
     Raises:
         _DamagedError: the archive holds anything but files and folders with plain names, more than
-            MAX_MEMBERS or MAX_UNPACKED of them, a name twice, or not the files that the course has.
+            MAX_MEMBERS or MAX_UNPACKED of them, headers past MAX_HEADER, a name twice, or not the files
+            that the course has.
         OSError: the place cannot be written to.
     """
     total, seen = 0, set()
@@ -576,7 +593,8 @@ def _unpack(archive: Path, folder: Path, name: str) -> None:
             _bar(f"unpack {archive.name}", archive.stat().st_size) as bar,
             io.BufferedReader(_Watched(raw, bar), _BLOCK) as stream,
             bz2.open(stream) as unpacked,
-            tarfile.open(fileobj=unpacked, mode="r|") as tar,  # a stream: never read twice
+            # A stream: never read twice.
+            tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as tar,
         ):
             for count, member in enumerate(tar, start=1):
                 path = PurePosixPath(member.name)
@@ -598,6 +616,8 @@ def _unpack(archive: Path, folder: Path, name: str) -> None:
                     tar.extract(member, folder, set_attrs=False, **_FILTER)
     except (tarfile.TarError, EOFError) as error:
         raise _DamagedError(str(error)) from None
+    except RecursionError:  # each header that follows another is one call deeper
+        raise _DamagedError("it has headers without end") from None
     wanted = [f"spanish.{split}.jsonl.gz" for split in SPLITS]
     missing = [file for file in wanted if not (folder / file).is_file()]
     if missing:
