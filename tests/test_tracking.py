@@ -108,6 +108,31 @@ def test_a_password_or_token_of_its_own_is_concealed_too(monkeypatch):
     assert concealed("hush, be still") == "***, be ***"
 
 
+def test_a_run_keeps_no_credentials_of_addresses(folder, monkeypatch, capsys):
+    hidden = "https://ana:hush-this@host/rows.csv"
+    subprocess.run(["git", "init", "-q"], check=True)
+    someone = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", *someone, "commit", "-q", "--allow-empty", "-m", "start"], check=True)
+    subprocess.run(["git", "remote", "add", "origin", hidden], check=True)
+    (folder / "dvc.lock").write_text(LOCK.replace("listings.csv.gz", f"'{hidden}'"))
+    monkeypatch.setenv("DVC_STAGE", "train_mlp")
+    given = params()
+    given = given.model_copy(update={"prepare": given.prepare.model_copy(update={"source": hidden})})
+    with tracked("mlp", given, folder / "plots") as tracker:
+        record(tracker)
+    assert "hush-this" not in "".join(capsys.readouterr())
+    _, _, run = run_of(f"sqlite:///{folder}/mlflow.db")
+    assert run.data.params["prepare.source"] == "https://host/rows.csv"
+    assert run.data.tags["data.https://host/rows.csv"] == "00"
+    written = b"".join(
+        path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("dvc.lock", "config")
+    )
+    assert b"https://host/rows.csv" in written
+    assert b"hush-this" not in written
+
+
 @pytest.mark.pipeline
 def test_no_tracker_is_loaded_before_it_records():
     code = "import sys; from titles.stages import train_cnn, train_mlp, evaluate;"

@@ -8,6 +8,7 @@ afterwards: mlflow_store.py.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -208,14 +209,18 @@ def _noted(client: Any, experiment_id: str, note: Path | None) -> Any:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as text under dotted names."""
+    """Nested parameters as text under dotted names, addresses without user and password."""
     found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             found |= flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = str(value)
+            found[f"{prefix}{key}"] = _without_login(str(value))
     return found
+
+
+def _without_login(text: str) -> str:
+    return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)
 
 
 def log_params(client: Any, run: str, params: Mapping[str, str]) -> None:
@@ -264,7 +269,7 @@ def _data_hashes() -> dict[str, str]:
 def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
     """Hashes of the source and of what the stages before training made, of the stages in a dvc.lock."""
     return {
-        item["path"]: item["md5"]
+        _without_login(item["path"]): item["md5"]
         for stage in ("prepare", "embed")
         for item in stages[stage].get("deps", []) + stages[stage].get("outs", [])
         if "md5" in item and not item["path"].startswith("src/")
