@@ -1,4 +1,8 @@
+import shutil
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +40,18 @@ def encoded(rows, labels=None, unknown_words=()):
 def encode():
     """Builds encoded titles from lists of word ids; -1 is the first of `unknown_words`."""
     return encoded
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    missing = "NOT RUN in a browser: install chromium, and playwright with pip, to include it"
+    playwright = pytest.importorskip("playwright.sync_api", reason=missing)
+    with playwright.sync_playwright() as started:
+        own = started.chromium.executable_path
+        names = ("chromium", "chromium-browser", "google-chrome")
+        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
+        if found is None:
+            pytest.skip(missing)
+        browser = started.chromium.launch(executable_path=found)
+        yield browser
+        browser.close()

@@ -122,6 +122,46 @@ def test_a_page_shows_a_script_and_does_not_run_it(tmp_path):
     assert "https:" not in page
 
 
+@pytest.mark.pipeline
+def test_a_browser_shows_hostile_words_and_categories_and_runs_none(browser, tmp_path):
+    """Titles come from sellers, categories from a model's folder, which may come from anybody."""
+    hostile = (
+        "<script>document.title='hacked'</script>",
+        '"><img src=x onerror="document.title=\'hacked\'">',
+        "a\u2028b</style><svg onload=document.title='hacked'>",
+    )
+    write_models(tmp_path / "models")
+    for labels in (tmp_path / "models").rglob("labels.txt"):
+        names = sorted([*hostile, *LABEL_NAMES[len(hostile) :]])
+        labels.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    title = f"word5 {' '.join(hostile)} word3"
+    file = tmp_path / "a.html"
+    arguments = ["explain", title, "--models", str(tmp_path / "models"), "--html", str(file)]
+    assert main([*arguments, "--top", str(len(LABEL_NAMES))]) == 0
+    shown = browser.new_page()
+    requests, complaints = [], []
+    shown.on("request", lambda request: requests.append(request.url))
+    shown.on("console", lambda message: complaints.append(message.text))
+    shown.on("pageerror", lambda error: complaints.append(str(error)))
+    shown.goto(file.as_uri())
+    assert shown.locator("script, img, svg").count() == 0
+    assert "hacked" in shown.title()  # the title itself, as text
+    assert shown.title().startswith("word5 <script>")
+    for name in hostile:
+        heading = shown.locator("h2", has_text=name.replace("\u2028", " ")).first
+        assert heading.is_visible()
+        assert name in heading.text_content()
+    assert title in shown.locator("h1").text_content()
+    assert requests == [file.as_uri()]
+    assert complaints == []
+    # The page forbids one that got in all the same.
+    file.write_text(file.read_text(encoding="utf-8").replace("<h1>", f"{hostile[0]}<h1>"), "utf-8")
+    shown.goto(file.as_uri())
+    assert shown.locator("script").count() == 1
+    assert shown.title() != "hacked"
+    shown.close()
+
+
 @pytest.fixture
 def told(tmp_path, capsys):
     models = write_models(tmp_path / "models")

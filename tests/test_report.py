@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -266,21 +264,6 @@ def test_names_and_files_that_are_twice_the_same_are_refused(
         "error: x.md cannot be both the page and the Markdown: name another --markdown\n"
     )
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    missing = "NOT RUN in a browser: install chromium, and playwright with pip, to include it"
-    playwright = pytest.importorskip("playwright.sync_api", reason=missing)
-    with playwright.sync_playwright() as started:
-        own = started.chromium.executable_path
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = own if Path(own).exists() else next(filter(None, map(shutil.which, names)), None)
-        if found is None:
-            pytest.skip(missing)
-        browser = started.chromium.launch(executable_path=found)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.pipeline
