@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from titles import preparation, sources
-from titles.contract import PAD, SPLITS, UNK, replaced_folder, write_json
+from titles.contract import NO_REFERENCE, PAD, SPLITS, UNK, replaced_folder, write_json
 from titles.data import EncodedTitles
 from titles.params import Prepare
 from titles.preparation import prepare
@@ -46,6 +46,12 @@ def run(tmp_path, text_settings):
                 "min_rows": 1,
                 "min_count": 1,
                 "max_vocabulary": 500,
+                "reference": NO_REFERENCE,
+                "drift_categories": 0.1,
+                "drift_languages": 0.1,
+                "drift_unknown_words": 0.02,
+                "drift_length": 1,
+                "drift_rejected": 0.05,
             }
             | changes
         )
@@ -158,7 +164,8 @@ def test_what_is_written_can_be_read_back_and_replaces_what_was_there(run, text_
     for line, label, words in titles_of(folder, "train"):
         assert words == f"{NOUNS[label]} n{line - 2} rojo"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "labels.txt", "rejected.csv", "test", "text.json", "train", "validation", "vocabulary.tsv",
+        "labels.txt", "profile.json", "rejected.csv", "test", "text.json", "train", "validation",
+        "vocabulary.tsv",
     ]  # fmt: skip
 
 

@@ -32,12 +32,14 @@ SPLITS = ("train", "validation", "test")
 VOCABULARY_FILE = "vocabulary.tsv"
 LABELS_FILE = "labels.txt"
 TEXT_FILE = "text.json"
+PROFILE_FILE = "profile.json"
 
 PREPARED = Path("data/prepared")
 VOCABULARY = PREPARED / VOCABULARY_FILE
 LABELS = PREPARED / LABELS_FILE
 TEXT = PREPARED / TEXT_FILE
 NO_PRETRAINED = "data/pretrained/none"
+NO_REFERENCE = NO_PRETRAINED
 EMBEDDED = Path("data/embedded")
 MODELS = Path("models")
 METRICS = Path("metrics")

@@ -45,6 +45,7 @@ Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
+Distance = Annotated[Number, Field(ge=0, le=1)]
 Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_sequence), Field(min_length=1)]
 
 
@@ -104,6 +105,12 @@ class Prepare(Text):
     min_rows: Positive
     min_count: Positive
     max_vocabulary: Positive
+    reference: Annotated[str, Field(min_length=1)]
+    drift_categories: Distance
+    drift_languages: Distance
+    drift_unknown_words: Distance
+    drift_length: Annotated[Number, Field(ge=0)]
+    drift_rejected: Distance
 
     @property
     def text(self) -> Text:

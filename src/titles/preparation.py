@@ -7,6 +7,7 @@ grows by about 120 bytes a row and by the words that differ; the text itself is 
 from __future__ import annotations
 
 import csv
+import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from titles import sources, split, vocabulary, workers
+from titles import drift, sources, split, vocabulary, workers
 from titles.contract import (
     LABELS_FILE,
     LANGUAGES,
+    PROFILE_FILE,
     QUALITIES,
     SPECIAL_WORDS,
     SPLITS,
@@ -121,16 +123,22 @@ class RejectedFile:
 def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
     """Turn `settings.source` into splits, vocabulary and labels below `folder`, which exists.
 
-    Writes train/, validation/, test/, vocabulary.tsv, labels.txt, text.json (how titles became words)
-    and rejected.csv.
+    Writes train/, validation/, test/, vocabulary.tsv, labels.txt, text.json (how titles became words),
+    profile.json (see drift.py) and rejected.csv.
+
+    Where `settings.reference` names the profile of other data, what differs past the thresholds is told
+    as warnings.
 
     Returns:
-        Counts for metrics/prepare.json; every row read is in exactly one entry of "rows".
+        Counts for metrics/prepare.json; every row read is in exactly one entry of "rows". "drift" is
+        there only with a reference.
 
     Raises:
         ValueError: the source is unusable (see `sources.read`), has no rows of the wanted language,
-            fewer than two categories with enough rows, or no word that is frequent enough.
+            fewer than two categories with enough rows, or no word that is frequent enough; or the
+            reference is no profile.
     """
+    reference = drift.read(settings.reference)  # before the work
     spool = folder / "word_ids.spool"
     with RejectedFile.create(folder / "rejected.csv") as rejected:
         rows, counts = _collect(settings, spool, rejected)
@@ -168,9 +176,20 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
     words.write(folder / VOCABULARY_FILE)
     vocabulary.write_labels(labels, folder / LABELS_FILE)
     write_json(folder / TEXT_FILE, settings.text.model_dump())
+    taken_N = splits_N != split.DROPPED
+    wanted = counts["read"] - counts.get("other_language", 0)
+    profile = drift.Profile(
+        rows=int(np.sum(taken_N)),
+        categories=drift.shares(labels, labels_N[taken_N]),
+        languages=drift.shares(list(LANGUAGES), rows.languages_N[taken_N]),
+        unknown_words=unknown["validation"],
+        title_words=drift.quantiles(rows.lengths_N[taken_N]),
+        rejected=round(rejected.counts.total() / wanted, 6),
+    )
+    write_json(folder / PROFILE_FILE, profile.model_dump())
     del rows  # the spool is mapped
     spool.unlink()
-    return {
+    metrics: dict[str, Any] = {
         "rows": counts,
         "rejected": dict(sorted(rejected.counts.items())),
         "duplicates_of_another_category": relabelled,
@@ -178,6 +197,11 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         "vocabulary": len(words),
         "unknown_words": unknown,
     }
+    if reference:
+        metrics["drift"] = drift.compare(profile, reference)
+        for line in drift.warnings(metrics["drift"], profile, reference, settings):
+            print(f"warning: {line}", file=sys.stderr)
+    return metrics
 
 
 def _collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Rows, dict[str, int]]:
