@@ -35,7 +35,7 @@ run: install ## Run the experiment on the embedded sample and show it beside the
 	@$(MAKE) --no-print-directory table
 
 # Parameters that are the same everywhere, hashes, and all but the headline metrics are left out.
-NOISE := ^(src/|data/|models/|rows|rejected|duplicates|categories|vocabulary|unknown|dimension|coverage|language|label|cnn_less|Created|Executor|.*\.(best_epoch|train_loss|validation_.*|.*_(low|high)|accuracy|loss|macro_f1|top_.|calibration_error(_before)?|threshold|coverage|precision_kept)$$)
+NOISE := ^(src/|data/|drift|models/|rows|rejected|duplicates|categories|vocabulary|unknown|dimension|coverage|language|label|cnn_less|Created|Executor|.*\.(best_epoch|train_loss|validation_.*|.*_(low|high)|accuracy|loss|macro_f1|top_.|calibration_error(_before)?|threshold|coverage|precision_kept)$$)
 HEADLINE := ^(cnn|mlp|average)\.balanced_accuracy$$
 
 table: install ## Compare experiments: the parameters that differ and what came of it
