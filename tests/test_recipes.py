@@ -30,6 +30,7 @@ NOT_RUN = {
     "make bench": "an hour or two",
     "make pruebas": "seven trainings; test_queue.py has `titles pruebas` with two",
     "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
+    "titles serve": "a server; test_serving.py has it",
     "dask scheduler": "a server",
     "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
     "TITLES_SCHEDULER=tcp://10.0.0.5:8786 dvc exp run": "the same",
