@@ -386,7 +386,8 @@ class _Runner:
             else:
                 self.failed[name] = task
                 self._end(name, "FAILED")
-                self._tell(_indented(_tail(self._queue.log(task))))
+                why = f"DVC could not set it up, {self._queue.where_workers_log()} says why"
+                self._tell(_indented(_tail(self._queue.log(task) or f"it printed nothing: {why}")))
 
     def _end(self, name: str, how: str) -> None:
         del self.tasks[name]
@@ -416,7 +417,7 @@ class _Runner:
             if task.revision in running:
                 took = _duration(time.monotonic() - self._started.get(name, time.monotonic()))
                 line = _tail(self._queue.log(task), 1).split("(")[0].strip()
-                shown.append(f"{name} for {took}: {line[:60]}")
+                shown.append(f"{name} for {took}: {line[:60] or 'starting'}")
         waiting = len(self.tasks) - len(shown)
         return "; ".join([*shown, f"{waiting} waiting"])
 

@@ -136,14 +136,14 @@ class Queue:
             shutil.rmtree(folder, ignore_errors=True)
 
     def log(self, task: Task) -> str:
-        """What a run has printed so far, or why nothing is known of it."""
+        """What a run has printed so far; nothing while DVC sets it up, or if that failed."""
         process = self._queue.proc.get(task.revision)
         if process is not None and process.stdout:
             try:
                 return Path(process.stdout).read_text(encoding="utf-8", errors="replace")
             except OSError:
                 pass
-        return f"it printed nothing: DVC could not set it up, {self.where_workers_log()} says why"
+        return ""
 
     def where_workers_log(self) -> Path:
         """What the first worker prints."""
