@@ -321,11 +321,11 @@ def _csv_columns(file: Path, header: list[str] | None) -> list[tuple[int | None,
     columns = {name: position for position, name in enumerate(names)}
     wanted = "title,label_quality,language,category or title,category"
     if len(columns) != len(names):
-        raise ValueError(f"{file}: a column stands twice in the header {','.join(names)}")
+        raise ValueError(f"{file}: a column stands twice in the header {','.join(names)[:_EXCERPT]}")
     if "title" in columns and "category" not in columns:
         raise ValueError(
-            f"{file} has titles but no categories (columns {','.join(names)}): there is nothing to "
-            f"learn from; expected {wanted}"
+            f"{file} has titles but no categories (columns {','.join(names)[:_EXCERPT]}): there is "
+            f"nothing to learn from; expected {wanted}"
         )
     if not {"title", "category"} <= columns.keys():
         raise ValueError(
