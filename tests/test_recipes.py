@@ -228,8 +228,8 @@ def test_mlflow_is_filled_as_the_readme_tells(committed: Path) -> None:
     loaded = "import mlflow; " + next(
         content for language, content in section("Tracking").blocks if language == "python"
     ).replace("mlflow.pyfunc", "mlflow.set_tracking_uri('sqlite:///mlflow.db'); print(mlflow.pyfunc", 1)
-    told = run(committed, "python", "-c", f"{loaded.strip()})")
-    assert "probability" in told
+    told = run(committed, "python", "-c", f"{loaded.strip()}.to_dict())")
+    assert "'probability': {0: " in told
 
 
 def test_pretrained_vectors_and_remotes_are_taken_as_the_readme_tells(committed: Path) -> None:

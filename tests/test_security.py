@@ -31,8 +31,12 @@ CALLS = {
 GENSIM = {"KeyedVectors", "Word2Vec", "FastText", "FastTextKeyedVectors", "Doc2Vec", "SaveLoad"}
 # File and call: why it is no danger.
 ALLOWED = {
-    ("peers.py", "imports pickle"): "to know the size of a peer's model",
-    ("peers.py", "calls pickle.dump"): "the same; it reads none",
+    ("benchmarks/peers.py", "imports pickle"): "to know the size of a peer's model",
+    ("benchmarks/peers.py", "calls pickle.dump"): "the same; it reads none",
+    (
+        "src/titles/serving.py",
+        "server at str(address[0])",
+    ): "closed at once, and --host is 127.0.0.1 by default",
 }
 
 
@@ -126,13 +130,14 @@ def _is(node: ast.expr | None, *values: object) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_module_runs_or_unpickles_what_it_reads(path: Path) -> None:
     found = dangers(path.read_text(encoding="utf-8"))
-    assert [danger for danger in found if (path.name, danger) not in ALLOWED] == []
+    assert [
+        danger for danger in found if (path.relative_to(ROOT).as_posix(), danger) not in ALLOWED
+    ] == []
 
 
 @pytest.mark.parametrize(("file", "danger"), ALLOWED)
 def test_what_is_allowed_is_still_there(file: str, danger: str) -> None:
-    (path,) = (path for path in SOURCES if path.name == file)
-    assert danger in set(dangers(path.read_text(encoding="utf-8")))
+    assert danger in set(dangers((ROOT / file).read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize(
