@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -214,32 +212,6 @@ def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, r
     assert np.isfinite(answers_of(MODELS / "mlp.last_good")).all()
     assert done.stdout.count("the best so far, is kept in models/mlp.last_good") == 1
     assert not METRICS.exists()
-
-
-@pytest.mark.parametrize("name", ["cnn", "mlp"])
-def test_what_was_broken_goes_on_in_both_processes(tmp_path, name):
-    given = DROPOUT | {"epochs": 9, "patience": 0, "schedule": "one_cycle"}
-    stage = ("-m", f"titles.stages.train_{name}")
-    whole = write_project(tmp_path / "whole", **given)
-    done = torchrun(*stage)
-    assert done.returncode == 0, done.stderr
-
-    folder = write_project(tmp_path / "broken", **given)
-    script = folder / "script.py"
-    script.write_text(
-        BREAKING.format(rank=1, event="os.kill(os.getpid(), signal.SIGKILL)")
-        .replace("mlp", name)
-        .replace("TitleMLP", {"cnn": "TitleCNN", "mlp": "TitleMLP"}[name]),
-        encoding="utf-8",
-    )
-    done = torchrun(str(script))
-    assert done.returncode != 0
-    shutil.rmtree(folder / PLOTS)
-    shutil.rmtree(folder / MODELS)
-    done = torchrun(*stage)
-    assert done.returncode == 0, done.stderr
-    assert re.findall(f"{name}: resumed after epoch . of 9", done.stdout)
-    assert results(folder) == results(whole)
 
 
 def test_wrong_parameters_are_told_once(tmp_path):
