@@ -341,10 +341,17 @@ def test_the_key_follows_settings_code_and_the_number_of_processes(tmp_path, mon
     assert key() == first
 
 
+def root_elsewhere(tmp_path, monkeypatch):
+    """The project's own folder, as runs in temporary folders are told of it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.setenv("DVC_ROOT", str(root))
+    return root
+
+
 def test_a_run_in_another_folder_goes_on_where_the_first_was_cut_off(tmp_path, monkeypatch, capsys):
     expected = unbroken(tmp_path / "unbroken")
-    (tmp_path / "root").mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    root_elsewhere(tmp_path, monkeypatch)
     train(cut_at=4)
     assert not checkpoints.FOLDER.exists()
     new_place(tmp_path / "other")
@@ -356,10 +363,8 @@ def test_a_run_in_another_folder_goes_on_where_the_first_was_cut_off(tmp_path, m
 
 def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkeypatch, capsys):
     expected = unbroken(tmp_path / "unbroken")
-    (tmp_path / "root").mkdir()
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    folder = root_elsewhere(tmp_path, monkeypatch) / checkpoints.FOLDER
     train(cut_at=3)
-    folder = tmp_path / "root" / checkpoints.FOLDER
     (kept,) = folder.glob("*.safetensors")
     before = kept.read_bytes()
     with FileLock(kept.with_suffix(".lock")):  # as the other has it
@@ -390,9 +395,8 @@ def test_a_second_training_in_the_same_folder_is_refused(monkeypatch):
 
 def test_without_a_place_for_checkpoints_training_works_and_says_so(tmp_path, monkeypatch, capsys):
     expected = unbroken(tmp_path / "unbroken")
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / ".titles").write_text("a file where a folder should be")
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "root"))
+    root = root_elsewhere(tmp_path, monkeypatch)
+    (root / ".titles").write_text("a file where a folder should be")
     capsys.readouterr()
     train()
     assert capsys.readouterr().err.count("warning: no checkpoints in ") == 1

@@ -52,10 +52,9 @@ class Checkpoint:
         self._ended, self._seconds = time.monotonic(), 0.0
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last write; the same in all processes."""
+        """Whether enough time has passed since the last write."""
         passed = time.monotonic() - self._ended
-        due = self._file is not None and passed >= _WRITES_BETWEEN * self._seconds
-        return bool(distributed.of_first([due])[0])
+        return self._file is not None and passed >= _WRITES_BETWEEN * self._seconds
 
     def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Replace the checkpoint; where that fails, training goes on with a warning.
@@ -63,7 +62,7 @@ class Checkpoint:
         Args:
             numbers: what JSON holds exactly.
         """
-        if self._file is None or distributed.rank() > 0:
+        if self._file is None:
             return
         started = time.monotonic()
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -80,16 +79,7 @@ class Checkpoint:
         self._seconds = self._ended - started
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was written last, on the CPU; None where there is none, where it is damaged, and where
-        not all processes see the same."""
-        found = self._read()
-        # 48 bits of the checksum, as many as a float holds exactly.
-        mark = float(int(found[1]["sha256"][:12], 16)) if found else -1.0
-        differs = distributed.of_first([mark])[0] != mark
-        agreed = not distributed.total(torch.tensor(float(differs)))
-        return (found[0], json.loads(found[1]["numbers"])) if found and agreed else None
-
-    def _read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """What was written last, on the CPU; None where there is none, and where it is damaged."""
         if self._file is None or not self._file.exists():
             return None
         try:
@@ -105,7 +95,7 @@ class Checkpoint:
                 file=sys.stderr,
             )
             return None
-        return tensors, metadata
+        return tensors, json.loads(metadata["numbers"])
 
     def remove(self) -> None:
         """The training is done."""
@@ -120,16 +110,13 @@ def opened(name: str, key: str) -> Iterator[Checkpoint]:
     """The checkpoint of the training of the model `name` with this key; removed when the block ends
     without an error.
 
-    Where another process trains the same in another folder, where several train together, or nothing can
-    be written, it is one without a place. Checkpoints that nobody has touched for two weeks are removed.
+    Where another process trains the same in another folder, or nothing can be written, it is one
+    without a place. Checkpoints that nobody has touched for two weeks are removed.
 
     Raises:
         ValueError: another process trains this model in this very folder.
     """
     place = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER / f"{name}-{key}"
-    if distributed.processes() > 1:  # going on in several processes is not proven
-        yield Checkpoint(None)
-        return
     here = FOLDER.parent / f"{name}.lock"
     here.parent.mkdir(exist_ok=True)
     with ExitStack() as locks:

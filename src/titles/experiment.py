@@ -61,6 +61,9 @@ def run(
     embedding = new_embedding(settings, words)
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
+    if distributed.processes() > 1:  # that several can go on together is not proven
+        _record(model, settings, params, device, checkpoints.Checkpoint(None))
+        return
     with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
         _record(model, settings, params, device, checkpoint)
 

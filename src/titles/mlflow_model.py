@@ -21,9 +21,7 @@ from mlflow.types.schema import AnyType, Array
 
 from titles import listing
 from titles.models import saved
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
-from titles.predict import Classifier
+from titles.predict import ARCHITECTURES, Classifier
 
 MARK = "MLmodel"  # the file by which an MLflow model is known
 COLUMN = "title"
@@ -60,7 +58,7 @@ class TitlesModel(PythonModel):
         Raises:
             ValueError: one is missing or damaged, or they were trained on different data.
         """
-        models = [saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP}) for folder in folders]
+        models = [saved.read(folder, ARCHITECTURES) for folder in folders]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._classifier = Classifier(models, device)
 

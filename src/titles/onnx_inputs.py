@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from titles.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE
 from titles.params import Text
 from titles.subwords import Subwords
-from titles.text import tokenise
+from titles.text import words_of
 from titles.vocabulary import Vocabulary, read_labels
 
 ONNX_FORMAT = 1
@@ -87,8 +87,7 @@ class Encoder:
 
     def words(self, titles: Sequence[str]) -> list[list[str]]:
         """The words of each title as the network reads them."""
-        longest = self.text.max_title_chars
-        return tokenise([title[:longest] for title in titles], self.text)
+        return words_of(titles, self.text)
 
     def __call__(self, titles: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """The inputs by name.

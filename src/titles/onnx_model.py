@@ -30,7 +30,7 @@ from titles.models.cnn import TitleCNN
 from titles.models.embedding import WordEmbedding, embedding_of
 from titles.models.mlp import TitleMLP
 from titles.onnx_inputs import ENCODING_FILE, MODEL_FILE, UNKNOWN_GRAMS, WORDS, Encoder, description
-from titles.predict import Classifier
+from titles.predict import ARCHITECTURES, Classifier
 from titles.vocabulary import write_labels
 
 MARK = ENCODING_FILE
@@ -52,7 +52,7 @@ def write(folder: Path, out: Path) -> None:
         ValueError: `folder` is missing or damaged, or of a format that this code does not read; packages
             are missing; the network is too large for one file; or the two disagree.
     """
-    model = saved.read(folder, {"cnn": TitleCNN, "mlp": TitleMLP})
+    model = saved.read(folder, ARCHITECTURES)
     subwords = embedding_of(model.network).subwords
     encoder = Encoder(
         model.vocabulary, model.labels, model.text, subwords.subwords if subwords else None

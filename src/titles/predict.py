@@ -23,10 +23,10 @@ from titles.models.cnn import TitleCNN
 from titles.models.embedding import embedding_of
 from titles.models.mlp import TitleMLP
 from titles.subwords import Subwords
-from titles.text import tokenise
+from titles.text import words_of
 
 AVERAGE = "average"
-_ARCHITECTURES: dict[str, saved.Architecture] = {"cnn": TitleCNN, "mlp": TitleMLP}
+ARCHITECTURES: dict[str, saved.Architecture] = {"cnn": TitleCNN, "mlp": TitleMLP}
 # Titles a pass of the network: the more, the more of their words are shared and projected once.
 _BATCH = 2048
 _UNCLASSIFIED = -1
@@ -86,16 +86,16 @@ class Classifier:
         Raises:
             ValueError: there is no such network, or its folder is missing, damaged or of another format.
         """
-        if choice not in (AVERAGE, *_ARCHITECTURES):
+        if choice not in (AVERAGE, *ARCHITECTURES):
             raise ValueError(
-                f"model is {choice!r}: expected one of {', '.join([AVERAGE, *_ARCHITECTURES])}"
+                f"model is {choice!r}: expected one of {', '.join([AVERAGE, *ARCHITECTURES])}"
             )
-        names = list(_ARCHITECTURES) if choice == AVERAGE else [choice]
-        return Classifier([saved.read(models / name, _ARCHITECTURES) for name in names], device)
+        names = list(ARCHITECTURES) if choice == AVERAGE else [choice]
+        return Classifier([saved.read(models / name, ARCHITECTURES) for name in names], device)
 
     def words(self, title: str) -> list[str]:
         """The words of a title as the networks read them."""
-        return self._tokenise([title])[0]
+        return words_of([title], self._text)[0]
 
     def knows(self, word: str) -> bool:
         """Whether the vocabulary holds a word; of another, only its letters are read."""
@@ -106,7 +106,7 @@ class Classifier:
 
         A title is read up to `max_title_chars` characters, so that no title costs more than another.
         """
-        return self.encode_words(self._tokenise(titles))
+        return self.encode_words(words_of(titles, self._text))
 
     def encode_words(self, rows: Sequence[Sequence[str]]) -> EncodedTitles:
         """Word ids of titles that are words already."""
@@ -152,10 +152,6 @@ class Classifier:
         for rows, probability_BC in self._passes(told):
             found_NC[rows] = probability_BC.cpu().numpy()
         return found_NC
-
-    def _tokenise(self, titles: Sequence[str]) -> list[list[str]]:
-        longest = self._text.max_title_chars
-        return tokenise([title[:longest] for title in titles], self._text)
 
     def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Rows of titles that hold a word, and their mean probabilities (B, C)."""

@@ -68,6 +68,12 @@ def normalise(text: str, settings: Text) -> str:
     return text
 
 
+def words_of(titles: Sequence[str], settings: Text) -> list[list[str]]:
+    """`tokenise` of titles as anyone may send them: read up to `max_title_chars` characters, so that
+    none costs more than another."""
+    return tokenise([title[: settings.max_title_chars] for title in titles], settings)
+
+
 def tokenise(titles: Sequence[str], settings: Text) -> list[list[str]]:
     """Words of each title, at most `max_words`; none for a title that holds no word."""
     if not titles:

@@ -239,8 +239,8 @@ class Learning:
             yield EpochRecord(number, *distributed.of_first(measured))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the next epochs depend on: tensors, not copied, and numbers that JSON holds exactly.
-        The state of all processes; all have to ask for it."""
+        """All that the next epochs of one process depend on: tensors, not copied, and numbers that JSON
+        holds exactly."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         steps: dict[str, int] = {}
         for number, optimiser in enumerate(self._optimisers):
@@ -251,11 +251,9 @@ class Learning:
                         tensors[key] = value
                     else:
                         steps[key] = value
-        for name, own in self._random().items():
-            # A row a process.
-            states = own.new_zeros(distributed.processes(), len(own))
-            states[distributed.rank()] = own
-            tensors[f"random.{name}"] = distributed.total(states)
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
         return tensors, {
             "epochs_done": self._epochs_done,
             "steps_done": self._steps_done,
@@ -275,18 +273,12 @@ class Learning:
                     parameter, name = place.split(".")
                     states.setdefault(int(parameter), {})[name] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": states})
-        torch.set_rng_state(tensors["random.cpu"][distributed.rank()])
+        torch.set_rng_state(tensors["random.cpu"])
         if self._device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"][distributed.rank()], self._device)
+            torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
         self._shuffle.bit_generator.state = numbers["shuffle"]
         self._epochs_done = numbers["epochs_done"]
         self._steps_done = numbers["steps_done"]
-
-    def _random(self) -> dict[str, Tensor]:
-        found = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            found["cuda"] = torch.cuda.get_rng_state(self._device)
-        return found
 
     def _epoch(self, number: int) -> float:
         """One pass; returns the cross-entropy a title, without weights, shift and smoothing, so that

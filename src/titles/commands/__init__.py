@@ -6,10 +6,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+NETWORKS = ("cnn", "mlp")
+AVERAGE = "average"
 
 
 def positive(text: str) -> int:
@@ -17,6 +21,27 @@ def positive(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """--model: one network, or all."""
+    command.add_argument(
+        "--model",
+        choices=[AVERAGE, *NETWORKS],
+        default=AVERAGE,
+        help="network, or the average of both (default: %(default)s)",
+    )
+
+
+def add_models(command: argparse.ArgumentParser) -> None:
+    """--models: the folder of the networks' folders."""
+    command.add_argument(
+        "--models",
+        type=Path,
+        default="models",
+        metavar="FOLDER",
+        help="where the trained networks are (default: %(default)s)",
+    )
 
 
 def end_on_termination() -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import end_on_termination, positive
+from titles.commands import add_model, add_models, end_on_termination, positive
 
 if TYPE_CHECKING:
     from titles.commands import Commands
@@ -64,7 +64,8 @@ def add(commands: Commands) -> None:
         choices=["table", "csv", "jsonl", "parquet"],
         help="of what is written (default: by the ending; table for a terminal, otherwise csv)",
     )
-    _add_models(predict)
+    add_model(predict)
+    add_models(predict)
     predict.set_defaults(run=_predict, usage=predict.error)
     submit = commands.add_parser(
         "submit",
@@ -76,7 +77,8 @@ def add(commands: Commands) -> None:
     submit.add_argument(
         "--out", type=Path, default="submission.csv", help="write here (default: %(default)s)"
     )
-    _add_models(submit)
+    add_model(submit)
+    add_models(submit)
     submit.set_defaults(run=_submit)
     explain = commands.add_parser(
         "explain",
@@ -88,7 +90,8 @@ def add(commands: Commands) -> None:
     explain.add_argument("title", help="the title to explain")
     explain.add_argument("--top", type=positive, default=3, help="categories (default: %(default)s)")
     explain.add_argument("--html", type=Path, metavar="FILE", help="write a page")
-    _add_models(explain)
+    add_model(explain)
+    add_models(explain)
     explain.set_defaults(run=_explain)
     audit = commands.add_parser(
         "audit",
@@ -128,22 +131,6 @@ def _probability(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
     return value
-
-
-def _add_models(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--model",
-        choices=["average", "cnn", "mlp"],
-        default="average",
-        help="network, or the average of both (default: %(default)s)",
-    )
-    command.add_argument(
-        "--models",
-        type=Path,
-        default="models",
-        metavar="FOLDER",
-        help="where the trained networks are (default: %(default)s)",
-    )
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import end_on_termination
+from titles.commands import AVERAGE, NETWORKS, add_model, add_models, end_on_termination
 
 if TYPE_CHECKING:
     from titles.commands import Commands
-
-_NETWORKS = ["cnn", "mlp"]
-_AVERAGE = "average"
 
 
 def add(commands: Commands) -> None:
@@ -29,7 +26,7 @@ def add(commands: Commands) -> None:
         description="Write a network as ONNX, with all that turns titles into its inputs: model.onnx, "
         "encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
     )
-    onnx.add_argument("--model", choices=_NETWORKS, default="cnn", help="network (default: %(default)s)")
+    onnx.add_argument("--model", choices=NETWORKS, default="cnn", help="network (default: %(default)s)")
     _add_places(onnx)
     onnx.set_defaults(run=_export_onnx)
     mlflow = kinds.add_parser(
@@ -38,7 +35,7 @@ def add(commands: Commands) -> None:
         description="Write an MLflow model that brings its code along: for mlflow.pyfunc.load_model, "
         "`mlflow models serve` or `mlflow models build-docker`.",
     )
-    _add_model(mlflow)
+    add_model(mlflow)
     _add_places(mlflow)
     mlflow.set_defaults(run=_export_mlflow)
     serve = commands.add_parser(
@@ -49,34 +46,15 @@ def add(commands: Commands) -> None:
         epilog="Example: curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
         '-d \'{"inputs": ["Funda Para Celular Samsung J7"]}\'',
     )
-    _add_model(serve)
-    _add_models(serve)
+    add_model(serve)
+    add_models(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=_port, default=5001, help="(default: %(default)s)")
     serve.set_defaults(run=_serve)
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--model",
-        choices=[_AVERAGE, *_NETWORKS],
-        default=_AVERAGE,
-        help="network, or the average of both (default: %(default)s)",
-    )
-
-
-def _add_models(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--models",
-        type=Path,
-        default="models",
-        metavar="FOLDER",
-        help="where the trained networks are (default: %(default)s)",
-    )
-
-
 def _add_places(command: argparse.ArgumentParser) -> None:
-    _add_models(command)
+    add_models(command)
     command.add_argument(
         "--out",
         type=Path,
@@ -93,7 +71,7 @@ def _port(text: str) -> int:
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:
-    names = _NETWORKS if options.model == _AVERAGE else [options.model]
+    names = NETWORKS if options.model == AVERAGE else [options.model]
     return [options.models / name for name in names]
 
 
