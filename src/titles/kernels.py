@@ -9,9 +9,12 @@ dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from contextlib import contextmanager, nullcontext
+from functools import cache, wraps
 from itertools import pairwise
 from typing import Any, ParamSpec
 
@@ -31,10 +34,36 @@ _WORTH_A_THREAD = 50_000
 def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
     """Without the interpreter's lock, so that threads run side by side; kept on disk if it may be."""
     try:
-        made: Callable[_Given, None] = numba.njit(nogil=True, cache=True)(loop)
+        made = numba.njit(nogil=True, cache=True)(loop)
     except RuntimeError:  # neither the package's folder nor that for caches can be written to
         made = numba.njit(nogil=True)(loop)
-    return made
+
+    @wraps(loop)
+    def call(*given: _Given.args, **named: _Given.kwargs) -> None:
+        # The first call compiles it, or loads what was.
+        with nullcontext() if made.signatures else undisturbed():
+            made(*given, **named)
+
+    return call
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block: what their handlers raise while C calls
+    Python, as numba's compiler does, is printed and lost."""
+    if threading.current_thread() is not threading.main_thread():  # handlers run in that one alone
+        yield
+        return
+    came: list[int] = []
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def in_parts(work: Callable[[int, int], None], parts: int, numbers: int) -> None:
