@@ -77,6 +77,14 @@ class WordEmbedding(nn.Module):
             vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
         return vectors_UD
 
+    def table_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A table of vectors, and the rows of it (B * L,) that the batch's titles hold."""
+        place_T = batch.place_BL.flatten()
+        if self.learning_VD is None and self.grams_RD is None:  # no need to copy what nothing changes
+            row_U = self.row_V.index_select(0, batch.words_U)
+            return self.frozen_FD, row_U.index_select(0, place_T)
+        return self(batch), place_T
+
     def _words(self, words_U: Tensor) -> Tensor:
         row_U = self.row_V.index_select(0, words_U)
         frozen = len(self.frozen_FD)

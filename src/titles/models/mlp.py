@@ -45,7 +45,7 @@ class TitleMLP(nn.Module):
         # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
         titles, words = batch.place_BL.shape
         end_B = torch.arange(words, (titles + 1) * words, words, device=batch.place_BL.device)
-        sum_BD = sum_of_rows(self.embedding(batch), batch.place_BL.flatten(), end_B)
+        sum_BD = sum_of_rows(*self.embedding.table_of(batch), end_B)
         hidden = sum_BD / (batch.place_BL > 0).sum(dim=1, keepdim=True)
         for layer in self.hidden:
             hidden = self.dropout(F.relu(layer(hidden)))
