@@ -18,6 +18,11 @@ _WORDS = "Words: by how much ln p of the category falls when the word is left ou
 _WINDOWS = "Windows of the CNN: what they add to the category's logit (gradient x activation)."
 _UNKNOWN = "* not in the vocabulary"
 
+# Of what `words_html` makes.
+WORD_STYLE = """\
+.word { display: inline-block; padding: 0 .4rem; margin: .1rem; border-radius: .3rem; color: #111 }
+.word small { color: #555 }"""
+
 
 def show(explanation: Explanation) -> None:
     """Print, in colour on a terminal unless NO_COLOR is set."""
@@ -40,8 +45,7 @@ def show(explanation: Explanation) -> None:
                 f"{window.words!r} {window.contribution:+.2f}" for window in category.windows
             )
             console.print(Text(f"  windows  {told}"), soft_wrap=soft)
-    windows = any(category.windows for category in explanation.categories)
-    console.print(Text("\n".join(_legend(explanation, windows)), "dim"), soft_wrap=soft)
+    console.print(Text("\n".join(_legend(explanation)), "dim"), soft_wrap=soft)
 
 
 def write_html(explanation: Explanation, file: Path) -> None:
@@ -50,11 +54,9 @@ def write_html(explanation: Explanation, file: Path) -> None:
     Raises:
         ValueError: the place cannot be written to.
     """
-    windows = any(category.windows for category in explanation.categories)
     # Lone surrogates, which are what bytes that are no UTF-8 were read as, do not encode.
     title = escape(explanation.title.encode("utf-8", "backslashreplace").decode())
     rows = "\n".join(_section(explanation, category) for category in explanation.categories)
-    legend = "<br>".join(escape(line) for line in _legend(explanation, windows))
     page = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -65,19 +67,21 @@ def write_html(explanation: Explanation, file: Path) -> None:
 body {{ font: 16px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
 h1 {{ font-size: 1.3rem; overflow-wrap: anywhere }}
 h2 {{ font-size: 1rem; margin-bottom: .3rem; overflow-wrap: anywhere }}
-.word {{ display: inline-block; padding: 0 .4rem; margin: .1rem; border-radius: .3rem; color: #111 }}
-small, footer {{ color: #555 }}
+{WORD_STYLE}
+footer {{ color: #555 }}
 </style>
 <h1>{title}</h1>
 {rows}
-<footer>{legend}</footer>
+<footer>{legend_html(explanation)}</footer>
 </html>
 """
     with replaced_file(file) as partial:
         partial.write_text(page, encoding="utf-8")
 
 
-def _section(explanation: Explanation, category: Category) -> str:
+def words_html(explanation: Explanation, category: Category) -> str:
+    """The words in the colours of what they do for the category, and the CNN's windows; escaped, it
+    looks as `WORD_STYLE` says."""
     words = "".join(
         f'<span class="word" style="background:{_colour(effect)}">{escape(word)} '
         f"<small>{effect:+.2f}</small></span>"
@@ -87,7 +91,17 @@ def _section(explanation: Explanation, category: Category) -> str:
         f"{escape(window.words)} {window.contribution:+.2f}" for window in category.windows
     )
     told = f"\n<p>Windows: {windows}</p>" if windows else ""
-    return f"<h2>{escape(category.name)} {category.probability:.1%}</h2>\n<p>{words}</p>{told}"
+    return f"<p>{words}</p>{told}"
+
+
+def legend_html(explanation: Explanation) -> str:
+    """What the numbers of `words_html` are."""
+    return "<br>".join(escape(line) for line in _legend(explanation))
+
+
+def _section(explanation: Explanation, category: Category) -> str:
+    heading = f"<h2>{escape(category.name)} {category.probability:.1%}</h2>"
+    return f"{heading}\n{words_html(explanation, category)}"
 
 
 def _marked(explanation: Explanation) -> list[str]:
@@ -95,7 +109,8 @@ def _marked(explanation: Explanation) -> list[str]:
     return [word if known else f"{word}*" for word, known in words]
 
 
-def _legend(explanation: Explanation, windows: bool) -> list[str]:
+def _legend(explanation: Explanation) -> list[str]:
+    windows = any(category.windows for category in explanation.categories)
     return [_WORDS, *[_WINDOWS] * windows, *[_UNKNOWN] * (not all(explanation.known))]
 
 

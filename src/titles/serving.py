@@ -45,16 +45,20 @@ def serve(folders: Sequence[Path], host: str, port: int) -> NoReturn:
     raise ValueError(f"the server ended with exit code {code}, it says why above")
 
 
-def check_free(host: str, port: int) -> None:
-    """Raises ValueError if nothing could listen there, before anything is loaded."""
+def check_free(host: str, port: int, options: str = "--port or --host") -> None:
+    """Raises ValueError if nothing could listen there, before anything is loaded.
+
+    Args:
+        options: what may be given instead.
+    """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server((str(address[0]), port), family=family).close()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ValueError(
-            f"cannot serve at port {port} of {host}: {reason}. Name another --port or --host, or end "
-            "what listens there"
+            f"cannot serve at port {port} of {host}: {reason}. Name another {options}, or end what "
+            "listens there"
         ) from None
 
 
