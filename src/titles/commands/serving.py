@@ -51,6 +51,16 @@ def add(commands: Commands) -> None:
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     serve.add_argument("--port", type=_port, default=5001, help="(default: %(default)s)")
     serve.set_defaults(run=_serve)
+    demo = commands.add_parser(
+        "demo",
+        help="try titles on a page",
+        description="Show a page, on this machine alone, until interrupted: type a title and see what "
+        "each network says of it, and which words decided.",
+    )
+    add_model(demo)
+    add_models(demo)
+    demo.add_argument("--port", type=_port, default=8501, help="(default: %(default)s)")
+    demo.set_defaults(run=_demo)
 
 
 def _add_places(command: argparse.ArgumentParser) -> None:
@@ -98,3 +108,14 @@ def _serve(options: argparse.Namespace) -> None:
 
     end_on_termination()
     serve(_folders(options), options.host, options.port)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from titles.demo import server
+    from titles.serving import check_free
+
+    check_free(server.HOST, options.port, "--port")
+    end_on_termination()
+    import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
+
+    server.serve(_folders(options), options.port)

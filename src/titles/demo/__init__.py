@@ -1,0 +1,1 @@
+"""A page to try trained networks on."""
