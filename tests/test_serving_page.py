@@ -76,3 +76,14 @@ def test_onnx_answers_in_ten_lines_of_python(folder: Path) -> None:
     assert [line.partition(" -> ")[2] for line in told] == [
         json.loads(row)["category_1"] for row in predicted
     ]
+
+
+def test_the_demo_is_where_the_page_says(folder: Path) -> None:
+    ((_, command),) = BLOCKS["A page to try"]
+    with closed_port() as port:
+        pass
+    words = ["bash", "-c", "exec " + command.replace("8501", str(port))]
+    with running(words, port, folder):
+        told = (folder / "server.log").read_text()
+    assert f"the demo is at http://127.0.0.1:{port}; Ctrl-C ends it" in told
+    assert "http://127.0.0.1:8501" in read("docs/serving.md")
