@@ -66,6 +66,9 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 	python benchmarks/speed.py
 	python benchmarks/accuracy.py --real $(BENCH_REAL)
 	python benchmarks/preparation.py --rows $(BENCH_ROWS)
+	dvc pull --quiet --remote store
+	python benchmarks/latency.py
+	python benchmarks/prediction.py
 
 picture: install ## Draw the README's picture from the last run
 	mkdir -p docs

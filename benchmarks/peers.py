@@ -104,8 +104,12 @@ class FastText:
     def size(self) -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.bin"
-            self._model.save_model(str(path))
+            self.save(path)
             return path.stat().st_size
+
+    def save(self, path: Path) -> None:
+        """Write the model as fastText's own file."""
+        self._model.save_model(str(path))
 
     def _lines(self, titles: Sequence[str]) -> list[str]:
         return [" ".join(words) + "\n" for words in tokenise(titles, self._text)]

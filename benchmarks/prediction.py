@@ -1,0 +1,128 @@
+"""`titles predict` on a million listings, beside a script around fastText that does the same.
+
+    python benchmarks/prediction.py
+
+Both read a CSV file of raw titles and write one with the five likeliest categories of each, from the
+start of the command to its end. Needs the networks and prepared rows of the last run. Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import fasttext
+from measure import Cost, measured
+from peers import FastText, Setting
+from rows import read_splits
+
+from titles.contract import MODELS
+from titles.params import load_params
+from titles.sample import write_csv
+from titles.text import tokenise
+
+TOP = 5
+_BLOCK = 10_000
+_SEED = 7  # not that of the embedded sample, whose titles the networks learnt from
+# The setting that the search of accuracy.py takes, and the best one without letters, which is faster.
+FASTTEXT: dict[str, Setting] = {
+    "fastText, words, pairs and letters": {"loss": "softmax", "lr": 0.5, "minn": 3, "maxn": 6},
+    "fastText, words and pairs": {"loss": "softmax", "lr": 0.5, "minn": 0, "maxn": 0},
+}
+
+
+def predict_fasttext(model: Path, source: Path, target: Path) -> None:
+    """What one would write around fastText to classify a CSV file, in bounded memory."""
+    text = load_params().prepare.text
+    loaded = fasttext.load_model(str(model))
+    ranks = range(1, TOP + 1)
+    header = [f"{name}_{rank}" for rank in ranks for name in ("category", "probability")]
+    with (
+        source.open(encoding="utf-8", newline="") as listings,
+        target.open("w", encoding="utf-8", newline="") as out,
+    ):
+        writer = csv.writer(out)
+        writer.writerow(["title", *header])
+        reader = csv.DictReader(listings)
+        while titles := [row["title"] for row in islice(reader, _BLOCK)]:
+            lines = [" ".join(words) + "\n" for words in tokenise(titles, text)]
+            # Not `predict`, which breaks with numpy 2.
+            probabilities, labels = loaded.f.multilinePredict(lines, TOP, 0.0, "strict")[::-1]
+            for title, best, sure in zip(titles, labels, probabilities, strict=True):
+                pairs = zip(best, sure, strict=True)
+                writer.writerow([title, *(cell for pair in pairs for cell in pair)])
+
+
+def trained(folder: Path) -> Iterator[tuple[str, Path]]:
+    """A model file of each setting of fastText, trained on the rows that the networks learnt from."""
+    params = load_params()
+    train = read_splits(params)["train"]
+    peer = FastText(params.prepare.text, params.seed)
+    peer.learn_from(train.titles, train.labels)
+    for number, (name, setting) in enumerate(FASTTEXT.items()):
+        peer.fit(setting)
+        path = folder / f"{number}.bin"
+        peer.save(path)
+        yield name, path
+
+
+def report(rows: int, models: Path, folder: Path) -> Iterator[str]:
+    source, target = folder / "listings.csv", folder / "predicted.csv"
+    write_csv(rows, _SEED, source)
+    shutil.copy("params.yaml", folder)  # commands run there
+    own = [str(Path(sys.executable).with_name("titles")), "predict", "--file", str(source)]
+    own += ["--top", str(TOP), "--models", str(models.resolve()), "--out", str(target)]
+    commands = {name: [*own, "--model", name.lower()] for name in ("MLP", "CNN", "average")}
+    here = str(Path(__file__).resolve())
+    theirs = {
+        name: [sys.executable, here, "--fasttext", str(path), str(source), str(target)]
+        for name, path in trained(folder)
+    }
+    costs: dict[str, Cost] = {}
+    for name, command in {**theirs, **commands}.items():
+        costs[name] = measured(command, folder)
+        with target.open(encoding="utf-8", newline="") as written:
+            found = sum(1 for _ in csv.reader(written)) - 1
+        if found != rows:
+            raise SystemExit(f"{name} wrote {found:,} of {rows:,} rows")
+        target.unlink()
+    command = shlex.join(["python", "benchmarks/prediction.py", *sys.argv[1:]])
+    yield (
+        f"Made by `{command}`: {rows:,} listings from one CSV file to another, with the {TOP} likeliest "
+        "categories of each, starts included."
+    )
+    yield ""
+    compared = "".join(f" times {name} |" for name in theirs)
+    yield f"| classifier | seconds | rows a second | peak MiB |{compared}"
+    yield "|---|--:|--:|--:|" + "--:|" * len(theirs)
+    for name, cost in costs.items():
+        ratios = "".join(f" {costs[other].seconds / cost.seconds:.2f} |" for other in theirs)
+        rate = rows / cost.seconds
+        yield f"| {name} | {cost.seconds:.1f} | {rate:,.0f} | {cost.peak_mib:,.0f} |{ratios}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--models", type=Path, default=MODELS, help="trained networks")
+    parser.add_argument(
+        "--fasttext", nargs=3, type=Path, metavar=("MODEL", "CSV", "OUT"), help="classify with fastText"
+    )
+    options = parser.parse_args()
+    if options.fasttext:
+        predict_fasttext(*options.fasttext)
+        return
+    with tempfile.TemporaryDirectory(prefix="titles-bench-") as folder:
+        for line in report(options.rows, options.models, Path(folder)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
