@@ -74,7 +74,9 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
         try:
             code = child.wait()
         except BaseException:
-            child.terminate()
+            # Its children too: a stage outlives the DVC that started it.
+            for member in [*psutil.Process(child.pid).children(recursive=True), child]:
+                member.terminate()
             raise
     seconds = time.perf_counter() - started
     if code:
