@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 import small_project
 import test_pipeline as pipeline
@@ -181,6 +182,36 @@ def test_experiments_go_on_where_they_were_stopped(
     assert line.split()[-2:] == ["0.125", "1.000"]
     assert small_project.run(project, "git", "status", "--porcelain") == ""
     assert not list((project / ".dvc/tmp/exps").glob("tmp*"))
+
+
+def test_two_experiments_at_once_lose_nothing_in_the_store_they_share(project: Path) -> None:
+    epochs = {f"beside-{epochs}": epochs for epochs in (30, 31)}
+    for name, count in epochs.items():
+        settings = (f"cnn.epochs={count}", "cnn.patience=0", "compute.threads=1")
+        chosen = [word for setting in settings for word in ("-S", setting)]
+        small_project.run(project, "dvc", "exp", "run", "--queue", "--name", name, *chosen)
+    small_project.run(project, "dvc", "queue", "start", "--jobs", "2")
+    until(lambda: all(in_queue(project, name) == ["Success"] for name in epochs))
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    number = client.get_experiment_by_name("titles").experiment_id
+    runs = {
+        run.data.tags["dvc.experiment"]: run
+        for run in client.search_runs([number], "tags.model = 'cnn'")
+        if run.data.tags.get("dvc.experiment") in epochs
+    }
+    assert runs.keys() == epochs.keys()
+    for name, run in runs.items():
+        assert run.info.status == "FINISHED"
+        for metric in ("train/loss", "validation/balanced_accuracy"):
+            points = client.get_metric_history(run.info.run_id, metric)
+            assert sorted(point.step for point in points) == [*range(1, epochs[name] + 1)]
+        assert "best/best_epoch" in run.data.metrics
+        told = small_project.run(project, "dvc", "queue", "logs", name)
+        assert "database is locked" not in told
+        assert "warning" not in told.lower()
+    # They really trained at the same time.
+    infos = [run.info for run in runs.values()]
+    assert max(info.start_time for info in infos) < min(info.end_time for info in infos)
 
 
 @pytest.fixture

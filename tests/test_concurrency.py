@@ -1,0 +1,90 @@
+"""Experiments of two clones at the same moment, which share one cache of DVC."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+
+from small_project import STAGES, environment, outs, ran, run, write_project
+
+pytestmark = pytest.mark.pipeline
+
+CHANGES = {"cnn": "cnn.filter_count=5", "mlp": "mlp.hidden_layers=[8]"}
+METRICS = ["metrics/evaluate.json", "metrics/groups.json"]
+
+
+def experiment(name: str) -> list[str]:
+    return ["dvc", "exp", "run", "--name", name, "-S", CHANGES[name]]
+
+
+def results(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The hashes of all outputs in the lock, and the metrics as they lie there."""
+    hashes = {path: digest for stage in STAGES for path, digest in outs(folder, stage).items()}
+    return hashes, [(folder / name).read_text() for name in METRICS]
+
+
+def objects(cache: Path) -> Iterator[tuple[str, str]]:
+    """The name of each object of a cache, and the hash of what it holds."""
+    for path in sorted((cache / "files/md5").glob("??/*")):
+        yield path.parent.name + path.name.removesuffix(".dir"), md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with each experiment run alone, in a folder that has its name."""
+    place = tmp_path_factory.mktemp("alone")
+    (place / "project").mkdir()
+    write_project(place / "project", 1_000)
+    for name in CHANGES:
+        run(place, "cp", "-r", "project", name)
+        if name == "mlp":  # takes what it shares with the other from its cache
+            shutil.copytree(place / "cnn/.dvc/cache", place / "mlp/.dvc/cache", dirs_exist_ok=True)
+        run(place / name, *experiment(name))
+    return place
+
+
+def test_two_experiments_at_once_share_a_cache_and_end_as_if_alone(alone: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(alone / "project/.dvc/cache", cache)  # the catalogue, and no outputs
+    before = len(list(objects(cache)))
+    for name in CHANGES:
+        run(tmp_path, "git", "clone", "-q", str(alone / "project"), name)
+        run(tmp_path / name, "dvc", "cache", "dir", "--local", str(cache))
+        run(tmp_path / name, "dvc", "config", "--local", "cache.shared", "group")
+        run(tmp_path / name, "dvc", "checkout", "-q", "data/raw/sample.csv.gz")
+    both = {
+        name: subprocess.Popen(
+            experiment(name),
+            cwd=tmp_path / name,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for name in CHANGES
+    }
+    try:
+        told = {name: process.communicate(timeout=300)[0] for name, process in both.items()}
+    finally:
+        for process in both.values():
+            process.kill()
+    for name, process in both.items():
+        assert process.returncode == 0, told[name]
+        assert results(tmp_path / name) == results(alone / name)
+    # They did what they have in common side by side, and not one after the other from the run cache.
+    assert all("prepare" in ran(output) for output in told.values())
+    found = list(objects(cache))
+    assert len(found) > before + 20
+    assert [name for name, digest in found if name != digest] == []
+    assert not [path for path in cache.rglob("*") if path.is_file() and "tmp" in path.name]
+    for name in CHANGES:
+        run(tmp_path / name, "dvc", "status", "-q")  # nothing changed, nothing missing
+        shutil.rmtree(tmp_path / name / "models")
+        run(tmp_path / name, "dvc", "checkout", "-q")
+        assert results(tmp_path / name) == results(alone / name)
