@@ -123,7 +123,7 @@ def test_a_healthy_project_is_called_so_and_nothing_in_it_changes(project: Path)
         *({"warning"} if found["lock"][0]["level"] == "warning" else set()),
     }
     expected = "python packages lock encoding git identity project params threads leftovers dvc remote"
-    expected += " data workspace disk mlflow\u00a0store"
+    expected += " data workspace bytes disk mlflow\u00a0store"
     assert {name.replace("\u00a0", " ") for name in expected.split(" ")} <= set(found)
     assert "and in store" in told(found, "data", "ok")
 

@@ -406,7 +406,8 @@ def _dvc(root: Path) -> Iterator[Finding]:
         reachable |= finding.check == "remote" and finding.level == OK
         yield finding
     yield from _data(root, name, reachable)
-    yield from _workspace(root)
+    yield from _workspace(root, config)
+    yield from _bytes(root, config, name)
     yield from _disk(root, config)
 
 
@@ -483,7 +484,9 @@ def _data(root: Path, remote: str, reachable: bool) -> Iterator[Finding]:
         yield Finding("data", OK, "all is in the cache" + f", and in {remote}" * reachable)
 
 
-def _workspace(root: Path) -> Iterator[Finding]:
+def _workspace(root: Path, config: Config) -> Iterator[Finding]:
+    from titles import objects
+
     if not (root / "dvc.lock").is_file():
         yield Finding("workspace", WARNING, "there is no dvc.lock: nothing has run", "`dvc exp run`")
         return
@@ -494,8 +497,55 @@ def _workspace(root: Path) -> Iterator[Finding]:
     elif changed := list(json.loads(asked.out)):
         do = "`dvc status` says what; `dvc exp run` runs it, `git checkout . && dvc checkout` drops it"
         yield Finding("workspace", WARNING, f"not as in dvc.lock: {_some(changed)}", do)
+    elif damaged := objects.read_workspace(root, _cache(root, config), objects.cached(root)):
+        outs = list(dict.fromkeys(damage.out for damage in damaged))
+        told = f"damaged, though DVC takes them for whole: {_some([str(d.path) for d in damaged])}"
+        do = f"`rm -rf {shlex.join(outs[:_NAMED])}`, then `dvc checkout`"
+        yield Finding("workspace", PROBLEM, told, do)
     else:
-        yield Finding("workspace", OK, "all files are as in dvc.lock")
+        yield Finding("workspace", OK, "all files are as in dvc.lock, to the byte")
+
+
+def _bytes(root: Path, config: Config, name: str) -> Iterator[Finding]:
+    """Read all objects, of the cache and of a remote that is a folder; DVC trusts those it has."""
+    from titles import objects
+
+    outs = objects.cached(root)
+    remote = Path(config.get(f"remote.{name}.url", "").removeprefix("file://"))
+    size, damaged = 0, False
+    for place, what, effect, heal in (
+        (
+            _cache(root, config),
+            "DVC's cache",
+            "which DVC may take for whole",
+            "`dvc pull`, or `dvc repro`",
+        ),
+        (remote, f"the remote {name}", "which `dvc pull` refuses", "`dvc push` where they are whole"),
+    ):
+        if not (place / "files/md5").is_dir():
+            continue
+        store = objects.read_store(place, outs)
+        size += store.size
+        if store.damaged:
+            damaged = True
+            owners = list(dict.fromkeys(damage.out for damage in store.damaged))
+            told = (
+                f"{len(store.damaged)} damaged or missing objects in {what}, {effect}: {_some(owners)}"
+            )
+            wrong = [damage.path for damage in store.damaged[:_NAMED]]
+            if place == remote:  # where DVC takes a folder for whole if its listing is there
+                wrong += [objects.place(place, outs[owner]) for owner in owners[:_NAMED]]
+            else:  # what was checked out from a damaged object is damaged too
+                wrong += [root / owner for owner in owners[:_NAMED]]
+            paths = dict.fromkeys(objects.relative(wrong, root))
+            do = f"`rm -rf {shlex.join(paths)}`, then {heal}, and look again"
+            yield Finding("bytes", PROBLEM, told, do)
+    if not damaged:
+        yield Finding("bytes", OK, f"{_size(size)} of objects are what their names say")
+
+
+def _cache(root: Path, config: Config) -> Path:
+    return root / ".dvc" / config.get("cache.dir", "cache")
 
 
 def _disk(root: Path, config: Config) -> Iterator[Finding]:

@@ -1,0 +1,226 @@
+"""Who notices that an object of DVC's cache, or of the remote, is damaged?
+
+    python benchmarks/damage.py
+
+The project on a small catalogue is run and pushed. Then each object in turn is damaged in each way, in
+the cache, in the remote, and as a file in the workspace, with its time, mode and, if the way allows it,
+size as they were. What notices it is counted: DVC by an exit code that is not 0 or by bytes that are
+right again, and what `titles doctor` reads. Then the advice of the doctor is followed, after which all
+must be whole again. Ctrl-C ends it early: it prints what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+
+from dvc.cli import main as dvc_main
+from tqdm import tqdm
+
+from titles import objects
+from titles.revisions import table
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+
+import small_project
+
+CACHE, REMOTE = Path(".dvc/cache"), Path("remote")
+KINDS = ("cache", "remote", "workspace")
+# Of bytes, which are of the same length where it is not said otherwise.
+WAYS: dict[str, Callable[[bytes], bytes]] = {
+    "a bit flipped": lambda old: (
+        old[: len(old) // 2] + bytes([old[len(old) // 2] ^ 1]) + old[len(old) // 2 + 1 :]
+    ),
+    "cut by half": lambda old: old[: len(old) // 2],
+    "empty": lambda old: b"",
+    "a byte appended": lambda old: old + b"\0",
+    "zeros of its length": lambda old: bytes(len(old)),
+}
+SWAPPED, DELETED = "swapped with another", "deleted"
+
+
+def dvc(*arguments: str) -> bool:
+    """Whether a command of DVC's, run in this process, ends well."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return bool(dvc_main([arguments[0], "-q", *arguments[1:]]) == 0)
+
+
+def content(out: Path) -> dict[str, bytes]:
+    files = [out] if out.is_file() else sorted(out.rglob("*"))
+    return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+
+def drop(out: str) -> None:
+    shutil.rmtree(out, ignore_errors=True)
+    Path(out).unlink(missing_ok=True)
+
+
+def put(path: Path, data: bytes) -> None:
+    """Change a file as a disk does: it keeps inode, time and mode."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(data)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def damage(path: Path, other: Path, way: str) -> bool:
+    """Whether it could be damaged that way: of an empty file nothing can be cut."""
+    old = path.read_bytes()
+    if way == DELETED:
+        path.unlink()
+        return True
+    if way == SWAPPED:
+        new = other.read_bytes()
+        put(other, old)
+    elif old or way == "a byte appended":
+        new = WAYS[way](old)
+    else:
+        return False
+    put(path, new)
+    return new != old
+
+
+class Trials:
+    """A project that was run and pushed, in the folder that is the current one."""
+
+    def __init__(self) -> None:
+        outs = objects.cached(Path())
+        self.outs = {out: digest for out, digest in outs.items() if Path(out).exists()}
+        self.right = {out: content(Path(out)) for out in self.outs}
+        self.content = {path: data for some in self.right.values() for path, data in some.items()}
+        self.names = {out: objects.named(CACHE, digest) for out, digest in self.outs.items()}
+        self.every = [(out, name) for out, names in self.names.items() for name in names]
+        self.whole = {name: objects.place(CACHE, name).read_bytes() for _, name in self.every}
+
+    def cache(self, out: str) -> dict[str, bool]:
+        """Whether each command notices what was done to an object of an output in the cache."""
+        found = {"dvc status": not dvc("status")}
+        drop(out)
+        found["dvc checkout"] = not dvc("checkout", out) or content(Path(out)) == self.right[out]
+        found["dvc status after it"] = not dvc("status")
+        read = objects.read_store(CACHE, self.outs)
+        found["titles doctor"] = bool(read.damaged or read.missing)
+        drop(out)
+        found["dvc pull"] = not dvc("pull", out) or content(Path(out)) == self.right[out]
+        # The doctor's advice; a folder's files are read once its listing is whole again.
+        for _ in range(2):
+            for one in objects.read_store(CACHE, self.outs).damaged:
+                one.path.unlink(missing_ok=True)
+                drop(one.out)
+            pulled = dvc("pull")
+        found["mended by the advice"] = pulled and self._is_whole()
+        return found
+
+    def workspace(self, out: str) -> dict[str, bool]:
+        """The same of a file in the workspace."""
+        found = {"dvc status": not dvc("status"), "dvc pull": not dvc("pull")}
+        found["dvc pull"] |= content(Path(out)) == self.right[out]
+        damaged = objects.read_workspace(Path(), CACHE, self.outs)
+        found["titles doctor"] = bool(damaged) or found["dvc pull"]
+        for one in damaged:
+            drop(one.out)
+        found["mended by the advice"] = dvc("checkout") and self._is_whole()
+        return found
+
+    def remote(self, out: str) -> dict[str, bool]:
+        """The same of the remote, for one whose cache lacks the output."""
+        read = objects.read_store(REMOTE, self.outs)
+        found = {"titles doctor": bool(read.damaged or read.missing)}
+        for one in {out, *(one.out for one in read.damaged)}:
+            drop(one)
+            for name in self.names[one]:
+                objects.place(CACHE, name).unlink(missing_ok=True)
+        found["dvc pull"] = not dvc("pull")
+        # A part of a folder may be there, but nothing that is wrong.
+        store = objects.read_store(CACHE, self.outs)
+        there = content(Path(out)).items() <= self.right[out].items()
+        found["nothing wrong came"] = not store.damaged and there
+        return found
+
+    def files(self, out: str, name: str) -> tuple[Path | None, Path]:
+        """A file of the workspace that has the bytes of an object, and another one."""
+        other = next(Path(path) for path, data in self.content.items() if data != self.whole[name])
+        same = [path for path in self.right[out] if self.right[out][path] == self.whole[name]]
+        return Path(same[0]) if same else None, other
+
+    def restore(self, folder: Path) -> None:
+        for name, data in self.whole.items():
+            path = objects.place(folder, name)
+            if not path.is_file():
+                path.write_bytes(data)
+                path.chmod(0o444)
+            elif path.read_bytes() != data:
+                put(path, data)
+
+    def _is_whole(self) -> bool:
+        store = objects.read_store(CACHE, self.outs)
+        bytes_right = all(content(Path(out)) == right for out, right in self.right.items())
+        return bytes_right and not store.damaged + store.missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--rows", type=int, default=1_000, help="of the catalogue (default: %(default)s)"
+    )
+    parser.add_argument("--every", type=int, default=1, help="take only every so manieth object")
+    given = parser.parse_args()
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    failed: list[str] = []
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="titles-damage-") as name:
+        folder = Path(name)
+        os.environ.update(small_project.environment())
+        small_project.write_project(folder, given.rows)
+        small_project.run(folder, "dvc", "repro")
+        small_project.run(folder, "dvc", "push", "-q")
+        os.chdir(folder)
+        with suppress(KeyboardInterrupt):
+            trials = Trials()
+            chosen = trials.every[:: given.every]
+            todo = [
+                (kind, way, one)
+                for one in range(0, len(trials.every), given.every)
+                for kind in KINDS
+                for way in (*WAYS, SWAPPED, DELETED)
+            ]
+            print(f"{len(chosen)} of {len(trials.every)} objects", file=sys.stderr)
+            for kind, way, number in tqdm(todo, unit="damage"):
+                out, object_name = trials.every[number]
+                place = REMOTE if kind == "remote" else CACHE
+                path = objects.place(place, object_name)
+                other = objects.place(place, trials.every[number - 1][1])
+                if kind == "workspace":
+                    path, other = trials.files(out, object_name)
+                if path and damage(path, other, way):
+                    noticed = getattr(trials, kind)(out)
+                    counts.setdefault((kind, way), Counter(objects=0))["objects"] += 1
+                    counts[kind, way].update({check: int(good) for check, good in noticed.items()})
+                    if not noticed["titles doctor"] or not noticed.get("mended by the advice", True):
+                        failed.append(f"{kind}: {out}, {object_name}, {way}: {noticed}")
+                trials.restore(place)
+                if not dvc("pull"):
+                    raise RuntimeError(f"not whole again after {kind}, {out}, {way}")
+        os.chdir(home)
+    for kind in KINDS:
+        some = {way: counts[kind, way] for _, way in counts if (kind, way) in counts}
+        rows = [
+            {kind: way, **{check: str(number) for check, number in count.items()}}
+            for way, count in some.items()
+        ]
+        print(f"\n{table(rows, 'github')}")
+    print("", *failed, sep="\n")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
