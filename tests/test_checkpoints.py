@@ -28,7 +28,7 @@ from networks import (
     settings,
     write_prepared,
 )
-from titles import checkpoints, experiment, tracking
+from titles import checkpoints, contract, experiment, tracking
 from titles.contract import METRICS, MODELS, PLOTS
 from titles.tracking import Tracker
 from titles.training import Learning, set_up
@@ -406,10 +406,11 @@ def test_without_a_place_for_checkpoints_training_works_and_says_so(tmp_path, mo
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypatch, capsys):
     expected = unbroken(tmp_path / "unbroken")
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(path):
+        if path.name.endswith(".safetensors.partial") and path.parent.name == "checkpoints":
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    monkeypatch.setattr(contract, "to_disk", full)
     capsys.readouterr()
     train()
     assert capsys.readouterr().err.count("No space left on device") == 6
@@ -442,7 +443,7 @@ def test_writing_takes_a_tenth_of_the_time_at_the_most(tmp_path, monkeypatch):
         nonlocal now
         now += 3.0
 
-    monkeypatch.setattr(checkpoints, "_to_disk", slow)
+    monkeypatch.setattr(contract, "to_disk", slow)
     assert checkpoint.due()  # the first shows what a write takes
     checkpoint.write({"weight": torch.ones(3)}, {})
     found = []

@@ -82,6 +82,27 @@ def test_a_second_training_replaces_the_curves_of_the_first(folder):
     assert (folder / "plots/plots/metrics/train/loss.tsv").read_text() == "step\tloss\n1\t1.5\n"
 
 
+def test_curves_have_the_same_epochs_whenever_one_looks(folder):
+    tracker = DvcliveTracker(folder / "plots" / "mlp")
+    for step, metrics in enumerate(EPOCHS, start=1):
+        tracker.log(metrics, step)
+        tables = [path.read_text() for path in sorted((folder / "plots/mlp").rglob("*.tsv"))]
+        assert [table.count("\n") for table in tables] == [step + 1] * len(metrics)
+    # What a killed training leaves beside them goes when the next one starts.
+    DvcliveTracker(folder / "plots" / "mlp").close(failed=False)
+    assert [path.name for path in (folder / "plots").iterdir()] == ["mlp"]
+
+
+def test_a_repository_without_a_commit_is_told_before_the_training(folder):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    with (
+        pytest.raises(ValueError, match=r"no commit .*: `git add \. && git commit` first"),
+        tracked("mlp", params(), folder / "plots"),
+    ):
+        raise AssertionError("it trains")
+
+
 def test_the_plain_tracker_records_nothing(folder):
     record(Tracker())
     assert files(folder) == set()

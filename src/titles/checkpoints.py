@@ -71,8 +71,6 @@ class Checkpoint:
         try:
             with replaced_file(self._file) as partial:
                 save_file(whole, partial, metadata)
-                _to_disk(partial)  # or a power cut could leave the new name without the new content
-            _to_disk(self._file.parent)
         except (ValueError, OSError, SafetensorError) as error:
             print(f"warning: no checkpoint of this epoch: {error}", file=sys.stderr)
         self._ended = time.monotonic()
@@ -198,11 +196,3 @@ def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
         whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         whole.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
-
-
-def _to_disk(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,8 +77,9 @@ class Batch(NamedTuple):
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `folder` when the block ends without an error.
 
-    Under its name stands the old content or the new, never a mixture; cut off between two renames, a
-    process can leave nothing there. On an error, an interrupt included, the old content stays.
+    Under its name stands the old content or the new, never a mixture, after a power cut too; cut off
+    between two renames, a process can leave nothing there. On an error, an interrupt included, the old
+    content stays.
 
     Raises:
         ValueError: the place cannot be written to.
@@ -92,9 +94,12 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from None
     try:
         yield partial
+        for path in [*partial.rglob("*"), partial]:
+            to_disk(path)
         if folder.exists():
             folder.replace(old)
         partial.replace(folder)
+        to_disk(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -103,6 +108,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an error.
+
+    Under its name stands the old content or the new, after a power cut too.
 
     Raises:
         ValueError: the place cannot be written to.
@@ -115,9 +122,24 @@ def replaced_file(path: Path) -> Iterator[Path]:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from None
     try:
         yield partial
+        to_disk(partial)
         partial.replace(path)
+        to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the list of names that a folder is, is on the disk.
+
+    A name can be on the disk before the content that it was given to, and after a power cut is then that
+    of an empty file.
+    """
+    opened_path = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened_path)
+    finally:
+        os.close(opened_path)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

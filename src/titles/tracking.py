@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from titles.contract import replaced_file
+from titles.contract import replaced_file, replaced_folder
 from titles.params import Params
 
 EXPERIMENT = "titles"
@@ -49,26 +50,41 @@ class Tracker:
 
 
 class DvcliveTracker(Tracker):
-    """Curves as tables below folder/plots/metrics, one a metric."""
+    """Curves as tables below folder/plots/metrics, one a metric, with the same epochs in all of them.
+
+    Raises:
+        ValueError: git has no commit yet.
+    """
 
     def __init__(self, folder: Path) -> None:
         from dvclive.live import Live
+        from scmrepo.exceptions import SCMError
 
+        self._folder = folder
+        # DVCLive adds to one table after the other; what a killed training leaves here is nobody's.
+        self._growing = folder.with_name(f"{folder.name}.growing.partial")
         # The stage declares its plots and metrics itself: DVCLive must write neither dvc.yaml nor an
         # experiment of its own.
-        self._live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
-        self._summary = folder / "metrics.json"
+        try:
+            self._live = Live(str(self._growing), dvcyaml=None, save_dvc_exp=False, report=None)
+        except SCMError as error:
+            raise ValueError(
+                f"the git repository has no commit that curves could belong to ({error}): "
+                "`git add . && git commit` first"
+            ) from None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._live.step = step
         for name, value in metrics.items():
             self._live.log_metric(name, value)
-        self._live.make_summary()  # type: ignore[no-untyped-call]
+        with replaced_folder(self._folder) as folder:
+            shutil.copytree(self._growing / "plots", folder / "plots")
 
     def close(self, failed: bool) -> None:
-        self._live.end()  # type: ignore[no-untyped-call]
-        # It holds the last epoch, which reads like the result and is not: that is the best epoch's.
-        self._summary.unlink(missing_ok=True)
+        try:
+            self._live.end()  # type: ignore[no-untyped-call]
+        finally:
+            shutil.rmtree(self._growing, ignore_errors=True)
 
 
 def store_uri() -> str:
