@@ -316,20 +316,25 @@ def attack(name: str, target: Target, number: int) -> str:
     """One input: "taken", "refused", or what went wrong."""
     draw = random.Random(f"{name} {number}")
     example = draw.choice(target.examples)
-    target.path.write_bytes(mutated(example, target.examples, draw))
+    return judged(f"{name} {number}", target, mutated(example, target.examples, draw))
+
+
+def judged(name: str, target: Target, content: bytes) -> str:
+    """What a reader makes of a content: "taken", "refused", or what went wrong with that name."""
+    target.path.write_bytes(content)
     try:
         target.read()
     except ValueError as error:
         # What is told has to fit a screen, and be printable.
         if len(str(error)) > 4000:
-            return f"{name} {number}: a message of {len(str(error))} characters"
+            return f"{name}: a message of {len(str(error))} characters"
         str(error).encode("utf-8", "backslashreplace")
         return "refused"
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         last = "".join(traceback.format_exception(error, limit=-3))
-        return f"{name} {number}: {last}"
+        return f"{name}: {last}"
     return "taken"
 
 
