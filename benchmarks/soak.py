@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -194,6 +195,8 @@ def main() -> int:
         "--rows", type=int, default=3_000, help="of the catalogue (default: %(default)s)"
     )
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background without
+        signal.signal(number, signal.default_int_handler)
     ends = time.monotonic() + given.hours * 3600
     done: list[Round] = []
     stopped = ""

@@ -15,8 +15,8 @@ def add(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
         help="say what is wrong with the environment, and what to do",
-        description="Look at Python and its packages, git, DVC and its remote, data, parameters, disk "
-        "and MLflow, and say what is wrong and what to do about it. Changes nothing, prints no "
+        description="Look at Python and its packages, git, DVC and its remote, all data, parameters, "
+        "disk and MLflow, and say what is wrong and what to do about it. Changes nothing, prints no "
         "credentials, and waits for no server longer than seconds. Ends with 1 if there is a problem, "
         "with 0 otherwise.",
     )
