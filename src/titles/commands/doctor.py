@@ -25,7 +25,8 @@ def add(commands: Commands) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
-    from titles.doctor import examine, show
+    from titles.doctor import examine
+    from titles.doctor.report import show
 
     if not show(examine(Path.cwd()), options.json):
         sys.exit(1)
