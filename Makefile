@@ -61,7 +61,7 @@ BENCH_ROWS := 10000000
 # A folder of CSV files with title,category: sets of your own to measure on.
 BENCH_REAL := data/real
 
-bench: install ## Accuracy and speed beside fastText, linear classifiers and the course's loop; an hour or two
+bench: install ## Accuracy and speed beside fastText, linear classifiers and the course's loop; some hours
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	python benchmarks/speed.py
 	python benchmarks/accuracy.py --real $(BENCH_REAL)

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("name", choices=PEERS)
     parser.add_argument("result", type=Path, help="JSON file to write")
     parser.add_argument(
-        "--budget", type=float, default=900, help="seconds within which a point may begin"
+        "--budget", type=float, default=300, help="seconds within which a point may begin"
     )
     parser.add_argument(
         "--setting", type=json.loads, help="the only point to fit, as JSON; tuned before"
