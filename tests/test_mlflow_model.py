@@ -109,6 +109,32 @@ def test_no_categories_cannot_be_wanted(model: mlflow_model.TitlesModel) -> None
         model.predict(None, pd.DataFrame(TITLES), {"k": 0})
 
 
+def test_titles_below_the_wanted_probability_get_no_category_and_say_which_it_was(
+    model: mlflow_model.TitlesModel,
+) -> None:
+    table = pd.DataFrame(TITLES)
+    sure = model.predict(None, table)
+    best = [shares[0] for shares in sure.probability if shares]
+    wanted = (min(best) + max(best)) / 2
+    answers = model.predict(None, table, {"at_least": wanted})
+    kept = [bool(shares) and shares[0] >= wanted for shares in sure.probability]
+    assert 0 < sum(kept) < len(best)
+    assert answers[kept].equals(sure[kept])
+    for (_, before), (_, after) in zip(sure.iterrows(), answers.iterrows(), strict=True):
+        if before.probability and before.probability[0] < wanted:
+            assert after.tolist()[:2] == [[], []]
+            assert after.problem.startswith("not sure: 0.")
+            assert after.problem.endswith(f" for {before.category[0]}")
+
+
+@pytest.mark.parametrize("at_least", [-0.1, 1.1, float("nan")])
+def test_what_is_no_probability_cannot_be_wanted(
+    model: mlflow_model.TitlesModel, at_least: float
+) -> None:
+    with pytest.raises(ValueError, match=r"at_least is .*: a probability from 0 to 1"):
+        model.predict(None, pd.DataFrame(TITLES), {"at_least": at_least})
+
+
 def test_what_travels_along_imports_nothing_that_is_not_required() -> None:
     files = imported_files("titles.mlflow_model")
     nodes = [n for f in files for n in ast.walk(ast.parse((SRC.parent / f).read_text("utf-8")))]
@@ -161,4 +187,7 @@ def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> Non
     pinned = (out / "requirements.txt").read_text().splitlines()
     assert sorted(pinned) == sorted(mlflow_model.requirements())
     assert all("==" in line and "+" not in line for line in pinned)
-    assert json.loads((out / "serving_input_example.json").read_text())["params"] == {"k": 5}
+    assert json.loads((out / "serving_input_example.json").read_text())["params"] == {
+        "k": 5,
+        "at_least": 0.0,
+    }

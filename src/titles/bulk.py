@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,7 @@ from titles.listing_files import CSV, LINES, PARQUET, format_of
 from titles.prediction_files import TABLE, UNCLASSIFIED, Predicted
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict import Classifier, Ranked
+    from titles.predict import Classifier
 
 _NOT_SURE = "not sure"
 # Seconds before a progress bar shows.
@@ -60,7 +58,7 @@ def classify(
             for place in np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist():
                 told[place] = chunk.problems.get(place, "no word")
             problems.update(filter(None, told))
-            for place, doubt in _doubts(ranked, classifier.labels, at_least).items():
+            for place, doubt in ranked.doubts(classifier.labels, at_least).items():
                 told[place] = f"{_NOT_SURE}: {doubt}"
                 problems[_NOT_SURE] += 1
                 ranked.categories_NK[place] = UNCLASSIFIED
@@ -70,18 +68,6 @@ def classify(
             rows += len(told)
             bar.update(len(told))
     return _told(rows, problems, time.perf_counter() - started)
-
-
-def _doubts(ranked: Ranked, labels: Sequence[str], at_least: float) -> dict[int, str]:
-    """Probability and name of the likeliest category, where the former is below `at_least`."""
-    category_N, probability_N = ranked.categories_NK[:, 0], ranked.probabilities_NK[:, 0]
-    unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()
-    # Cut, not rounded: 0.949 is not told as 0.95 to somebody who asked for that.
-    return {
-        row: f"{math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
-        f"for {labels[category_N[row]]}"
-        for row in unsure
-    }
 
 
 def _told(rows: int, problems: Counter[str], seconds: float) -> str:

@@ -41,7 +41,9 @@ _SIGNATURE = ModelSignature(
             ColSpec(DataType.string, "problem"),
         ]
     ),
-    params=ParamSchema([ParamSpec("k", DataType.long, _TOP)]),
+    params=ParamSchema(
+        [ParamSpec("k", DataType.long, _TOP), ParamSpec("at_least", DataType.double, 0.0)]
+    ),
 )
 
 
@@ -72,7 +74,8 @@ class TitlesModel(PythonModel):
 
         Args:
             model_input: N rows, titles in the first column, which is named title where it has a name.
-            params: k, how many categories to give, 5 unless told.
+            params: k, how many categories to give, 5 unless told; at_least, a probability below which
+                a title's likeliest category is not given, but told in `problem`, 0 unless told.
 
         Returns:
             N rows: the lists `category` and `probability`, best first, and `problem`. Of a title that
@@ -84,16 +87,22 @@ class TitlesModel(PythonModel):
         name = model_input.columns[0]
         if isinstance(name, str) and name != COLUMN:
             raise ValueError(f"the first column is {name!r}: titles must be in a column {COLUMN!r}")
-        k = int((params or {}).get("k", _TOP))
+        given = params or {}
+        k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
+        if not 0 <= at_least <= 1:
+            raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
         column = model_input.iloc[:, 0].astype(object)
         labels = self._classifier.labels
         rows: list[tuple[list[str], list[float], str]] = []
         # pandas has NaN for what is missing.
         for chunk in listing.of_titles(column.where(column.notna(), None).tolist()).chunks:
             ranked = self._classifier.top(chunk.titles, k)
+            doubts = ranked.doubts(labels, at_least)
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
             for place, (codes, shares) in enumerate(answers):
-                if codes[0] >= 0:
+                if place in doubts:
+                    rows.append(([], [], f"not sure: {doubts[place]}"))
+                elif codes[0] >= 0:
                     rows.append(([labels[code] for code in codes], shares, ""))
                 else:
                     rows.append(([], [], chunk.problems.get(place, "no word")))
@@ -122,7 +131,7 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
         code_paths=[str(Path(__file__).parent)],
         pip_requirements=requirements(),
         signature=_SIGNATURE,
-        input_example=(EXAMPLE, {"k": _TOP}),
+        input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
     )
 
 
