@@ -35,7 +35,8 @@ def headline(
         validation: of other titles, on which thresholds of confidence are chosen.
     """
     found = {}
-    for name, model in outcomes.items():
+    # The average first, as tables of DVC begin with what does.
+    for name, model in sorted(outcomes.items(), key=lambda named: named[0] != "average"):
         found[name] = metrics.summary(model, settings.bootstrap_samples, seed)
         found[name]["calibration_error"] = _calibration(model, settings).error
         if name != "average":  # calibrated are the networks that it is of
