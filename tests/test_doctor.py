@@ -27,6 +27,7 @@ from mlflow_server import closed_port
 from servers import serve_http, serve_ssh
 from small_project import commit, environment, run
 from titles import cli, doctor
+from titles.doctor import asking
 
 pytestmark = pytest.mark.pipeline
 
@@ -299,7 +300,7 @@ def test_a_program_that_never_ends_is_given_up(
     (tmp_path / "bin/git").write_text("#!/bin/sh\nsleep 600 &\nsleep 600\n")
     (tmp_path / "bin/git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(doctor, "_GIT", 0.3)
+    monkeypatch.setattr(asking, "GIT_PATIENCE", 0.3)
     start = time.monotonic()
     finding = next(one for one in doctor.examine(tmp_path) if one.check == "git")
     assert (finding.level, finding.found) == ("problem", "git cannot be run: it does not end in time")
