@@ -27,9 +27,10 @@ ALL = [*sections(read("README.md")), *COMPARISON]
 NOT_RUN = {
     "make run": "the project below is made by it; all sections need that",
     "make test": "runs this test",
-    "make bench": "an hour or two",
+    "make bench": "some hours",
     "make pruebas": "seven trainings; test_queue.py has `titles pruebas` with two",
     "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
+    "titles demo": "a page; test_demo.py has it",
     "titles serve": "a server; test_serving.py has it",
     "dask scheduler": "a server",
     "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
