@@ -19,16 +19,18 @@ import yaml
 
 from crashes import DIED
 from networks import params, write_prepared
-from small_project import QUICK, ROOT
+from small_project import QUICK, ROOT, STAGES
 from titles.sample import write_csv
 
 pytestmark = pytest.mark.pipeline
 
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OUTS = {
     stage: {
-        out if isinstance(out, str) else next(iter(out)) for out in [*spec["outs"], *spec["metrics"]]
+        out if isinstance(out, str) else next(iter(out))
+        for out in [*PIPELINE[stage]["outs"], *PIPELINE[stage]["metrics"]]
     }
-    for stage, spec in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    for stage in STAGES
 }
 # These grow with each epoch: they may be short, and all of one folder are equally so.
 CURVES = {"plots/cnn", "plots/mlp"}
