@@ -33,6 +33,7 @@ from titles.revisions import table
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import small_project
+from small_project import put
 
 CACHE, REMOTE = Path(".dvc/cache"), Path("remote")
 INTERRUPTED = 252  # an exit code of DVC
@@ -67,15 +68,6 @@ def content(out: Path) -> dict[str, bytes]:
 def drop(out: str) -> None:
     shutil.rmtree(out, ignore_errors=True)
     Path(out).unlink(missing_ok=True)
-
-
-def put(path: Path, data: bytes) -> None:
-    """Change a file as a disk does: it keeps inode, time and mode."""
-    before = path.stat()
-    path.chmod(0o644)
-    path.write_bytes(data)
-    path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def damage(path: Path, other: Path, way: str) -> bool:

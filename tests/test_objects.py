@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 import test_doctor
-from small_project import commit, run
+from small_project import commit, put, run
 from test_doctor import examine, told
 from titles import objects
 
@@ -39,15 +38,6 @@ def pushed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(pushed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pushed, tmp_path / "project", symlinks=True))
-
-
-def put(path: Path, data: bytes) -> None:
-    """Change a file as a disk does: it keeps inode, time and mode."""
-    before = path.stat()
-    path.chmod(0o644)
-    path.write_bytes(data)
-    path.chmod(before.st_mode)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def follow(project: Path, finding: dict[str, Any]) -> None:
