@@ -51,6 +51,11 @@ class Peer(Protocol):
         """Bytes of the model as its package stores it."""
 
 
+def fasttext_lines(titles: Sequence[str], text: Text) -> list[str]:
+    """Titles as fastText reads them, which itself only splits at spaces."""
+    return [" ".join(words) + "\n" for words in tokenise(titles, text)]
+
+
 class FastText:
     """fastText's supervised mode on words, pairs of words and letters of words.
 
@@ -73,7 +78,7 @@ class FastText:
         self._model: Any = None
 
     def learn_from(self, titles: Sequence[str], labels: Codes) -> None:
-        rows = zip(labels.tolist(), self._lines(titles), strict=True)
+        rows = zip(labels.tolist(), fasttext_lines(titles, self._text), strict=True)
         self._lines_of_train = [f"__label__{label} {line}" for label, line in rows]
 
     def fit(self, setting: Setting) -> None:
@@ -98,7 +103,8 @@ class FastText:
 
     def predict(self, titles: Sequence[str]) -> Codes:
         # Not `model.predict`, which breaks with numpy 2.
-        labels, _ = self._model.f.multilinePredict(self._lines(titles), 1, 0.0, "strict")
+        lines = fasttext_lines(titles, self._text)
+        labels, _ = self._model.f.multilinePredict(lines, 1, 0.0, "strict")
         return np.array([int(best[0].removeprefix("__label__")) for best in labels], np.int64)
 
     def size(self) -> int:
@@ -110,9 +116,6 @@ class FastText:
     def save(self, path: Path) -> None:
         """Write the model as fastText's own file."""
         self._model.save_model(str(path))
-
-    def _lines(self, titles: Sequence[str]) -> list[str]:
-        return [" ".join(words) + "\n" for words in tokenise(titles, self._text)]
 
 
 class Linear:

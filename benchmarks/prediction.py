@@ -20,13 +20,12 @@ from pathlib import Path
 
 import fasttext
 from measure import Cost, measured
-from peers import FastText, Setting
+from peers import FastText, Setting, fasttext_lines
 from rows import read_splits
 
 from titles.contract import MODELS
 from titles.params import load_params
 from titles.sample import write_csv
-from titles.text import tokenise
 
 TOP = 5
 _BLOCK = 10_000
@@ -52,7 +51,7 @@ def predict_fasttext(model: Path, source: Path, target: Path) -> None:
         writer.writerow(["title", *header])
         reader = csv.DictReader(listings)
         while titles := [row["title"] for row in islice(reader, _BLOCK)]:
-            lines = [" ".join(words) + "\n" for words in tokenise(titles, text)]
+            lines = fasttext_lines(titles, text)
             # Not `predict`, which breaks with numpy 2.
             probabilities, labels = loaded.f.multilinePredict(lines, TOP, 0.0, "strict")[::-1]
             for title, best, sure in zip(titles, labels, probabilities, strict=True):
