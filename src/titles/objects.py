@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ def named(store: Path, digest: str) -> list[str]:
 
 def is_whole(path: Path, name: str) -> bool:
     """Whether a file is there and has the bytes of an object's name."""
-    return path.is_file() and file_hash(path) == name.removesuffix(_FOLDER)
+    return path.is_file() and _file_hash(path) == name.removesuffix(_FOLDER)
 
 
 def read_store(store: Path, outs: Mapping[str, str]) -> Store:
@@ -125,12 +125,7 @@ def _files(cache: Path, out: str, digest: str) -> Iterator[tuple[str, str]]:
             yield f"{out}/{entry['relpath']}", entry["md5"]
 
 
-def file_hash(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     """The md5 by which DVC names a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def relative(paths: Iterable[Path], root: Path) -> list[str]:
-    """Paths as one types them in `root`."""
-    return [str(path.relative_to(root) if path.is_relative_to(root) else path) for path in paths]

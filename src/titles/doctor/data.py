@@ -171,8 +171,8 @@ def _bytes(root: Path, config: Config, name: str) -> Iterator[Finding]:
                 wrong += [objects.place(place, outs[owner]) for owner in owners[: words.NAMED]]
             else:  # what was checked out from a damaged object is damaged too
                 wrong += [root / owner for owner in owners[: words.NAMED]]
-            paths = dict.fromkeys(objects.relative(wrong, root))
-            do = f"`rm -rf {shlex.join(paths)}`, then {heal}, and look again"
+            paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in wrong]
+            do = f"`rm -rf {shlex.join(dict.fromkeys(map(str, paths)))}`, then {heal}, and look again"
             yield Finding("bytes", PROBLEM, told, do)
     if not damaged:
         yield Finding("bytes", OK, f"{words.size(size)} of objects are what their names say")
@@ -196,9 +196,9 @@ def _disk(root: Path, config: Config) -> Iterator[Finding]:
         do = "`git checkout dvc.lock`, or remove it and `dvc repro`"
         yield Finding("disk", PROBLEM, "dvc.lock is damaged, so that sizes are not known", do)
         return
-    cache = Path(config.get("cache.dir", ""))
-    cache = cache if cache.is_dir() and cache.is_absolute() else root
-    free = min(shutil.disk_usage(root).free, shutil.disk_usage(cache).free)
+    cache = _cache(root, config)
+    places = [root, cache] if cache.is_dir() else [root]
+    free = min(shutil.disk_usage(place).free for place in places)
     told = (
         f"{words.size(free)} free; a run's data and models take {words.size(2 * size)}, with DVC's cache"
     )
