@@ -19,7 +19,6 @@ from titles.prediction_files import TABLE, UNCLASSIFIED, Predicted
 if TYPE_CHECKING:  # loads torch
     from titles.predict import Classifier
 
-_NOT_SURE = "not sure"
 # Seconds before a progress bar shows.
 _LONG = 2
 
@@ -59,8 +58,8 @@ def classify(
                 told[place] = chunk.problems.get(place, "no word")
             problems.update(filter(None, told))
             for place, doubt in ranked.doubts(classifier.labels, at_least).items():
-                told[place] = f"{_NOT_SURE}: {doubt}"
-                problems[_NOT_SURE] += 1
+                told[place] = doubt
+                problems[doubt.partition(":")[0]] += 1
                 ranked.categories_NK[place] = UNCLASSIFIED
             if chunk.lines:
                 told = [t and f"{t}, line {line}" for t, line in zip(told, chunk.lines, strict=True)]

@@ -101,7 +101,7 @@ class TitlesModel(PythonModel):
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
             for place, (codes, shares) in enumerate(answers):
                 if place in doubts:
-                    rows.append(([], [], f"not sure: {doubts[place]}"))
+                    rows.append(([], [], doubts[place]))
                 elif codes[0] >= 0:
                     rows.append(([labels[code] for code in codes], shares, ""))
                 else:

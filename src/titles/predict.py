@@ -46,12 +46,12 @@ class Ranked(NamedTuple):
     probabilities_NK: NDArray[np.float32]
 
     def doubts(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
-        """By row, probability and name of the likeliest category, where it is below `at_least`."""
+        """By row, why no category is given: the likeliest has a probability below `at_least`."""
         category_N, probability_N = self.categories_NK[:, 0], self.probabilities_NK[:, 0]
         unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()
         # Cut, not rounded: 0.949 is not told as 0.95 to somebody who asked for that.
         return {
-            row: f"{math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
+            row: f"not sure: {math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
             f"for {labels[category_N[row]]}"
             for row in unsure
         }
