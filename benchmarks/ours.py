@@ -42,8 +42,9 @@ def judge() -> dict[str, dict[str, Any]]:
     for name in STAGES:
         used = [models[n] for n in NETWORKS if name in (n, "average")]
         networks = [model.network.to(device) for model in used]
-        on_validation = evaluate(networks, validation, device)[-1]
-        outcomes = evaluate(networks, test, device)[-1]
+        weight_M = saved.weights(used)
+        on_validation = evaluate(networks, validation, device, weight_M=weight_M)[-1]
+        outcomes = evaluate(networks, test, device, weight_M=weight_M)[-1]
         classifier = Classifier(used, device)
         started = time.perf_counter()
         predicted_N = classifier.top(titles, 1).categories_NK[:, 0]

@@ -30,14 +30,14 @@ def model(name):
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 3.0])
 def test_the_temperature_that_labels_were_drawn_with_is_found(temperature):
-    found = fit_temperature(*drawn(temperature))
+    found, _ = fit_temperature(*drawn(temperature))
     assert found == pytest.approx(temperature, rel=0.06)
     assert found == float(f"{found:.4g}")
 
 
 def test_no_other_temperature_has_less_cross_entropy():
     logits_NC, labels_N = drawn(0.4, 2000)
-    found = fit_temperature(logits_NC, labels_N)
+    found, left = fit_temperature(logits_NC, labels_N)
 
     def loss(temperature):
         return float(F.cross_entropy(logits_NC.double() / temperature, labels_N))
@@ -46,12 +46,13 @@ def test_no_other_temperature_has_less_cross_entropy():
     # One title's worth of doubt is all that lies between.
     assert loss(found) < min(map(loss, grid)) + 1e-4
     assert loss(found) < loss(1) - 0.1
+    assert left == pytest.approx(loss(found), rel=5e-3)
 
 
 def test_calibrated_probabilities_are_those_that_labels_were_drawn_by():
     logits_NC, labels_N = drawn(0.3, 20_000)
     others_NC, others_N = drawn(0.3, 20_000, seed=6)
-    probability_NC = (others_NC / fit_temperature(logits_NC, labels_N)).softmax(dim=1)
+    probability_NC = (others_NC / fit_temperature(logits_NC, labels_N)[0]).softmax(dim=1)
     confidence_N, given_N = probability_NC.max(dim=1)
     right_N = given_N == others_N
     for low in np.arange(0.3, 1, 0.1):
@@ -67,7 +68,8 @@ def test_splits_that_are_all_right_or_all_wrong_have_a_temperature(count, scale,
     labels_N = torch.arange(count) % C
     named_N = labels_N if right else (labels_N + 1) % C
     logits_NC = F.one_hot(named_N, C).float() * scale
-    found = fit_temperature(logits_NC, labels_N)
+    found, left = fit_temperature(logits_NC, labels_N)
+    assert 0 <= left < math.inf
     assert LEAST * 0.99 <= found <= MOST * 1.01
     assert math.isfinite(found)
 
@@ -75,7 +77,7 @@ def test_splits_that_are_all_right_or_all_wrong_have_a_temperature(count, scale,
 def test_a_small_split_that_is_all_right_gives_no_certainty():
     labels_N = torch.arange(8) % C
     logits_NC = F.one_hot(labels_N, C).float() * 3
-    confidence = (logits_NC / fit_temperature(logits_NC, labels_N)).softmax(dim=1).max()
+    confidence = (logits_NC / fit_temperature(logits_NC, labels_N)[0]).softmax(dim=1).max()
     # Of nine titles one is in doubt, and may be of any category.
     assert float(confidence) == pytest.approx(1 - 1 / 9 + 1 / 9 / C, abs=1e-3)
 
@@ -105,10 +107,11 @@ def test_a_model_is_calibrated_with_the_titles_given(name):
     titles = encoded(labels=labels_B.tolist())
     done = calibrated(given, titles, CPU)
     assert LEAST < done.temperature < 1
-    assert done.temperature == fit_temperature(before_BC, labels_B)
+    assert (done.temperature, done.calibrated_loss) == fit_temperature(before_BC, labels_B)
     torch.testing.assert_close(answers(done.network), before_BC / done.temperature)
     again = calibrated(done, titles, CPU)
     assert again.temperature == pytest.approx(done.temperature, rel=1e-3)
+    assert again.calibrated_loss == pytest.approx(done.calibrated_loss, rel=1e-3)
 
 
 def test_dropout_is_off_while_a_network_is_calibrated():
@@ -124,5 +127,6 @@ def test_of_a_large_split_titles_from_all_over_it_are_taken(monkeypatch):
     monkeypatch.setattr(calibration, "_TITLES", 3)
     found = calibrated(model("mlp"), encoded(), CPU).temperature
     rows = [0, 3, 7]
-    expected = fit_temperature(answers(network("mlp")).detach()[rows], torch.tensor(CATEGORIES)[rows])
+    logits_BC, labels_B = answers(network("mlp")).detach()[rows], torch.tensor(CATEGORIES)[rows]
+    expected, _ = fit_temperature(logits_BC, labels_B)
     assert found == expected

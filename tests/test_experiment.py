@@ -160,7 +160,7 @@ def test_what_is_saved_has_the_temperature_of_its_best_epoch_on_validation(recor
     net = replayed(given, name, best_of(recorder))
     labels_N = torch.tensor(CATEGORIES)
     model = saved.read(MODELS / name, ARCHITECTURES)
-    assert model.temperature == fit_temperature(answers(net).detach(), labels_N)
+    assert (model.temperature, model.calibrated_loss) == fit_temperature(answers(net).detach(), labels_N)
     assert model.temperature < 1  # smoothing makes a network shy
     losses = [F.cross_entropy(answers(each), labels_N) for each in (model.network, net)]
     assert losses[0] < losses[1]

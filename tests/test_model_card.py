@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def card(given: Params | None = None, **changes: Any) -> str:
-    models: dict[str, SavedModel] = {name: model(name) for name in NAMES}
+    losses = zip(NAMES, (0.1, 0.3), strict=True)
+    models: dict[str, SavedModel] = {n: replace(model(n), calibrated_loss=loss) for n, loss in losses}
     path = Path("models/card.md")
     arguments: dict[str, Any] = {"models": models, "scores": scores(), "groups": GROUPS} | changes
     model_card.write(path, params=given or params(), **arguments)
@@ -66,6 +68,7 @@ def row(text: str, name: str, header: str) -> list[str]:
 
 def test_measures_stand_in_the_row_of_their_model() -> None:
     text, told = card(), scores()
+    weight = dict(zip((*NAMES, "average"), ("0.7500", "0.2500", "-"), strict=True))
     for name in ("cnn", "mlp", "average"):
         of = told[name]
         interval = f"{of['balanced_accuracy_low']:.4f} to {of['balanced_accuracy_high']:.4f}"
@@ -76,7 +79,7 @@ def test_measures_stand_in_the_row_of_their_model() -> None:
         ]
         before, kept = of.get("calibration_error_before"), of.get("precision_kept")
         assert row(text, name, "threshold") == [
-            *(name, "-" if name == "average" else "1", f"{before:.4f}" if before else "-"),
+            *(name, "-" if name == "average" else "1", weight[name], f"{before:.4f}" if before else "-"),
             *(f"{of[measure]:.4f}" for measure in ("calibration_error", "threshold", "coverage")),
             f"{kept:.4f}" if kept else "-",
         ]

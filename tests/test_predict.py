@@ -2,6 +2,7 @@
 
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from networks import LABEL_NAMES, NAMES, TEXT_RULES, C, batch_for, network, vocabulary
 from titles.contract import UNK
-from titles.models.saved import SavedModel
+from titles.models.saved import SavedModel, weights
 from titles.predict import Classifier
 from titles.subwords import Subwords
 
@@ -27,6 +28,11 @@ def model(name, subwords=None, labels=LABEL_NAMES):
 def classifier(name, subwords=None):
     made = model(name, subwords)
     return Classifier([made], CPU), made.network
+
+
+def pooled(one_NC, other_NC, share):
+    product_NC = one_NC**share * other_NC ** (1 - share)
+    return product_NC / product_NC.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,7 +130,7 @@ def test_networks_of_different_letters_are_averaged_too():
     both = Classifier(models, CPU)
     encoded = both.encode([*TEXTS, "unheard"])
     each = [Classifier([one], CPU).probabilities(encoded) for one in models]
-    np.testing.assert_allclose(both.probabilities(encoded), (each[0] + each[1]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(both.probabilities(encoded), pooled(*each, 0.5), rtol=1e-5)
 
 
 def test_no_more_categories_are_given_than_there_are():
@@ -141,8 +147,11 @@ def test_rows_keep_their_order_across_batches(monkeypatch):
     assert (made.top(TEXTS, 3).categories_NK == whole.categories_NK).all()
 
 
-def test_of_several_models_the_mean_of_their_probabilities_counts():
-    models = [model("cnn", LETTERS), model("mlp")]
+def test_of_several_models_the_geometric_mean_counts_by_what_they_lost_on_validation():
+    models = [
+        replace(model("cnn", LETTERS), calibrated_loss=0.1),
+        replace(model("mlp"), calibrated_loss=0.3),
+    ]
     texts = [*TEXTS, "unheard"]
     both = Classifier(models, CPU).top(texts, C)
     by_category = []
@@ -151,8 +160,14 @@ def test_of_several_models_the_mean_of_their_probabilities_counts():
         probability_NC = np.zeros((len(texts), C))
         np.put_along_axis(probability_NC, ranked.categories_NK, ranked.probabilities_NK, axis=1)
         by_category.append(probability_NC)
-    np.testing.assert_allclose(by_category[0], (by_category[1] + by_category[2]) / 2, rtol=1e-5)
+    # Who lost a third has three times the say.
+    np.testing.assert_allclose(by_category[0], pooled(*by_category[1:], 0.75), rtol=1e-5)
     assert (np.diff(both.probabilities_NK, axis=1) <= 0).all()
+
+
+def test_networks_that_lost_nothing_have_the_same_say():
+    models = [replace(model(name), calibrated_loss=0.0) for name in NAMES]
+    assert weights(models).tolist() == [0.5, 0.5]
 
 
 def test_models_of_different_data_are_not_averaged():

@@ -37,7 +37,7 @@ def model(name, freeze=False, subwords=None):
     for _ in fit(net, encoded(), encoded(), C, settings(name), 1, torch.device("cpu")):
         pass
     sizes = SIZES[name] | {"dropout": 0.5}
-    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75)
+    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75, 0.5)
 
 
 def contents(folder):
@@ -71,6 +71,7 @@ def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, s
         written.text,
         0.75,
     )
+    assert read.calibrated_loss == 0.5
     write(read, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
 
@@ -130,7 +131,7 @@ DAMAGES = {
         change_tensors(lambda t: t.pop("embedding.matrix_VD")),
         "do not fit.*embedding.matrix_VD",
     ),
-    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 4.*train again"),
+    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 5.*train again"),
     "unknown architecture": (lambda f: rewrite(f / "model.json", architecture="rnn"), "'rnn'"),
     "a setting nobody knows": (
         lambda f: rewrite(f / "model.json", settings={"depth": 3}),
@@ -144,6 +145,10 @@ DAMAGES = {
     "no description": (lambda f: (f / "model.json").write_text("[]"), "model.json is damaged"),
     "cold": (lambda f: rewrite(f / "model.json", temperature=0), "damaged: temperature is 0"),
     "a word for a temperature": (lambda f: rewrite(f / "model.json", temperature="hot"), "damaged.*hot"),
+    "less than no loss": (
+        lambda f: rewrite(f / "model.json", calibrated_loss=-1),
+        "damaged: calibrated_loss is -1",
+    ),
     "half a description": (lambda f: (f / "model.json").write_text('{"form'), "model.json is damaged"),
     "a word less": (lose_a_word, "12 vectors for 11 words"),
     "a label more": (

@@ -27,19 +27,21 @@ _BATCH = 1024
 
 
 def calibrated(model: SavedModel, titles: EncodedTitles, device: torch.device) -> SavedModel:
-    """The model with its temperature, which its network, changed in place, now has in its output layer.
+    """The model with its temperature, which its network, changed in place, now has in its output layer,
+    and with the loss that is left.
 
     Args:
         titles: the validation split; at least one title.
     """
     logits_NC, labels_N = _logits(model.network, titles, device)
-    temperature = fit_temperature(logits_NC, labels_N)
+    temperature, loss = fit_temperature(logits_NC, labels_N)
     divide_logits(model.network, temperature)
-    return replace(model, temperature=model.temperature * temperature)
+    return replace(model, temperature=model.temperature * temperature, calibrated_loss=loss)
 
 
-def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
-    """The temperature under which these logits have the least cross-entropy; it lies in LEAST..MOST.
+def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> tuple[float, float]:
+    """The temperature under which these logits have the least cross-entropy, and that cross-entropy in
+    nats a title. The temperature lies in LEAST..MOST.
 
     One title's worth of doubt is spread over all labels, as Platt (1999) does it, "Probabilistic outputs
     for support vector machines": otherwise a small split that is all right would ask for certainty. Four
@@ -65,7 +67,7 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> float:
 
     bounds = (math.log(LEAST), math.log(MOST))
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return float(f"{math.exp(found.x):.4g}")
+    return float(f"{math.exp(found.x):.4g}"), max(0.0, float(f"{found.fun:.4g}"))
 
 
 @torch.no_grad()

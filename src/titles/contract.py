@@ -47,7 +47,7 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions/test.parquet")
 
-MODEL_FORMAT = 4
+MODEL_FORMAT = 5
 # Letters of a character n-gram, and numbers that n-grams are hashed to.
 MOST_LETTERS = 32
 MOST_BUCKETS = 2**30

@@ -55,7 +55,7 @@ class TitlesModel(PythonModel):
         self.load([Path(folder) for folder in context.artifacts.values()])
 
     def load(self, folders: Sequence[Path]) -> None:
-        """Take the networks in these model folders; of several, their mean probabilities count.
+        """Take the networks in these model folders; of several, their mean logits count.
 
         Raises:
             ValueError: one is missing or damaged, or they were trained on different data.

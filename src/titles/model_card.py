@@ -17,14 +17,14 @@ from tabulate import tabulate
 
 from titles.contract import LABELS, PREPARED, SPLITS, VOCABULARY, replaced_file
 from titles.data import EncodedTitles
-from titles.models.saved import SavedModel
+from titles.models.saved import SavedModel, weights
 from titles.params import Params
 
 SAMPLE = "data/raw/sample.csv.gz"
 _KINDS = {
     "cnn": "filters over windows of words, maximum over the title (Kim, 2014)",
     "mlp": "mean of the word vectors, hidden layers",
-    "average": "mean of both networks' probabilities",
+    "average": "weighted mean of both networks' logits",
 }
 
 
@@ -143,6 +143,7 @@ def _results(scores: Mapping[str, Mapping[str, float]], groups: Mapping[str, Any
 def _confidence(
     models: Mapping[str, SavedModel], scores: Mapping[str, Mapping[str, float]], params: Params
 ) -> str:
+    weight = dict(zip(models, weights(list(models.values())).tolist(), strict=True))
     rows = []
     for name in _KINDS:
         score = scores[name]
@@ -151,6 +152,7 @@ def _confidence(
             (
                 name,
                 f"{models[name].temperature:g}" if name in models else "-",
+                f"{weight[name]:.4f}" if name in models else "-",
                 "-" if before is None else f"{before:.4f}",
                 f"{score['calibration_error']:.4f}",
                 f"{score['threshold']:.4f}",
@@ -159,12 +161,13 @@ def _confidence(
             )
         )
     header = (
-        *("model", "temperature", "calibration error before", "after"),
+        *("model", "temperature", "weight in the average", "calibration error before", "after"),
         *("threshold", "coverage", "precision of what is kept"),
     )
     return (
         f"## Confidence\n\n{_table(header, rows)}\n\n"
-        "Logits were divided by a temperature that was fitted on validation (Guo et al., 2017). The "
+        "Logits were divided by a temperature that was fitted on validation (Guo et al., 2017); "
+        "they count in the average in inverse proportion to the loss that is then left there. The "
         "calibration error is the mean distance between confidence and share right, over bins of "
         "confidence. Of validation's titles from the threshold on, a share of "
         f"{params.evaluate.wanted_precision:g} or more is right, by the lower end of a one-sided 95 % "

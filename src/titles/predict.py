@@ -58,7 +58,12 @@ class Ranked(NamedTuple):
 
 
 class Classifier:
-    """Saved models that take titles as people write them; of several, their mean probabilities count.
+    """Saved models that take titles as people write them; of several, their mean logits count, in which
+    who lost less on validation counts more, see `saved.weights`.
+
+    Their softmax is the weighted geometric mean of probabilities, made to add up to 1 again: a
+    product of experts, Hinton (2002), "Training products of experts by minimizing contrastive
+    divergence". A category that one network rules out is out, however sure the other is.
 
     Nothing in it changes once it is made: threads may share one.
 
@@ -86,6 +91,7 @@ class Classifier:
         self.networks = [model.network.to(device).eval() for model in models]
         # Networks that read the same letters read the same batches.
         self._subwords = {_kind(network): embedding_of(network).subwords for network in self.networks}
+        self._weight_M = saved.weights(models).to(device)
         self._device = device
 
     @staticmethod
@@ -166,12 +172,12 @@ class Classifier:
         return found_NC
 
     def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Rows of titles that hold a word, and their mean probabilities (B, C)."""
+        """Rows of titles that hold a word, and their probabilities (B, C)."""
         batchers = {kind: Batcher(titles, words, self._device) for kind, words in self._subwords.items()}
         for rows in ordered(titles, _BATCH, among=np.flatnonzero(titles.lengths)):
             batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
-            found = [network(batches[_kind(network)]).softmax(dim=1) for network in self.networks]
-            yield rows, torch.stack(found).mean(dim=0)
+            logits = [network(batches[_kind(network)]) for network in self.networks]
+            yield rows, torch.tensordot(self._weight_M, torch.stack(logits), dims=1).softmax(dim=1)
 
 
 def _kind(network: nn.Module) -> Subwords | None:

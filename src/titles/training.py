@@ -368,8 +368,12 @@ def evaluate(
     titles: EncodedTitles,
     device: torch.device,
     batch_size: int = _EVALUATION_BATCH,
+    weight_M: Tensor | None = None,
 ) -> list[Outcomes]:
-    """What each model says of the titles; of several, also the mean of their probabilities, last.
+    """What each model says of the titles; of several, also what their mean logits say, last.
+
+    Args:
+        weight_M: how much each counts in the mean, 1 together; without, they count alike.
 
     Raises:
         DivergedError: a model gives logits that are no numbers.
@@ -387,16 +391,18 @@ def evaluate(
         )
         for _ in range(len(models) + (len(models) > 1))
     ]
+    if weight_M is None:
+        weight_M = torch.full((len(models),), 1 / len(models))
+    weight_M = weight_M.double().to(device)
     batchers = [Batcher(titles, embedding_of(model).subwords, device) for model in models]
     for rows in ordered(titles, batch_size):
         made = [batcher.batch(rows) for batcher in batchers]
         labels_B1 = made[0].labels_B[:, None]
-        probabilities = [
-            F.softmax(model(batch).double(), dim=1) for model, batch in zip(models, made, strict=True)
-        ]
+        logits = [model(batch).double() for model, batch in zip(models, made, strict=True)]
         if len(models) > 1:
-            probabilities.append(torch.stack(probabilities).mean(dim=0))
-        for outcomes, probability_BC in zip(found, probabilities, strict=True):
+            logits.append(torch.tensordot(weight_M, torch.stack(logits), dims=1))
+        for outcomes, logits_BC in zip(found, logits, strict=True):
+            probability_BC = logits_BC.softmax(dim=1)
             if not torch.isfinite(probability_BC).all():
                 raise DivergedError("the network gives values that are no numbers")
             confidence_B, predicted_B = probability_BC.max(dim=1)

@@ -1,7 +1,7 @@
 """A trained network as a folder that holds all that prediction needs.
 
 weights.safetensors   parameters and word vectors; no code runs when it is read
-model.json            format, architecture, how titles become words, temperature
+model.json            format, architecture, how titles become words, temperature, calibrated loss
 vocabulary.tsv        words by id
 labels.txt            categories by id
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from titles.vocabulary import Vocabulary, read_labels, write_labels
 _MATRIX = "embedding.matrix_VD"
 _GRAMS = "embedding.grams_RD"
 
+_LEAST_LOSS = 1e-6  # where there is one category, nothing can be lost
+
 _REASON = 300  # characters of what a library says of a damaged file, which can quote all of it
 
 Architecture = Callable[..., nn.Module]
@@ -42,6 +44,8 @@ class SavedModel:
     name: of the architecture. settings: its keyword arguments.
     temperature: what its logits have been divided by, in the output layer, so that probabilities mean
         what they say; see `calibration`. 1 is a network as it was trained.
+    calibrated_loss: cross-entropy on validation with that temperature, in nats a title, which says how
+        much its word counts beside other networks'. 1 where nobody has measured it.
     """
 
     name: str
@@ -51,6 +55,14 @@ class SavedModel:
     labels: list[str]
     text: Text
     temperature: float = 1.0
+    calibrated_loss: float = 1.0
+
+
+def weights(models: Sequence[SavedModel]) -> torch.Tensor:
+    """(models,) how much each network's logits count in their average: in inverse proportion to its
+    validation loss, and 1 together; after Bates and Granger (1969), "The Combination of Forecasts"."""
+    weight_M = torch.tensor([1 / max(model.calibrated_loss, _LEAST_LOSS) for model in models])
+    return weight_M / weight_M.sum()
 
 
 def write(model: SavedModel, folder: Path) -> None:
@@ -67,6 +79,7 @@ def write(model: SavedModel, folder: Path) -> None:
         "subwords": asdict(embedding.subwords.subwords) if embedding.subwords else None,
         "text": model.text.model_dump(),
         "temperature": model.temperature,
+        "calibrated_loss": model.calibrated_loss,
     }
     save_file(
         {name: tensor.contiguous().cpu() for name, tensor in state.items()},
@@ -98,7 +111,7 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         text = Text.model_validate(description["text"])
         build = architectures[name]
         letters = description["subwords"]
-        temperature = description["temperature"]
+        temperature, loss = description["temperature"], description["calibrated_loss"]
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -112,6 +125,8 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         raise ValueError(f"{folder}/model.json is damaged or unknown here: {reason}") from None
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise ValueError(f"{folder}/model.json is damaged: temperature is {temperature!r}")
+    if not (isinstance(loss, int | float) and 0 <= loss < math.inf):
+        raise ValueError(f"{folder}/model.json is damaged: calibrated_loss is {loss!r}")
     try:
         subwords = Subwords(**letters) if letters else None
     except (TypeError, ValueError) as error:
@@ -148,4 +163,4 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
         ValueError,
     ) as error:
         raise ValueError(f"{folder} is damaged, its weights do not fit: {error}") from None
-    return SavedModel(name, settings, network.eval(), words, labels, text, temperature)
+    return SavedModel(name, settings, network.eval(), words, labels, text, temperature, loss)

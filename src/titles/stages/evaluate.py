@@ -29,9 +29,11 @@ def main() -> None:
         if model.labels != labels or model.vocabulary != words:
             raise ValueError(f"models/{name} was trained on other data than data/prepared: `dvc repro`")
     networks = [model.network.to(device) for model in models.values()]
+    weight_M = saved.weights(list(models.values()))
 
     def said_of(titles: EncodedTitles) -> dict[str, Outcomes]:
-        return dict(zip([*models, "average"], evaluate(networks, titles, device), strict=True))
+        found = evaluate(networks, titles, device, weight_M=weight_M)
+        return dict(zip([*models, "average"], found, strict=True))
 
     outcomes, validation = said_of(titles), said_of(EncodedTitles.open(PREPARED / "validation"))
     for model in models.values():  # calibration undone
