@@ -19,10 +19,9 @@ import pytest
 from titles import cli, download, sources
 from titles.download import DATASETS
 
-# Does not compress, so that a file of it can be cut anywhere.
-# Real servers on loopback.
-pytestmark = pytest.mark.pipeline
+pytestmark = pytest.mark.pipeline  # real servers on loopback
 
+# Does not compress, so that a file of it can be cut anywhere.
 NOISE = random.Random(1).randbytes(300_000)
 VECTORS = gzip.compress(NOISE, mtime=0)
 SBW = "SBW-vectors-300-min5.txt.gz"
@@ -175,6 +174,19 @@ def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here)
         "sha256": sha256,
     }
     assert f"fetched from {server.url}/{SBW}, sha256 {sha256}" in told
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
+    synced = []
+    real = download.to_disk
+
+    def spy(path):
+        real(path)
+        synced.append((path.relative_to(here).as_posix(), SBW in names(here)))
+
+    monkeypatch.setattr(download, "to_disk", spy)
+    fetch()
+    assert synced == [(SBW + ".part", False), (".", True)]
 
 
 @pytest.mark.parametrize(
