@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from titles import cli, download, sources
+from titles import cli, contract, download, sources
 from titles.download import DATASETS
 
 pytestmark = pytest.mark.pipeline  # real servers on loopback
@@ -178,15 +178,23 @@ def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here)
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
     synced = []
-    real = download.to_disk
+    real = contract.to_disk
 
     def spy(path):
         real(path)
         synced.append((path.relative_to(here).as_posix(), SBW in names(here)))
 
-    monkeypatch.setattr(download, "to_disk", spy)
+    monkeypatch.setattr(contract, "to_disk", spy)
     fetch()
-    assert synced == [(SBW + ".part", False), (".", True)]
+    records = [(SBW + end, False) for end in (".part.json.partial", ".download.json.partial")]
+    assert synced == [
+        records[0],
+        (".", False),
+        records[1],
+        (".", False),
+        (SBW + ".part", False),
+        (".", True),
+    ]
 
 
 @pytest.mark.parametrize(

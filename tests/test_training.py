@@ -244,8 +244,8 @@ def test_class_weights_are_powers_of_the_rows_and_weigh_the_average_title_one(po
 
 
 @pytest.mark.parametrize("batch_size", [7, 100])
-@pytest.mark.parametrize("weight_M", [None, torch.tensor([0.9, 0.1])], ids=["alike", "weighted"])
-def test_outcomes_are_those_of_a_naive_computation_title_by_title(batch_size, weight_M):
+@pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1)])
+def test_outcomes_are_those_of_a_naive_computation_title_by_title(batch_size, weights):
     labels = [3, 1, 0, 2, 1, 2, 0, 3]
     # One network with letters and one without: each reads batches of its own.
     subwords = {"cnn": SUBWORDS, "mlp": None}
@@ -256,9 +256,8 @@ def test_outcomes_are_those_of_a_naive_computation_title_by_title(batch_size, we
             for net in nets
         ]
     nets[0].train()  # evaluate is to switch dropout off by itself
-    found = evaluate(nets, encoded(labels=labels), CPU, batch_size, weight_M)
-    share, other = weight_M.tolist() if weight_M is not None else (0.5, 0.5)
-    product_NC = alone[0] ** share * alone[1] ** other
+    found = evaluate(nets, encoded(labels=labels), CPU, batch_size, torch.tensor(weights))
+    product_NC = alone[0] ** weights[0] * alone[1] ** weights[1]
     expected = [*alone, product_NC / product_NC.sum(axis=1, keepdims=True)]
     for outcomes, probability_NC in zip(found, expected, strict=True):
         assert outcomes.labels_N.tolist() == labels

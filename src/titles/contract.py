@@ -94,12 +94,11 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from None
     try:
         yield partial
-        for path in [*partial.rglob("*"), partial]:
+        for path in partial.rglob("*"):
             to_disk(path)
         if folder.exists():
             folder.replace(old)
-        partial.replace(folder)
-        to_disk(folder.parent)
+        named(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -122,19 +121,24 @@ def replaced_file(path: Path) -> Iterator[Path]:
         raise ValueError(f"cannot write {path}: {error.strerror or error}") from None
     try:
         yield partial
-        to_disk(partial)
-        partial.replace(path)
-        to_disk(path.parent)
+        named(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def to_disk(path: Path) -> None:
-    """Wait until a file, or the list of names that a folder is, is on the disk.
+def named(partial: Path, path: Path) -> None:
+    """Give what is finished its own name, once it is on the disk.
 
     A name can be on the disk before the content that it was given to, and after a power cut is then that
     of an empty file.
     """
+    to_disk(partial)
+    partial.replace(path)
+    to_disk(path.parent)
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the list of names that a folder is, is on the disk."""
     opened_path = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened_path)

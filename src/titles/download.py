@@ -32,7 +32,7 @@ from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
-from titles.contract import SPLITS, replaced_folder, to_disk, write_json
+from titles.contract import SPLITS, named, replaced_folder, write_json
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -194,9 +194,7 @@ def _fetch_file(address: str, target: Path) -> str:
     part = _beside(target, ".part")
     # The record comes first: without its file it says nothing, but a file without record is not ours.
     write_json(record, {**version._asdict(), "size": part.stat().st_size, "sha256": sha256})
-    to_disk(part)
-    part.replace(target)
-    to_disk(target.parent)
+    named(part, target)
     _beside(target, ".part.json").unlink(missing_ok=True)
     return f"{target}: fetched from {address}, sha256 {sha256}"
 

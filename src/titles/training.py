@@ -370,10 +370,10 @@ def evaluate(
     batch_size: int = _EVALUATION_BATCH,
     weight_M: Tensor | None = None,
 ) -> list[Outcomes]:
-    """What each model says of the titles; of several, also what their mean logits say, last.
+    """What each model says of the titles, and last what their mean logits say, if weights are given.
 
     Args:
-        weight_M: how much each counts in the mean, 1 together; without, they count alike.
+        weight_M: how much each counts in the mean, 1 together.
 
     Raises:
         DivergedError: a model gives logits that are no numbers.
@@ -389,18 +389,15 @@ def evaluate(
             np.empty(count, np.int64),
             np.empty(count),
         )
-        for _ in range(len(models) + (len(models) > 1))
+        for _ in range(len(models) + (weight_M is not None))
     ]
-    if weight_M is None:
-        weight_M = torch.full((len(models),), 1 / len(models))
-    weight_M = weight_M.double().to(device)
     batchers = [Batcher(titles, embedding_of(model).subwords, device) for model in models]
     for rows in ordered(titles, batch_size):
         made = [batcher.batch(rows) for batcher in batchers]
         labels_B1 = made[0].labels_B[:, None]
         logits = [model(batch).double() for model, batch in zip(models, made, strict=True)]
-        if len(models) > 1:
-            logits.append(torch.tensordot(weight_M, torch.stack(logits), dims=1))
+        if weight_M is not None:
+            logits.append(torch.tensordot(weight_M.to(logits[0]), torch.stack(logits), dims=1))
         for outcomes, logits_BC in zip(found, logits, strict=True):
             probability_BC = logits_BC.softmax(dim=1)
             if not torch.isfinite(probability_BC).all():
