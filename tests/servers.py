@@ -17,7 +17,8 @@ import asyncssh
 
 HOST = "127.0.0.1"
 USER = "ana"
-PASSWORD = secrets.token_urlsafe(16)  # drawn, so that a search for it finds no test
+# Drawn, so that a search for it finds no test; in hex, as a command takes a leading dash for an option.
+PASSWORD = secrets.token_hex(16)
 
 
 @contextmanager
@@ -28,10 +29,9 @@ def serve_http(folder: Path) -> Iterator[str]:
         def log_message(self, format: str, *values: object) -> None: ...
 
     server = ThreadingHTTPServer((HOST, 0), partial(Quiet, directory=str(folder)))
-    with _thread(server.serve_forever):
+    with _thread(server.serve_forever, server.shutdown):
         yield f"http://{HOST}:{server.server_port}"
-        server.shutdown()
-        server.server_close()
+    server.server_close()
 
 
 @contextmanager
@@ -72,9 +72,8 @@ def serve_webdav(folder: Path, pause: float = 0.0) -> Iterator[str]:
 
     server = Server((HOST, 0), answer)
     server.prepare()
-    with _thread(server.serve):
+    with _thread(server.serve, server.stop):
         yield f"webdav://{HOST}:{server.bind_addr[1]}"
-        server.stop()
 
 
 @contextmanager
@@ -113,21 +112,25 @@ def serve_ssh(folder: Path, pause: float = 0.0) -> Iterator[str]:
         await server.wait_closed()
 
     loop = asyncio.new_event_loop()
-    with _thread(loop.run_forever):
+    with _thread(loop.run_forever, lambda: loop.call_soon_threadsafe(loop.stop)):
         server = asyncio.run_coroutine_threadsafe(listen(), loop).result()
-        yield f"ssh://{HOST}:{server.get_port()}"
-        asyncio.run_coroutine_threadsafe(close(server), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
+        try:
+            yield f"ssh://{HOST}:{server.get_port()}"
+        finally:
+            asyncio.run_coroutine_threadsafe(close(server), loop).result()
     loop.close()
 
 
 @contextmanager
-def _thread(work: Callable[[], object]) -> Iterator[None]:
-    # A daemon, so that a test that failed before it stopped its server does not keep pytest from ending.
+def _thread(work: Callable[[], object], stop: Callable[[], object]) -> Iterator[None]:
+    """`work` beside the test; `stop` ends it, also where the test failed, or pytest would not end."""
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join()
 
 
 SERVERS = {"http": serve_http, "ssh": serve_ssh, "webdav": serve_webdav}
