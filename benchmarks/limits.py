@@ -69,8 +69,8 @@ def cnn_products(settings: Cnn, dimension: int, distinct: int, classes: int) -> 
 
 
 def mlp_products(settings: Mlp, dimension: int, classes: int) -> list[Product]:
-    """The mean over words is not counted."""
-    sizes = [dimension, *settings.hidden_layers, classes]
+    """Means over words are not counted."""
+    sizes = [dimension * (2 if settings.leading_words else 1), *settings.hidden_layers, classes]
     return [
         Product(f"layer {number}", settings.batch_size, size, following, number == 1)
         for number, (size, following) in enumerate(pairwise(sizes), start=1)

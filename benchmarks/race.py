@@ -84,6 +84,7 @@ def settings(
         "filter_lengths": (2, 3, 4),
         "filter_count": 100,
         "fc_size": 128,
+        "leading_words": 0,
         "hidden_layers": (256, 128),
         "dropout": 0.3,
         "freeze_embeddings": freeze,
@@ -117,7 +118,11 @@ def our_network(chosen: Cnn | Mlp) -> nn.Module:
     embedding = WordEmbedding(word_vectors(), known_V, chosen.freeze_embeddings)
     if isinstance(chosen, Mlp):
         return TitleMLP(
-            embedding, CATEGORIES, hidden_layers=chosen.hidden_layers, dropout=chosen.dropout
+            embedding,
+            CATEGORIES,
+            leading_words=chosen.leading_words,
+            hidden_layers=chosen.hidden_layers,
+            dropout=chosen.dropout,
         )
     return TitleCNN(
         embedding,

@@ -62,7 +62,7 @@ TEXT_RULES = Text(
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": TitleCNN, "mlp": TitleMLP}
 SIZES: dict[str, dict[str, Any]] = {
     "cnn": {"filter_lengths": [1, 3, 6], "filter_count": 10, "fc_size": 9},
-    "mlp": {"hidden_layers": [13, 14]},
+    "mlp": {"leading_words": 2, "hidden_layers": [13, 14]},
 }
 
 

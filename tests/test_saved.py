@@ -116,7 +116,7 @@ def lose_a_word(folder):
 
 
 def other_sizes(name):
-    return {"hidden_layers": [13, 15], "dropout": 0.5} if name == "mlp" else SIZES["mlp"]
+    return SIZES["mlp"] | ({"hidden_layers": [13, 15], "dropout": 0.5} if name == "mlp" else {})
 
 
 DAMAGES = {

@@ -127,7 +127,11 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
         device = set_up(params.compute, params.seed)
         embedding = new_embedding(settings, words)
         network = TitleMLP(
-            embedding, len(labels), hidden_layers=settings.hidden_layers, dropout=settings.dropout
+            embedding,
+            len(labels),
+            leading_words=settings.leading_words,
+            hidden_layers=settings.hidden_layers,
+            dropout=settings.dropout,
         ).to(device)
         held_N = fold_N == fold
         train = _where(titles, ~held_N)

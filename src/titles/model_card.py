@@ -23,7 +23,7 @@ from titles.params import Params
 SAMPLE = "data/raw/sample.csv.gz"
 _KINDS = {
     "cnn": "filters over windows of words, maximum over the title (Kim, 2014)",
-    "mlp": "mean of the word vectors, hidden layers",
+    "mlp": "means of word vectors, hidden layers",
     "average": "weighted mean of both networks' logits",
 }
 

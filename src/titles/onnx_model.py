@@ -107,21 +107,33 @@ class PlainCNN(nn.Module):
 
 
 class PlainMLP(nn.Module):
-    """`models.mlp.TitleMLP` with a sum over padded titles."""
+    """`models.mlp.TitleMLP` with sums over padded titles."""
 
     def __init__(self, network: TitleMLP) -> None:
         super().__init__()
         self.embedding = PlainEmbedding(network.embedding)
+        self.leading_words = network.leading_words
         self.hidden, self.output = network.hidden, network.output
 
     def forward(self, words_BL: Tensor, grams_UG: Tensor | None = None) -> Tensor:
         """Logits (B, C)."""
-        sum_BD = self.embedding(words_BL, grams_UG).sum(dim=1)
-        hidden = sum_BD / (words_BL != PAD).sum(dim=1, keepdim=True).clamp(min=1)
+        vectors_BLD = self.embedding(words_BL, grams_UG)
+        counts_BL = words_BL != PAD
+        hidden = _mean(vectors_BLD, counts_BL)
+        if self.leading_words:
+            # A title may be shorter than that, so that they cannot be cut off it.
+            leads_L = torch.arange(words_BL.shape[1]) < self.leading_words
+            first_BD = _mean(vectors_BLD * leads_L[:, None], counts_BL & leads_L)
+            hidden = torch.cat([hidden, first_BD], dim=1)
         for layer in self.hidden:
             hidden = F.relu(layer(hidden))
         logits_BC: Tensor = self.output(hidden)
         return logits_BC
+
+
+def _mean(vectors_BLD: Tensor, counts_BL: Tensor) -> Tensor:
+    """(B, D), of vectors that are zeros where they do not count."""
+    return vectors_BLD.sum(dim=1) / counts_BL.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class PlainEmbedding(nn.Module):

@@ -172,6 +172,7 @@ class Cnn(Training):
 
 
 class Mlp(Training):
+    leading_words: NotNegative
     hidden_layers: Sizes
 
 

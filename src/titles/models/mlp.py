@@ -1,6 +1,6 @@
-"""A multilayer perceptron over the mean of a title's word vectors.
+"""A multilayer perceptron over means of a title's word vectors.
 
-Legend: B titles, L words, U distinct words of the batch, D dimensions, C categories.
+Legend: B titles, L words, T their product, R rows of a table, D dimensions, C categories.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from titles.models.layers import Dropout, sum_of_rows
 
 
 class TitleMLP(nn.Module):
-    """The mean over the words of a title, padding left out, then hidden layers.
+    """The mean over the words of a title, that over its first words beside it, then hidden layers.
+
+    A mean does not say in which order the words stood, and titles begin with what is sold: "capa para
+    celular" is a cover. Padding is left out of both means.
 
     Args:
+        leading_words: how many of the first words have a mean of their own; 0 leaves that out.
         hidden_layers: units of each layer.
         dropout: share of units dropped in training after each layer.
     """
@@ -30,24 +34,37 @@ class TitleMLP(nn.Module):
         embedding: WordEmbedding,
         classes: int,
         *,
+        leading_words: int,
         hidden_layers: Sequence[int],
         dropout: float,
     ) -> None:
         super().__init__()
         self.embedding = embedding
-        sizes = [embedding.dimension, *hidden_layers]
+        self.leading_words = leading_words
+        means = 2 if leading_words else 1
+        sizes = [means * embedding.dimension, *hidden_layers]
         self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in pairwise(sizes))
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(sizes[-1], classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
-        # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
-        titles, words = batch.place_BL.shape
-        end_B = torch.arange(words, (titles + 1) * words, words, device=batch.place_BL.device)
-        sum_BD = sum_of_rows(*self.embedding.table_of(batch), end_B)
-        hidden = sum_BD / (batch.place_BL > 0).sum(dim=1, keepdim=True)
+        table_RD, row_T = self.embedding.table_of(batch)
+        row_BL, is_word_BL = row_T.view(batch.place_BL.shape), batch.place_BL > 0
+        hidden = _mean(table_RD, row_BL, is_word_BL)
+        if leading := self.leading_words:
+            first_BD = _mean(table_RD, row_BL[:, :leading], is_word_BL[:, :leading])
+            hidden = torch.cat([hidden, first_BD], dim=1)
         for layer in self.hidden:
             hidden = self.dropout(F.relu(layer(hidden)))
         logits_BC: Tensor = self.output(hidden)
         return logits_BC
+
+
+def _mean(table_RD: Tensor, row_BL: Tensor, is_word_BL: Tensor) -> Tensor:
+    """(B, D); of no words, zeros."""
+    titles, words = row_BL.shape
+    end_B = torch.arange(words, (titles + 1) * words, words, device=row_BL.device)
+    # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
+    sum_BD = sum_of_rows(table_RD, row_BL.flatten(), end_B)
+    return sum_BD / is_word_BL.sum(dim=1, keepdim=True).clamp(min=1)

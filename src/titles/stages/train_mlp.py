@@ -11,6 +11,7 @@ from titles.stages import entry_point
 def main() -> None:
     params = load_params()
     architecture = {
+        "leading_words": params.mlp.leading_words,
         "hidden_layers": list(params.mlp.hidden_layers),
         "dropout": params.mlp.dropout,
     }
