@@ -148,8 +148,8 @@ def _epoch(
         batch = batcher.batch(rows)
         yield "making the batch", clock() - then
         then = clock()
-        losses_B = objective.losses(network(batch), batch.labels_B)
-        weight_B = objective.weight_C[batch.labels_B]
+        losses_B, log_right_B = objective.losses(network(batch), batch.labels_B)
+        weight_B = objective.weights(batch.labels_B, log_right_B, progress=1)
         loss = (losses_B * weight_B).sum() / weight_B.sum()
         yield "forward", clock() - then
         then = clock()

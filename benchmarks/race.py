@@ -98,6 +98,7 @@ def settings(
         "word_dropout": 0.0,
         "subword_buckets": 0,
         "label_smoothing": 0.0,
+        "robustness": 0.0,
         "logit_adjustment": 0.0,
         "schedule": "constant",
     }

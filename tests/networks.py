@@ -144,6 +144,7 @@ def settings(name: str, **changes: Any) -> Cnn | Mlp:
         "weight_decay": 0.0,
         "logit_adjustment": 0.0,
         "label_smoothing": 0.0,
+        "robustness": 0.0,
         "class_weighting": "none",
         "patience": 0,
         "precision": "float32",

@@ -52,7 +52,7 @@ def test_logit_adjustment_is_cross_entropy_of_logits_plus_tau_log_priors(logits_
     shifted = [[x + s for x, s in zip(row, shift_C, strict=True)] for row in logits_BC.tolist()]
     logs = log_softmax_by_hand(torch.tensor(shifted, dtype=torch.float64))
     expected = [-row[label] for row, label in zip(logs, CATEGORIES, strict=True)]
-    found = objective(logit_adjustment=tau).losses(logits_BC, LABELS)
+    found = objective(logit_adjustment=tau).losses(logits_BC, LABELS)[0]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_label_smoothing_gives_a_share_of_the_target_to_all_categories_alike(log
         -(1 - smoothing) * row[label] - smoothing * sum(row) / C
         for row, label in zip(logs, CATEGORIES, strict=True)
     ]
-    found = objective(label_smoothing=smoothing).losses(logits_BC, LABELS)
+    found = objective(label_smoothing=smoothing).losses(logits_BC, LABELS)[0]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
 
 
@@ -76,7 +76,7 @@ def test_with_adjustment_the_smoothed_share_goes_to_categories_by_their_priors_t
         -0.8 * row[label] - 0.2 * sum(share * log for share, log in zip(shares_C, row, strict=True))
         for row, label in zip(logs, CATEGORIES, strict=True)
     ]
-    assert both.losses(logits_BC, LABELS).tolist() == pytest.approx(expected, rel=1e-6)
+    assert both.losses(logits_BC, LABELS)[0].tolist() == pytest.approx(expected, rel=1e-6)
     assert len(both.weight_C.unique()) > 1  # which are not in it
     assert len(objective().weight_C.unique()) == 1
 
@@ -85,7 +85,7 @@ def test_logits_that_know_nothing_are_left_alone_by_smoothing_and_adjustment():
     # Of titles whose labels follow the priors: equal logits are where the loss is least.
     logits_BC = torch.zeros(8, 3, dtype=torch.float64, requires_grad=True)
     goal = Objective.of(encoded(), 3, settings("mlp", logit_adjustment=1.0, label_smoothing=0.5), CPU)
-    goal.losses(logits_BC, LABELS).sum().backward()
+    goal.losses(logits_BC, LABELS)[0].sum().backward()
     assert logits_BC.grad.abs().max() > 0.1
     assert logits_BC.grad.sum(dim=0).abs().max() < 1e-6
 
@@ -95,7 +95,44 @@ def test_the_gradient_of_the_loss_is_its_slope(smoothing):
     goal = objective(logit_adjustment=0.5, label_smoothing=smoothing)
     draw = torch.Generator().manual_seed(3)
     logits_BC = torch.randn(8, C, dtype=torch.float64, generator=draw).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: goal.losses(x, LABELS), (logits_BC,))
+    assert torch.autograd.gradcheck(lambda x: goal.losses(x, LABELS)[0], (logits_BC,))
+
+
+@pytest.mark.parametrize("q", [0.3, 1.0])
+def test_the_slope_with_robustness_is_that_of_the_generalised_cross_entropy(logits_BC, q):
+    logits_BC.requires_grad_()
+    goal = objective(logit_adjustment=0.5, robustness=q)
+    losses_B, log_right_B = goal.losses(logits_BC, LABELS)
+    (losses_B * goal.weights(LABELS, log_right_B, progress=0.9)).sum().backward()
+    found, logits_BC.grad = logits_BC.grad, None
+    right_B = (logits_BC + goal.shift_C).softmax(dim=1).gather(1, LABELS[:, None])[:, 0]
+    ((1 - right_B**q) / q).sum().backward()
+    torch.testing.assert_close(found, logits_BC.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_robustness_comes_in_over_the_first_quarter_and_keeps_the_categories_weights(logits_BC):
+    goal = objective(robustness=0.4, class_weighting="balanced")
+    _, log_right_B = goal.losses(logits_BC, LABELS)
+    for progress, power in ((0, 0), (0.125, 0.2), (0.25, 0.4), (1, 0.4)):
+        expected_B = goal.weight_C[LABELS] * log_right_B.exp() ** power
+        torch.testing.assert_close(goal.weights(LABELS, log_right_B, progress), expected_B)
+
+
+@both_networks
+def test_wrong_labels_teach_less_with_robustness(name):
+    # Four of five titles of a word have its own category.
+    titles = [[word] for word in (2, 3, 4, 5) for _ in range(20)]
+    labels = [(number + (row % 5 == 0)) % C for number in range(4) for row in range(20)]
+    sure = {}
+    for q in (0.0, 0.7):
+        net = network(name)
+        given = settings(name, epochs=100, batch_size=80, learning_rate=0.05, robustness=q)
+        list(fit(net, encoded(titles, labels), encoded(titles, labels), C, given, 1, CPU))
+        (outcomes,) = evaluate([net], encoded(titles, labels), CPU)
+        assert outcomes.predicted_N.tolist() == [number for number in range(4) for _ in range(20)]
+        sure[q] = outcomes.confidence_N.mean()
+    assert sure[0.0] == pytest.approx(0.8, abs=0.02)
+    assert sure[0.7] > 0.9
 
 
 def one_step(name, **changes):
@@ -110,8 +147,9 @@ def test_a_step_goes_down_the_weighted_mean_of_the_losses(name):
     changes = {"logit_adjustment": 1.0, "label_smoothing": 0.3, "class_weighting": "balanced"}
     net = network(name)
     goal = objective(**changes)
-    weight_B = goal.weight_C[LABELS]
-    loss = (goal.losses(answers(net), LABELS) * weight_B).sum() / weight_B.sum()
+    losses_B, log_right_B = goal.losses(answers(net), LABELS)
+    weight_B = goal.weights(LABELS, log_right_B, progress=0)
+    loss = (losses_B * weight_B).sum() / weight_B.sum()
     loss.backward()
     before = [values.detach().clone() for values in net.parameters()]
     after = one_step(name, **changes)

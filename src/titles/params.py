@@ -158,6 +158,7 @@ class Training(_Section):
     weight_decay: Annotated[Number, Field(ge=0)]
     logit_adjustment: Annotated[Number, Field(ge=0)]
     label_smoothing: Share
+    robustness: Annotated[Number, Field(ge=0, le=1)]
     class_weighting: Literal["none", "sqrt", "balanced"]
     patience: NotNegative
     precision: Literal["float32", "bfloat16"]

@@ -29,6 +29,8 @@ from titles.params import Compute, Training
 
 # Steps between two looks at whether the loss is still a number: a look waits for the GPU.
 _STEPS_A_LOOK = 50
+# Share of a training after which robustness is there in full.
+_ROBUST_FROM = 0.25
 # Titles a step without gradients; it changes memory and speed, not results.
 _EVALUATION_BATCH = 1024
 
@@ -94,12 +96,16 @@ class Objective:
         log prior times tau: Menon et al. (2021), "Long-tail learning via logit adjustment". The
         probabilities that it gives are then those of a title whose category could as well be any, which
         is what balanced accuracy asks for.
+    robustness: a title counts by the probability that its label gets, to this power: labels that the
+        network finds absurd, as wrong ones are, teach it little. The gradient is that of the
+        generalised cross-entropy with this q: Zhang and Sabuncu (2018), arXiv:1805.07836.
     smoothing: share of a target that all categories divide among them, Szegedy et al. (2016); it
         keeps wrong labels from being learnt by heart. smooth_C: how they divide it, as their priors to
         the power of tau: equal parts would pull towards rare categories, against the shift.
     """
 
     weight_C: Tensor
+    robustness: float
     shift_C: Tensor | None
     smoothing: float
     smooth_C: Tensor
@@ -112,6 +118,7 @@ class Objective:
         shift_C = settings.logit_adjustment * torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
         return Objective(
             class_weights(titles, categories, settings.class_weighting).to(device),
+            settings.robustness,
             shift_C.to(device) if settings.logit_adjustment else None,
             settings.label_smoothing,
             shift_C.softmax(dim=0).to(device),
@@ -122,35 +129,52 @@ class Objective:
         """Whether `losses` are mere cross-entropies."""
         return self.smoothing == 0 and self.shift_C is None
 
-    def losses(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """(B,) loss a title, without the categories' weights."""
+    def losses(self, logits_BC: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(B,) loss a title, without weights, and (B,) log of the probability that its label gets, which
+        passes no gradient on."""
         if self.shift_C is not None:
             logits_BC = logits_BC + self.shift_C
-        losses_B: Tensor = _SmoothedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, Tensor] = _SmoothedCrossEntropy.apply(  # type: ignore[no-untyped-call]
             logits_BC, labels_B, self.smooth_C, self.smoothing
         )
-        return losses_B
+        return found
+
+    def weights(self, labels_B: Tensor, log_right_B: Tensor, progress: float) -> Tensor:
+        """(B,) how much each title counts.
+
+        Args:
+            log_right_B: as from `losses`.
+            progress: share of the training that is done. Robustness is let in as it goes on: at first
+                the network knows no label, and what it finds absurd is what is rare.
+        """
+        weight_B = self.weight_C[labels_B]
+        if self.robustness:
+            power = self.robustness * min(1.0, progress / _ROBUST_FROM)
+            weight_B = weight_B * (power * log_right_B).exp()
+        return weight_B
 
 
 class _SmoothedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy with the target (1 - smoothing) at the label plus smoothing * smooth_C. Its
-    gradient, softmax less target, is written in one go."""
+    """Cross-entropy with the target (1 - smoothing) at the label plus smoothing * smooth_C, and the log
+    of what the label gets. Its gradient, softmax less target, is written in one go."""
 
     @staticmethod
     def forward(
         ctx: Any, logits_BC: Tensor, labels_B: Tensor, smooth_C: Tensor, smoothing: float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         log_BC = logits_BC.log_softmax(dim=1)
         ctx.save_for_backward(log_BC, labels_B, smooth_C)
         ctx.smoothing = smoothing
-        losses_B = log_BC.gather(1, labels_B[:, None])[:, 0].mul_(smoothing - 1)
+        log_right_B = log_BC.gather(1, labels_B[:, None])[:, 0]
+        ctx.mark_non_differentiable(log_right_B)
+        losses_B = (smoothing - 1) * log_right_B
         if smoothing:
             losses_B -= smoothing * (log_BC @ smooth_C.to(log_BC.dtype))
-        return losses_B
+        return losses_B, log_right_B
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_B: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient_B: Tensor, _: None) -> tuple[Tensor, None, None, None]:
         log_BC, labels_B, smooth_C = ctx.saved_tensors
         gradient_BC = log_BC.exp()
         if ctx.smoothing:
@@ -321,8 +345,9 @@ class Learning:
             self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
         ):
             logits_BC = self._model(batch).float()
-        losses_B = self._objective.losses(logits_BC, batch.labels_B)
-        weight_B = self._objective.weight_C[batch.labels_B]
+        losses_B, log_right_B = self._objective.losses(logits_BC, batch.labels_B)
+        progress = self._steps_done / self._steps_planned
+        weight_B = self._objective.weights(batch.labels_B, log_right_B, progress)
         if not counts:
             losses_B, weight_B = losses_B[:0], weight_B[:0]
         # The weights of the whole batch, as gradients are averaged over the processes.
