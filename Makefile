@@ -46,8 +46,9 @@ pruebas: install ## Run the course's experiments in DVC's queue, beside the cour
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
 	titles pruebas
 
+# A test that trains or serves keeps a core busy; each process takes up to 2 GiB.
 test: check ## Lint, types, all tests
-	pytest -q
+	pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: install ## Lint and types
 	ruff format --check .
