@@ -46,9 +46,9 @@ pruebas: install ## Run the course's experiments in DVC's queue, beside the cour
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
 	titles pruebas
 
-# A test that trains or serves keeps a core busy; each process takes up to 2 GiB.
+# Tests of a file share what is made once for them. In the order of names long files are not left for last.
 test: check ## Lint, types, all tests
-	pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
+	pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: install ## Lint and types
 	ruff format --check .

@@ -151,10 +151,10 @@ def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
     )
     yield ""
     yield (
-        "Our networks have the course's architecture and step here: no letters, no word dropout, no "
-        "label smoothing, no logit adjustment. bfloat16 is what products are computed in, as "
-        "`precision` says. What the defaults of params.yaml take, letters included, is in benchmark.md, "
-        "stage by stage."
+        "Our networks have the course's architecture and step here: no letters, no leading words, no "
+        "word dropout, no label smoothing, no logit adjustment, no robustness. bfloat16 is what "
+        "products are computed in, as `precision` says. What the defaults of params.yaml take, letters "
+        "included, is in benchmark.md, stage by stage."
     )
     steps: Steps = {}
     yield from ("", "## Training, beside the course's loop", "")

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,9 +29,8 @@ def serve_http(folder: Path) -> Iterator[str]:
         def log_message(self, format: str, *values: object) -> None: ...
 
     server = ThreadingHTTPServer((HOST, 0), partial(Quiet, directory=str(folder)))
-    with _thread(server.serve_forever, server.shutdown):
+    with server, _thread(server.serve_forever, server.shutdown):
         yield f"http://{HOST}:{server.server_port}"
-    server.server_close()
 
 
 @contextmanager
@@ -109,16 +108,16 @@ def serve_ssh(folder: Path, pause: float = 0.0) -> Iterator[str]:
 
     async def close(server: asyncssh.SSHAcceptor) -> None:
         server.close()
-        await server.wait_closed()
+        with suppress(TimeoutError):  # a client of a test that failed may hold its line
+            await asyncio.wait_for(server.wait_closed(), 5)
 
     loop = asyncio.new_event_loop()
-    with _thread(loop.run_forever, lambda: loop.call_soon_threadsafe(loop.stop)):
+    with closing(loop), _thread(loop.run_forever, lambda: loop.call_soon_threadsafe(loop.stop)):
         server = asyncio.run_coroutine_threadsafe(listen(), loop).result()
         try:
             yield f"ssh://{HOST}:{server.get_port()}"
         finally:
             asyncio.run_coroutine_threadsafe(close(server), loop).result()
-    loop.close()
 
 
 @contextmanager

@@ -38,6 +38,7 @@ GIVEN = {
     "epochs": 6,
     "dropout": 0.3,
     "word_dropout": 0.2,
+    "robustness": 0.5,
     "schedule": "one_cycle",
     "weight_decay": 0.01,
     "learning_rate": 0.02,

@@ -32,7 +32,7 @@ CASES = [
     ("cnn", "partial", 3, LETTERS),
     ("mlp", "partial", 7, {}),
     ("mlp", True, 8, {}),
-    ("mlp", False, 3, {}),
+    ("mlp", False, 4, {"robustness": 0.5}),
     ("mlp", False, 1, LETTERS),
 ]
 
@@ -101,7 +101,7 @@ def torchrun(*program):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -119,8 +119,8 @@ def answers_of(folder):
     return answers(saved.read(folder, ARCHITECTURES).network).detach().numpy()
 
 
-def folder_name(name, freeze, size, letters):
-    return f"{name} {freeze} {size}{' letters' * bool(letters)}"
+def folder_name(name, freeze, size, changes):
+    return f"{name} {freeze} {size}{' letters' * (changes == LETTERS)}"
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +142,13 @@ def by_two(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "freeze", "size", "letters"), CASES, ids=[folder_name(*case) for case in CASES]
+    ("name", "freeze", "size", "changes"), CASES, ids=[folder_name(*case) for case in CASES]
 )
-def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, size, letters):
-    one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=size, **letters)
+def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, size, changes):
+    one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=size, **changes)
     monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
     TRAIN_STAGES[name]()
-    two = by_two[0] / folder_name(name, freeze, size, letters)
+    two = by_two[0] / folder_name(name, freeze, size, changes)
 
     files_of_one, files_of_two = results(one), results(two)
     assert set(files_of_two) == set(files_of_one)

@@ -296,13 +296,13 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
         assert f"{name}: balanced accuracy 1.0000 [1.0000, 1.0000]" in printed
         before = "calibration_error_before" in scores[name]
         assert before == (name != "average")
-        # Eight titles, all right, prove no precision of 0.95.
+        # Eight titles, all right, prove no precision of 0.98.
         assert {key: scores[name].get(key) for key in ("threshold", "coverage", "precision_kept")} == {
             "threshold": 1,
             "coverage": 0,
             "precision_kept": None,
         }
-    assert printed.count("no threshold for a precision of 0.95 was found on validation") == 6
+    assert printed.count("no threshold for a precision of 0.98 was found on validation") == 6
     card = first["models/card.md"].decode()
     assert f"{scores['cnn']['loss']:.4f}" in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == given.model_dump(mode="json")

@@ -135,11 +135,22 @@ def test_wrong_labels_teach_less_with_robustness(name):
     assert sure[0.7] > 0.9
 
 
-def one_step(name, **changes):
-    """Parameters after one step over all eight titles."""
+def stepped(name, epochs=1, **changes):
+    """Parameters after one step an epoch over all eight titles."""
     net = network(name)
-    list(fit(net, encoded(), encoded(), C, settings(name, epochs=1, batch_size=8, **changes), 1, CPU))
+    given = settings(name, epochs=epochs, batch_size=8, **changes)
+    list(fit(net, encoded(), encoded(), C, given, 1, CPU))
     return [values.detach() for values in net.parameters()]
+
+
+@both_networks
+def test_robustness_has_no_say_in_the_first_step_and_one_in_those_that_follow(name):
+    def same(epochs):
+        pairs = zip(stepped(name, epochs, robustness=1.0), stepped(name, epochs), strict=True)
+        return all(torch.equal(a, b) for a, b in pairs)
+
+    assert same(1)
+    assert not same(2)
 
 
 @both_networks
@@ -152,7 +163,7 @@ def test_a_step_goes_down_the_weighted_mean_of_the_losses(name):
     loss = (losses_B * weight_B).sum() / weight_B.sum()
     loss.backward()
     before = [values.detach().clone() for values in net.parameters()]
-    after = one_step(name, **changes)
+    after = stepped(name, **changes)
     # The first step of Adam goes `rate` down wherever the slope is not next to nothing.
     checked = 0
     for values, start, end in zip(net.parameters(), before, after, strict=True):
@@ -208,7 +219,7 @@ def test_reported_losses_are_plain_cross_entropies_whatever_is_minimised(name, c
         assert one.train_loss == pytest.approx(plain.validation_loss, rel=1e-6)
     assert found.validation_loss == plain.validation_loss
     assert any(
-        not torch.equal(a, b) for a, b in zip(one_step(name, **changes), one_step(name), strict=True)
+        not torch.equal(a, b) for a, b in zip(stepped(name, **changes), stepped(name), strict=True)
     )
 
 

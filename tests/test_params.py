@@ -193,6 +193,18 @@ def test_every_knob_of_the_committed_file_is_documented_on_its_line():
             id="nothing of a label left",
         ),
         pytest.param(
+            {"cnn.robustness": 1.1},
+            "cnn.robustness",
+            "less than or equal to 1",
+            id="robustness past the absolute error",
+        ),
+        pytest.param(
+            {"mlp.leading_words": -1},
+            "mlp.leading_words",
+            "greater than or equal to 0",
+            id="fewer than no leading words",
+        ),
+        pytest.param(
             {"mlp.logit_adjustment": -1},
             "mlp.logit_adjustment",
             "greater than or equal to 0",

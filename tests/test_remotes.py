@@ -324,11 +324,13 @@ def _killed_push(folder: Path, server: Path) -> None:
         start_new_session=True,
     )
     until = time.monotonic() + 60
-    while not any(p.is_file() and p.stat().st_size for p in server.rglob("*")):
-        assert push.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    os.killpg(push.pid, signal.SIGKILL)
+    try:
+        while not any(p.is_file() and p.stat().st_size for p in server.rglob("*")):
+            assert push.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+    finally:
+        os.killpg(push.pid, signal.SIGKILL)
     assert push.wait() == -signal.SIGKILL
 
 

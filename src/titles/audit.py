@@ -111,7 +111,9 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
     Raises:
         ValueError: as for `training.fit`; an input is missing or damaged.
     """
-    settings = params.mlp.model_copy(update={"logit_adjustment": 0.0, "class_weighting": "none"})
+    settings = params.mlp.model_copy(
+        update={"logit_adjustment": 0.0, "class_weighting": "none", "robustness": 0.0}
+    )
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
     count, folds = len(titles), int(fold_N.max()) + 1

@@ -97,8 +97,9 @@ class Objective:
         probabilities that it gives are then those of a title whose category could as well be any, which
         is what balanced accuracy asks for.
     robustness: a title counts by the probability that its label gets, to this power: labels that the
-        network finds absurd, as wrong ones are, teach it little. The gradient is that of the
-        generalised cross-entropy with this q: Zhang and Sabuncu (2018), arXiv:1805.07836.
+        network finds absurd, as wrong ones are, teach it little. Without smoothing the gradient is that
+        of the generalised cross-entropy with this q, Zhang and Sabuncu (2018), arXiv:1805.07836, up to
+        a factor for the whole batch.
     smoothing: share of a target that all categories divide among them, Szegedy et al. (2016); it
         keeps wrong labels from being learnt by heart. smooth_C: how they divide it, as their priors to
         the power of tau: equal parts would pull towards rare categories, against the shift.
@@ -174,7 +175,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_B: Tensor, _: None) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient_B: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
         log_BC, labels_B, smooth_C = ctx.saved_tensors
         gradient_BC = log_BC.exp()
         if ctx.smoothing:
