@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -61,6 +63,20 @@ def losses_by_hand(net, titles=TITLES, labels=CATEGORIES):
             for one, label in zip(logits, labels, strict=True)
         ]
     )
+
+
+def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
+    code = """if True:
+        import sys, torch
+        from titles.params import Compute
+        from titles.training import set_up
+        set_up(Compute(device="cpu", threads=1), 3)
+        repeatable = torch.are_deterministic_algorithms_enabled()
+        print(repeatable, torch.get_num_threads(), torch.initial_seed())
+        print([name for name in sys.modules if name.startswith(("torch._dynamo", "torch._inductor"))])
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["True 1 3", "[]"]
 
 
 @both_networks

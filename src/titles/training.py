@@ -61,8 +61,9 @@ def set_up(compute: Compute, seed: int) -> torch.device:
         raise ValueError("compute.device is cuda, but no GPU is usable here: set it to auto or cpu")
     torch.manual_seed(seed + distributed.rank())  # processes drop out other units each
     torch.set_num_threads(compute.threads)
-    # Some CUDA kernels have no repeatable form: there a warning has to do.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Some CUDA kernels have no repeatable form: there a warning has to do. use_deterministic_algorithms
+    # does the same and imports torch's compiler, which takes two seconds.
+    torch.set_deterministic_debug_mode("warn")
     # By default that also fills every fresh tensor, a guard against reading what was never written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     use_gpu = compute.device != "cpu" and torch.cuda.is_available()
