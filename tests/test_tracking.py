@@ -154,6 +154,26 @@ def test_a_run_keeps_no_credentials_of_addresses(folder, monkeypatch, capsys):
     assert b"hush-this" not in written
 
 
+def test_without_mlflow_curves_alone_are_written(folder, monkeypatch):
+    monkeypatch.setenv("TITLES_MLFLOW", "off")
+    with tracked("mlp", params(), folder / "plots" / "mlp") as tracker:
+        record(tracker)
+    tables = "plots/mlp/plots/metrics"
+    assert files(folder) == {
+        f"{tables}/train/loss.tsv",
+        f"{tables}/validation/balanced_accuracy.tsv",
+    }
+
+
+def test_a_choice_about_mlflow_that_is_unknown_is_refused(folder, monkeypatch):
+    monkeypatch.setenv("TITLES_MLFLOW", "no")
+    with (
+        pytest.raises(ValueError, match="TITLES_MLFLOW is 'no', expected on or off"),
+        tracked("mlp", params(), folder / "plots"),
+    ):
+        raise AssertionError("it trains")
+
+
 @pytest.mark.pipeline
 def test_no_tracker_is_loaded_before_it_records():
     code = "import sys; from titles.stages import train_cnn, train_mlp, evaluate;"

@@ -292,8 +292,8 @@ def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-class _Both(Tracker):
-    def __init__(self, *trackers: Tracker) -> None:
+class _All(Tracker):
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -320,12 +320,23 @@ def tracked(
 ) -> Iterator[Tracker]:
     """Record a training of the model `name`; curves go to the folder `plots`.
 
+    With TITLES_MLFLOW=off in the environment MLflow is not even imported.
+
     Args:
         note: file for the id of the MLflow run. Where it names one already, of a training that was
             killed, this training goes on with that run.
         abandoned: notes of trainings that were killed; MLflow is told so of each.
+
+    Raises:
+        ValueError: TITLES_MLFLOW is neither on nor off; see also `DvcliveTracker`.
     """
-    tracker = _Both(DvcliveTracker(plots), MlflowTracker(name, params, note, abandoned))
+    choice = os.environ.get("TITLES_MLFLOW") or "on"
+    if choice not in ("on", "off"):
+        raise ValueError(f"TITLES_MLFLOW is {choice!r}, expected on or off")
+    trackers: list[Tracker] = [DvcliveTracker(plots)]
+    if choice == "on":
+        trackers.append(MlflowTracker(name, params, note, abandoned))
+    tracker = _All(trackers)
     failed = True
     try:
         yield tracker
