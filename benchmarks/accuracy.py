@@ -116,7 +116,10 @@ class Bench:
         self._stage("prepare")
         folder = self._workspace.folder
         self._rows = digest_of_rows(folder, self._workspace.source)
-        splits = {s: np.load(folder / PREPARED / s / "labels.npy") for s in ("train", "test")}
+        splits = {
+            s: np.load(folder / PREPARED / s / "labels.npy", allow_pickle=False)
+            for s in ("train", "test")
+        }
         self._train_rows, self._labels_N = len(splits["train"]), splits["test"].astype(np.int64)
         self._categories = len(read_lines(folder / LABELS))
         own_key = digest([HERE / "ours.py"], self._key)

@@ -79,7 +79,9 @@ def audited(seed: int, folder: Path, threads: int | None) -> Found:
     workspace.begin(source)
     if seed == _EMBEDDED_SEED:
         embedded = yaml.safe_load(Path("data/raw/sample.csv.gz.dvc").read_text(encoding="utf-8"))
-        if hashlib.md5(workspace.source.read_bytes()).hexdigest() != embedded["outs"][0]["md5"]:
+        content = workspace.source.read_bytes()
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()  # as DVC counts it
+        if digest != embedded["outs"][0]["md5"]:
             raise SystemExit("`titles sample` no longer writes the embedded sample")
     if threads:
         file = folder / "params.yaml"

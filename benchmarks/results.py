@@ -86,6 +86,6 @@ def read_result(case: Case, name: str) -> Result | None:
     path = case.folder / f"{name}.json"
     if not path.exists():
         return None
-    labels_N, predicted_N = np.load(path.with_suffix(".npy"))
+    labels_N, predicted_N = np.load(path.with_suffix(".npy"), allow_pickle=False)
     values = json.loads(path.read_text(encoding="utf-8"))
     return Result(labels_N=labels_N, predicted_N=predicted_N, **values)

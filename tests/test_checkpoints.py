@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -432,6 +433,28 @@ def test_what_nobody_goes_on_with_is_removed_after_two_weeks():
     left = {path.name for path in checkpoints.FOLDER.iterdir()}
     expected = {f"{path.stem}{suffix}" for path in (young, held) for suffix in (".lock", ".safetensors")}
     assert left == expected
+
+
+def test_without_a_place_nothing_is_due_written_read_or_removed(tmp_path):
+    checkpoint = checkpoints.Checkpoint(None)
+    assert not checkpoint.due()
+    checkpoint.write({"a": torch.ones(1)}, {})
+    assert checkpoint.read() is None
+    checkpoint.remove()
+    assert not checkpoints.FOLDER.exists()
+
+
+def test_a_training_that_is_at_work_or_left_no_run_is_not_abandoned():
+    for name in ("left", "at-work", "without-run"):
+        with suppress(CutOff), checkpoints.opened("mlp", name) as checkpoint:
+            if name != "without-run":
+                checkpoint.run.write_text("the id of a run")
+            raise CutOff
+    with (
+        FileLock(checkpoints.FOLDER / "mlp-at-work.lock"),
+        checkpoints.opened("mlp", "new") as checkpoint,
+    ):
+        assert [path.name for path in checkpoint.abandoned] == ["mlp-left.run"]
 
 
 def test_writing_takes_a_tenth_of_the_time_at_the_most(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from titles import optimisers
 from titles.optimisers import RowAdam, one_cycle
 
 ROWS, DIMENSION = 7, 3
@@ -81,6 +82,21 @@ def test_a_row_of_zeros_in_a_sparse_gradient_is_a_row_without_gradient():
     alike = [step.to_dense() for step in steps]
     found, expected = (after(RowAdam([table()], lr=0.05), each) for each in (steps, alike))
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
+
+
+def test_the_operators_for_a_gpu_do_what_the_loops_for_the_cpu_do():
+    one, other, state = table(), RowAdam([table()], lr=0.05), {}
+    state |= {"steps": 0, "mean": torch.zeros_like(one), "square": torch.zeros_like(one)}
+    chosen = [[0, 2], [5, 2, 6], [3], [0, 1, 2, 3, 4, 5, 6]]
+    for rows, gradient in zip(chosen, gradients(len(chosen)), strict=True):
+        if len(rows) > 1:
+            gradient[rows[0]] = 0  # a row of zeros is one without a gradient
+        state["steps"] += 1
+        with torch.no_grad():
+            optimisers._step_of_rows(one, state, torch.tensor(rows), gradient[rows], 0.05)
+        expected = after(other, [sparse(rows, gradient[rows], coalesced=True)])
+    torch.testing.assert_close(one.detach(), expected, rtol=1e-12, atol=1e-14)
+    assert not torch.equal(one, table())
 
 
 def test_a_step_of_no_rows_moves_nothing():

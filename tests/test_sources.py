@@ -325,6 +325,12 @@ def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
     assert chunk.rows_read == 3
 
 
+def test_parquet_without_rows_is_a_chunk_without_rows(tmp_path):
+    none = {name: pa.array([], pa.string()) for name in LISTINGS}
+    (chunk,) = sources.read(parquet(tmp_path / "a.parquet", none), "all", 99)
+    assert (chunk.rows_read, chunk.titles, chunk.rejected) == (0, [], [])
+
+
 def test_parquet_without_categories_or_cut_is_refused(tmp_path):
     assert "titles but no categories" in refusal(parquet(tmp_path / "a.parquet", {"title": ["Mesa"]}))
     whole = parquet(tmp_path / "b.parquet", LISTINGS).read_bytes()

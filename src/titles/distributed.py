@@ -49,7 +49,7 @@ def together() -> Iterator[None]:
 
     # The optimiser imports it anyway. Imported after the group is made, it holds on to the group for
     # good, whose threads then, now and then, abort a process that ends.
-    importlib.import_module("torch._dynamo")
+    importlib.import_module("torch._dynamo")  # noqa: TID251, nothing of ours
     store, own_rank, size = next(rendezvous("env://"))
     # Without a backend named, tensors of the CPU travel by gloo and those of a GPU by NCCL.
     dist.init_process_group(store=store, rank=own_rank, world_size=size)

@@ -62,7 +62,8 @@ def digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "md5").hexdigest()
     files = [{"md5": digest(file), "relpath": file.name} for file in sorted(path.iterdir())]
-    return hashlib.md5(json.dumps(files, sort_keys=True).encode()).hexdigest() + ".dir"
+    text = json.dumps(files, sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -48,7 +48,7 @@ def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
         rows, gradient_RD = table.grad._indices()[0], table.grad._values()
     else:
         rows, gradient_RD = torch.arange(len(table), device=table.device), table.grad
-    if table.is_cuda:
+    if table.is_cuda:  # needs a GPU
         _step_of_rows(table, state, rows, gradient_RD, rate)
         return
     steps = state["steps"]

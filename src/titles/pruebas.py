@@ -75,8 +75,7 @@ def read_plan(file: Path) -> Plan:
         ValueError: the file is missing, is no YAML, or breaks the schema; all problems are listed.
     """
     try:
-        # S506 does not apply: the loader is a SafeLoader.
-        values = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506, a SafeLoader
         return Plan.model_validate(values)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing: name a file such as experiments/course.yaml") from None

@@ -278,7 +278,7 @@ class Learning:
                     else:
                         steps[key] = value
         tensors["random.cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
+        if self._device.type == "cuda":  # needs a GPU
             tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
         return tensors, {
             "epochs_done": self._epochs_done,
@@ -300,7 +300,7 @@ class Learning:
                     states.setdefault(int(parameter), {})[name] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": states})
         torch.set_rng_state(tensors["random.cpu"])
-        if self._device.type == "cuda":
+        if self._device.type == "cuda":  # needs a GPU
             torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
         self._shuffle.bit_generator.state = numbers["shuffle"]
         self._epochs_done = numbers["epochs_done"]

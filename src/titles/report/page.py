@@ -75,7 +75,7 @@ def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], mode
 
 
 def _environment(**options: Any) -> Environment:
-    environment = Environment(
+    environment = Environment(  # noqa: S701, in `options`, by the kind of page
         loader=PackageLoader("titles.report"),
         trim_blocks=True,
         lstrip_blocks=True,
