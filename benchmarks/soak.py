@@ -78,7 +78,7 @@ class Soak:
         self.temporary.mkdir()
         self.project.mkdir()
         # That of all that is started from here.
-        os.environ.update(small_project.environment() | {"TMPDIR": str(self.temporary)})
+        os.environ.update(small_project.environment(mlflow=True) | {"TMPDIR": str(self.temporary)})
         small_project.write_project(self.project, rows)
         measured(["dvc", "repro"], self.project)
         small_project.commit(self.project, "run")

@@ -1,16 +1,46 @@
 import os
+import re
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numba
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
+import small_project
 from titles.data import EncodedTitles
 from titles.params import Text
+
+# Files in the order in which they start, so that no process is left with a long one at the end. Those
+# that are not named follow, and files whose tests start nothing come last.
+LONGEST_FIRST = (
+    "test_queue",
+    "test_crashes",  # to be done while another process builds what most others copy
+    "test_doctor",
+    "test_recipes",
+    "test_mlflow_store",
+    "test_remotes",
+    "test_resume_pipeline",
+    "test_pipeline",
+    "test_concurrency",
+    "test_determinism",
+    "test_report_pipeline",
+    "test_objects",
+    "test_serving",
+    "test_demo",
+    "test_distributed",
+)
+# Seconds for a test of `make test-all` alone; for others see pyproject.toml.
+LONG = 3000
 
 # Of time that a test takes nothing follows where others run beside it.
 hypothesis.settings.register_profile("beside others", deadline=None)
@@ -22,9 +52,87 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Each process of pytest keeps compiled loops of its own: two at once could mix up numba's cache."""
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        os.environ["NUMBA_CACHE_DIR"] = str(config.cache.mkdir(f"numba-{worker}"))
+    """Each process of pytest keeps compiled loops in a folder of its own, the first that no other uses:
+    two at once could mix up numba's cache. What a test starts keeps them beside its code.
+    """
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        pytest.exit(f"error: tests need a folder to write to; name one with TMPDIR: {error}", 4)
+    for number in count():
+        try:
+            place = config.cache.mkdir(f"numba-{number}")
+            lock = FileLock(place / "in-use.lock", blocking=False)
+            lock.acquire()
+        except Timeout:
+            continue
+        except OSError:  # a checkout that cannot be written to
+            place = Path(tempfile.mkdtemp(prefix="numba-", dir=folder))
+        else:
+            config.add_cleanup(lock.release)
+        numba.config.CACHE_DIR = str(place)
+        return
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of which no test is wanted are not even imported, which takes seconds for some."""
+    unwanted = re.fullmatch(r"not (\w+)(?: and not (\w+))*", config.option.markexpr)
+    if not collection_path.match("test_*.py") or not unwanted:
+        return None
+    marks = re.findall(r"^pytestmark = .*", collection_path.read_text(encoding="utf-8"), re.M)
+    return any(f"pytest.mark.{mark}" in " ".join(marks) for mark in unwanted.groups() if mark) or None
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Browsers are for `make test-all`, whose tests have more time."""
+    if "browser" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.endures)
+    if item.get_closest_marker("endures") and not item.get_closest_marker("timeout"):
+        item.add_marker(pytest.mark.timeout(LONG))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, those that start nothing last."""
+    starting = {item.path for item in items if item.get_closest_marker("pipeline")}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        name = item.path.stem
+        rank = LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+        return item.path not in starting, rank
+
+    items.sort(key=place)
+
+
+class Scheduler(LoadFileScheduling):
+    """Gives the tests of a file, which share what is made for them, to one process; and no test again to
+    another process that one has died of: xdist does, until no process is left."""
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        files = self.assigned_work.get(node, {})
+        left = [(file, test) for file in files for test, done in files[file].items() if not done]
+        if not left:
+            super().remove_node(node)
+            return None
+        file, dying = left[0]
+        files[file][dying] = True
+        for name in [name for name, tests in files.items() if all(tests.values())]:
+            del files[name]  # another process would wait for the end of nothing
+        super().remove_node(node)
+        return str(dying)
+
+
+@pytest.hookimpl(optionalhook=True)  # without xdist there is none
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler | None:
+    return Scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small project, run; one for all processes, changed by none: see `small_project.make_base`."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    return small_project.once(place / "base", small_project.make_base)
 
 
 @pytest.fixture

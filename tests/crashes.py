@@ -21,6 +21,7 @@ def main() -> None:
     import dvclive.live  # noqa: F401
     import gensim.models  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import torch._dynamo  # noqa: F401, the optimisers import it
 
     stages = {
         name: importlib.import_module(f"titles.stages.{name}")

@@ -34,7 +34,7 @@ def running(folder: Path, *options: str) -> Iterator[tuple[str, Callable[[], Non
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        for _ in range(480):
+        for _ in range(1200):
             try:
                 with closing(urllib.request.urlopen(f"{address}/health", timeout=2)):
                     break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,14 @@ def settings(name: str, **changes: Any) -> Cnn | Mlp:
     return Cnn(**values) if name == "cnn" else Mlp(**values)
 
 
+@cache
+def _committed() -> Params:
+    return load_params(Path(__file__).parent.parent / "params.yaml")
+
+
 def params(**changes: Any) -> Params:
     """The project's parameters with tiny networks; `changes` go to both."""
-    given = load_params(Path(__file__).parent.parent / "params.yaml")
-    return given.model_copy(
+    return _committed().model_copy(
         update={
             "seed": 3,
             "compute": Compute(device="cpu", threads=1),

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from cleanlab.experimental.label_issues_batched import LabelInspector
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,6 +68,8 @@ def test_folds_follow_from_the_seed():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_are_ranked_and_counted_as_cleanlab_does(seed):
+    from cleanlab.experimental.label_issues_batched import LabelInspector  # takes seconds to load
+
     probability_NC, labels_N = made_up(seed)
     theirs = LabelInspector(
         num_class=5, verbose=False, quality_score_kwargs={"method": "normalized_margin"}

@@ -29,6 +29,8 @@ from titles.demo.page import EXAMPLES, NO_KNOWN_WORD, NO_TITLE, NO_WORD
 from titles.explain import explain
 from titles.predict import Classifier
 
+pytestmark = pytest.mark.pipeline
+
 TITLE = "word5 word3 unheard word9"
 HEADINGS = ("Average", "CNN", "MLP")
 # Titles come from sellers, categories from a model's folder, which may come from anybody.
@@ -192,7 +194,7 @@ def test_models_that_cannot_be_shown_are_told(
 
 
 def status(port: int, path: str = "/", **headers: str) -> tuple[int, http.client.HTTPMessage]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
     connection.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
     response = connection.getresponse()
     connection.close()
@@ -207,7 +209,6 @@ SOCKET = {
 }
 
 
-@pytest.mark.pipeline
 @pytest.mark.parametrize(
     ("path", "headers", "good"),
     [("/", {}, 200), ("/_stcore/health", {}, 200), ("/_stcore/stream", SOCKET, 101)],
@@ -226,7 +227,6 @@ def test_only_the_page_itself_is_answered(
         assert status(port, path, **headers, Host=host, Origin=f"http://{host}")[0] == 400
 
 
-@pytest.mark.pipeline
 def test_what_it_listens_at_and_is_connected_to_is_this_machine(served: tuple[int, Any]) -> None:
     port, process = served
     assert status(port, Origin="http://example.com")[0] == 403  # Streamlit would ask outside
@@ -235,7 +235,6 @@ def test_what_it_listens_at_and_is_connected_to_is_this_machine(served: tuple[in
     assert {c.raddr.ip for c in connections if c.raddr} <= {HOST}
 
 
-@pytest.mark.pipeline
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_ends_as_other_servers_do_also_while_a_page_is_open(
     browser: Any, models: Path, tmp_path: Path, number: signal.Signals
@@ -247,7 +246,7 @@ def test_it_ends_as_other_servers_do_also_while_a_page_is_open(
         visit.ask(TITLE)
         visit.answers()
         os.kill(process.pid, number)
-        code = process.wait(30)
+        code = process.wait(300)
         visit.context.close()
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert not answers(port)
@@ -257,7 +256,6 @@ def test_it_ends_as_other_servers_do_also_while_a_page_is_open(
 # -- the page
 
 
-@pytest.mark.pipeline
 def test_a_title_gets_what_the_networks_say_and_needs_nothing_from_outside(
     visit: Visit, models: Path
 ) -> None:
@@ -289,7 +287,6 @@ def test_a_title_gets_what_the_networks_say_and_needs_nothing_from_outside(
     ]
 
 
-@pytest.mark.pipeline
 def test_scripts_in_titles_and_categories_are_shown_and_never_run(visit: Visit) -> None:
     title = f"word5 {' '.join(HOSTILE)} word3"
     visit.ask(title)
@@ -307,7 +304,6 @@ def test_scripts_in_titles_and_categories_are_shown_and_never_run(visit: Visit) 
     assert "inline script violates" in visit.complaints.pop()
 
 
-@pytest.mark.pipeline
 def test_odd_titles_get_a_clear_answer(visit: Visit) -> None:
     for title, told, answered in (
         ("***", NO_WORD, False),
@@ -330,7 +326,6 @@ def test_odd_titles_get_a_clear_answer(visit: Visit) -> None:
         visit.told(NO_TITLE)
 
 
-@pytest.mark.pipeline
 def test_examples_are_taken_by_a_click_and_a_phone_shows_all_of_a_line(
     browser: Any, served: tuple[int, Any]
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from small_project import STAGES, environment, outs, run, write_project
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.endures]
 
 OTHER_USER = 54_321
 NAME = "año 1"  # of the second folder: neither ASCII nor one word
@@ -32,13 +32,12 @@ def repro(folder: Path, surroundings: Mapping[str, str], umask: int, *starter: s
     done = subprocess.run(
         [*starter, "dvc", "repro"],
         cwd=folder,
-        env=environment() | surroundings,
+        env=environment(mlflow=True) | surroundings,
         umask=umask,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

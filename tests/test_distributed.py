@@ -101,7 +101,6 @@ def torchrun(*program):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
         check=False,
     )
 
@@ -183,6 +182,7 @@ def test_two_processes_speak_and_record_as_one(by_two):
     assert done.stderr.count("warning: MLflow does not record this training") == trainings
 
 
+@pytest.mark.endures
 def test_a_stage_run_by_two_processes_gives_the_same_bytes_again(by_two, tmp_path):
     again = write_project(tmp_path / "again", **DROPOUT)
     done = torchrun("-m", "titles.stages.train_cnn")
@@ -190,6 +190,7 @@ def test_a_stage_run_by_two_processes_gives_the_same_bytes_again(by_two, tmp_pat
     assert results(again) == results(by_two[0] / "cnn with dropout")
 
 
+@pytest.mark.endures
 @pytest.mark.parametrize(
     ("rank", "event", "told"),
     [
@@ -214,6 +215,7 @@ def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, r
     assert not METRICS.exists()
 
 
+@pytest.mark.endures
 def test_wrong_parameters_are_told_once(tmp_path):
     folder = write_project(tmp_path / "project")
     (folder / "params.yaml").write_text("seed: -1\n", encoding="utf-8")

@@ -80,7 +80,6 @@ def examine(folder: Path, python: str = sys.executable, **variables: str) -> dic
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=200,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -181,6 +180,7 @@ def test_wrong_parameters_are_all_named(project: Path) -> None:
     assert "threads" not in found
 
 
+@pytest.mark.endures
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_asked_for_and_absent_is_a_problem(project: Path) -> None:
     change(project / "params.yaml", "device: cpu", "device: cuda")
@@ -259,7 +259,9 @@ def silent() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-@pytest.mark.parametrize("kind", ["http", "webdav", "ssh"])
+@pytest.mark.parametrize(
+    "kind", ["http", *(pytest.param(kind, marks=pytest.mark.endures) for kind in ("webdav", "ssh"))]
+)
 def test_servers_that_are_gone_or_silent_are_found_in_seconds(
     project: Path, silent: int, kind: str
 ) -> None:
@@ -314,6 +316,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.endures
 def test_a_store_of_mlflow_must_have_the_schema_of_the_installed_one(project: Path, store: Path) -> None:
     shutil.copy(store, project / "mlflow.db")
     assert "fits MLflow" in told(examine(project), "mlflow store", "ok")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from documents import commands, read, sections
-from small_project import commit, ran, run, write_project
+from small_project import copy, ran, run
 from titles import drift
 from titles.contract import NO_REFERENCE, replaced_folder
 from titles.params import Prepare, load_params
@@ -207,10 +207,9 @@ def test_the_file_that_stands_for_no_reference_is_the_default() -> None:
 
 
 @pytest.mark.pipeline
-def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
-    write_project(tmp_path, 1500)
-    run(tmp_path, "dvc", "repro", "-q", "prepare")
-    commit(tmp_path, "run")
+@pytest.mark.endures
+def test_the_commands_of_the_page_do_what_it_says(base: Path, tmp_path: Path) -> None:
+    tmp_path = copy(base, tmp_path / "project")
     (tmp_path / "data/raw/new.csv").write_text(
         "title,category\n" + "".join(f"palabra{n} otra{n % 7},C{n % 3}\n" for n in range(300)),
         encoding="utf-8",

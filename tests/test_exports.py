@@ -11,6 +11,8 @@ import pytest
 from saved_models import write_models
 from titles.cli import main
 
+pytestmark = pytest.mark.pipeline  # torch loads its compiler to export
+
 pytest.importorskip("onnx")
 KINDS = ["mlflow", "onnx"]
 MARKS = {"mlflow": "MLmodel", "onnx": "encoding.json"}

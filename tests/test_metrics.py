@@ -95,6 +95,14 @@ def test_the_interval_is_as_honest_where_categories_have_one_or_two_titles():
     assert 0.92 < np.mean(covered) < 0.99
 
 
+def test_the_interval_of_small_categories_has_the_width_that_their_spread_asks_for():
+    # 400 categories of two titles, one of them right: the spread of such a mean is 1/4, over n - 1 = 1.
+    labels_N, right_N = np.repeat(np.arange(400), 2), np.tile([True, False], 400)
+    low, high = bootstrap_interval(labels_N, right_N.astype(np.int8), 4000, 1)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(1 / 4 / 400), rel=0.05)
+    assert (low + high) / 2 == pytest.approx(0.5, abs=0.005)
+
+
 def test_intervals_agree_with_a_bootstrap_that_really_resamples():
     labels_N, one_N = draw(7, right=0.6)
     other_N = np.where(np.random.default_rng(8).random(300) < 0.7, one_N, draw(9)[1])

@@ -16,11 +16,13 @@ import torch
 import yaml
 
 from imports import SRC, imported_files
-from networks import ARCHITECTURES, LABEL_NAMES, NAMES, SIZES, TEXT_RULES, C, network, vocabulary
+from networks import ARCHITECTURES, LABEL_NAMES, SIZES, TEXT_RULES, C, network, vocabulary
 from titles import mlflow_model
 from titles.models import saved
 from titles.predict import Classifier
 from titles.subwords import Subwords
+
+pytestmark = pytest.mark.pipeline  # MLflow takes seconds to load
 
 RULES = TEXT_RULES.model_copy(update={"digits": "keep"})  # the words of the vocabulary hold digits
 TITLES = ["Word5  WORD3", "", "word9 word4 word4 word10", "unheard"]
@@ -153,8 +155,7 @@ def test_a_folder_that_is_no_network_is_refused_and_nothing_is_written(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.pipeline
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["cnn", pytest.param("mlp", marks=pytest.mark.endures)])
 def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, name: str) -> None:
     folder = write_network(name, tmp_path / name)
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
@@ -171,7 +172,6 @@ def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, nam
     assert found == answers
 
 
-@pytest.mark.pipeline
 def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> None:
     out = tmp_path / "out"
     mlflow_model.write([write_network("mlp", tmp_path / "mlp")], out)

@@ -51,7 +51,14 @@ def flip(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "way", [flip, lambda data: data[:5], lambda data: b"", lambda data: data + b"\0"]
+    "way",
+    [
+        flip,
+        *(
+            pytest.param(way, marks=pytest.mark.endures)
+            for way in (lambda data: data[:5], lambda data: b"", lambda data: data + b"\0")
+        ),
+    ],
 )
 def test_damaged_objects_of_the_cache_are_found_and_mended(
     project: Path, way: Callable[[bytes], bytes]
@@ -76,6 +83,7 @@ def test_damaged_objects_of_the_cache_are_found_and_mended(
     assert all((project / name).read_bytes() == content for name, content in FILES.items())
 
 
+@pytest.mark.endures
 def test_what_was_checked_out_from_a_damaged_object_is_found_and_mended(project: Path) -> None:
     cache = project / ".dvc/cache"
     for name in objects.named(cache, objects.cached(project)["data/raw/folder"])[1:]:
@@ -94,6 +102,7 @@ def test_what_was_checked_out_from_a_damaged_object_is_found_and_mended(project:
     assert all((project / name).read_bytes() == content for name, content in FILES.items())
 
 
+@pytest.mark.endures
 def test_a_damaged_file_of_the_workspace_is_found_and_mended(project: Path) -> None:
     run(project, "dvc", "status", "-q")  # DVC notes times and hashes
     put(project / "data/raw/folder/b", flip(FILES["data/raw/folder/b"]))
@@ -116,7 +125,7 @@ def test_a_damaged_object_of_the_remote_is_found_and_mended(project: Path) -> No
     assert "are what their names say" in told(examine(project), "bytes", "ok")
 
 
-@pytest.mark.parametrize("store", [".dvc/cache", "remote"])
+@pytest.mark.parametrize("store", [".dvc/cache", pytest.param("remote", marks=pytest.mark.endures)])
 def test_a_file_that_a_folder_lacks_is_found_and_mended(project: Path, store: str) -> None:
     name = objects.named(project / store, objects.cached(project)["data/raw/folder"])[-1]
     objects.place(project / store, name).unlink()

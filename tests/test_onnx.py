@@ -29,6 +29,7 @@ from titles.subwords import Subwords
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.pipeline  # torch loads its compiler to export
 
 CPU = torch.device("cpu")
 BATCHES = {
@@ -174,7 +175,6 @@ def test_the_same_network_gives_the_same_bytes_which_name_no_file(letters: Path,
         assert place.encode() not in files[0]["model.onnx"]
 
 
-@pytest.mark.pipeline
 def test_nothing_is_printed_but_where_it_is(letters: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "titles.cli", "export", "onnx", "--models", str(letters)]

@@ -362,6 +362,7 @@ def test_models_that_cannot_be_used_say_why(tmp_path, capsys, damage, message):
     assert message in told
 
 
+@pytest.mark.pipeline
 def test_a_reader_that_has_enough_ends_it_quietly_and_nothing_heavy_was_loaded(models, tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("word2 word3\n" * 50_000)

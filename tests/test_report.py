@@ -266,6 +266,14 @@ def test_names_and_files_that_are_twice_the_same_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_page_holds_hostile_texts_as_text_alone() -> None:
+    experiments, pairs = report_of(HOSTILE, HOSTILE, HOSTILE)
+    text = page.html_text(experiments, pairs, "average")
+    assert HOSTILE not in text
+    assert "<script" not in text
+    assert text.count("&lt;script") > 10
+
+
 @pytest.mark.pipeline
 @pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -82,7 +82,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     processes = [subprocess.Popen([*dask, *local, "--port", str(port)], **quiet)]
     processes += [subprocess.Popen([*worker, *local], **quiet) for _ in range(2)]
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while (tmp_path / "cluster.log").read_text().count("Registered to:") < 2:
             assert time.monotonic() < deadline, (tmp_path / "cluster.log").read_text()
             time.sleep(0.1)
@@ -94,6 +94,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         log.close()
 
 
+@pytest.mark.endures
 @pytest.mark.usefixtures("small_chunks")
 def test_a_cluster_of_two_workers_gives_the_bytes_of_this_machine(
     listing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str

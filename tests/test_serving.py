@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import psutil
 import pytest
 import torch
@@ -85,7 +84,7 @@ def running(command: Sequence[str], port: int, folder: Path) -> Iterator[subproc
         )
     family: list[psutil.Process] = []
     try:
-        last = time.monotonic() + 120
+        last = time.monotonic() + 300
         while not answers(port):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < last, log.read_text()
@@ -123,7 +122,7 @@ def post(
     port: int, body: Any, kind: str = JSON, connection: http.client.HTTPConnection | None = None
 ) -> tuple[int, Any]:
     """Status and what was answered."""
-    connection = connection or http.client.HTTPConnection(HOST, port, timeout=120)
+    connection = connection or http.client.HTTPConnection(HOST, port, timeout=600)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request("POST", "/invocations", content, {"Content-Type": kind})
     response = connection.getresponse()
@@ -167,6 +166,8 @@ def test_answers_over_http_are_those_of_pyfunc_and_of_the_classifier(
     status, answer = post(server[0], form(titles) | {"params": {"k": 3}})
     assert status == 200
     assert_same(answer["predictions"], expected(classifier, titles, 3))
+    import mlflow  # takes seconds to load
+
     table = mlflow.pyfunc.load_model(str(exported)).predict(titles, params={"k": 3})
     assert_same(answer["predictions"], table.to_dict("records"))
 
@@ -239,6 +240,7 @@ def test_whatever_a_title_is_it_gets_an_answer_and_leaves_the_others_alone(
     assert process.memory_info().rss < 2000 * MIB
 
 
+@pytest.mark.endures
 @pytest.mark.pipeline
 def test_sixteen_clients_get_every_answer_right_and_memory_stays_flat(
     server: tuple[int, psutil.Process], classifier: Classifier
@@ -250,7 +252,7 @@ def test_sixteen_clients_get_every_answer_right_and_memory_stays_flat(
     wanted = [[next(right) for _ in titles] for titles in requests]
 
     def client(numbers: range) -> list[tuple[int, int, Any]]:
-        connection = http.client.HTTPConnection(HOST, port, timeout=120)
+        connection = http.client.HTTPConnection(HOST, port, timeout=600)
         return [(n, *post(port, {"inputs": requests[n]}, connection=connection)) for n in numbers]
 
     def ask(first: int, last: int) -> None:
@@ -270,6 +272,7 @@ def test_sixteen_clients_get_every_answer_right_and_memory_stays_flat(
     assert grown < 32  # 16 KiB a request would be a leak of as much
 
 
+@pytest.mark.endures
 @pytest.mark.pipeline
 def test_mlflow_ends_with_an_error_where_the_port_is_in_use(
     server: tuple[int, Any], exported: Path
@@ -283,7 +286,9 @@ def test_mlflow_ends_with_an_error_where_the_port_is_in_use(
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.endures), signal.SIGTERM]
+)
 def test_titles_serve_answers_until_it_is_ended_and_leaves_nothing(
     models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -302,13 +307,14 @@ def test_titles_serve_answers_until_it_is_ended_and_leaves_nothing(
         assert status == 200
         assert_same(answer["predictions"], expected(mlp, ["word3 word4"]))
         os.kill(process.pid, number)
-        code = process.wait(30)
+        code = process.wait(300)
     assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
     assert not ours.parent.exists()
     assert not psutil.wait_procs(family, 5)[1]
     assert not answers(port)
 
 
+@pytest.mark.endures
 @pytest.mark.pipeline
 def test_titles_serve_ends_with_an_error_where_its_server_does(models: Path, tmp_path: Path) -> None:
     with closed_port() as port:
@@ -318,7 +324,7 @@ def test_titles_serve_ends_with_an_error_where_its_server_does(models: Path, tmp
         for member in psutil.Process(process.pid).children(recursive=True):
             if any(c.status == "LISTEN" for c in member.net_connections()):
                 member.kill()
-        assert process.wait(30) == 1
+        assert process.wait(300) == 1
     assert "error: the server ended with exit code 1" in (tmp_path / "server.log").read_text()
 
 

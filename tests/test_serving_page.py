@@ -15,7 +15,7 @@ from saved_models import write_models
 from small_project import run
 from test_serving import running
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.endures]
 
 PAGE = sections(read("docs/serving.md"))
 BLOCKS = {section.title: section.blocks for section in PAGE}

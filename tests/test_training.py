@@ -23,6 +23,7 @@ from networks import (
     V,
     answers,
     encoded,
+    gradient,
     network,
     settings,
     vocabulary,
@@ -65,6 +66,7 @@ def losses_by_hand(net, titles=TITLES, labels=CATEGORIES):
     )
 
 
+@pytest.mark.pipeline
 def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
     code = """if True:
         import sys, torch
@@ -72,11 +74,12 @@ def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
         from titles.training import set_up
         set_up(Compute(device="cpu", threads=1), 3)
         repeatable = torch.are_deterministic_algorithms_enabled()
-        print(repeatable, torch.get_num_threads(), torch.initial_seed())
+        only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+        print(repeatable, only_warns, torch.get_num_threads(), torch.initial_seed())
         print([name for name in sys.modules if name.startswith(("torch._dynamo", "torch._inductor"))])
     """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["True 1 3", "[]"]
+    assert ran.stdout.splitlines() == ["True True 1 3", "[]"]
 
 
 @both_networks
@@ -229,6 +232,36 @@ def test_a_loss_that_is_no_number_ends_the_training(name, broken, epochs):
             net.embedding.learning_VD[3] = torch.nan
     with pytest.raises(DivergedError, match=r"no longer a number|no numbers"):
         trained(net, name, epochs=epochs, learning_rate=1e30 if broken == "learning rate" else 1e-3)
+
+
+@both_networks
+@pytest.mark.parametrize("weighting", ["none", "balanced"])
+def test_a_step_follows_the_gradient_of_the_weighted_mean_of_its_titles(name, weighting):
+    net, batches = network(name), []
+
+    def keep(module, args, logits_BC):
+        if module.training:
+            batches.append(args[0])
+
+    hook = net.register_forward_hook(keep)
+    trained(net, name, epochs=1, batch_size=5, learning_rate=NO_STEP, class_weighting=weighting)
+    hook.remove()
+    found = [gradient(parameter) for parameter in net.output.parameters()]
+    net.zero_grad()
+    # Of a part of the titles, whose weights are not 1 on average.
+    weight_C = class_weights(encoded(), C, weighting)
+    F.cross_entropy(net.train()(batches[-1]), batches[-1].labels_B, weight_C).backward()
+    for ours, expected in zip(found, net.output.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected.grad)
+
+
+@both_networks
+def test_logits_that_are_no_numbers_are_never_evaluated(name):
+    net = network(name)
+    with torch.no_grad():
+        net.output.bias[2] = torch.inf
+    with pytest.raises(DivergedError, match="values that are no numbers"):
+        evaluate([net], encoded(), CPU)
 
 
 def test_a_loss_that_breaks_late_in_an_epoch_is_seen_before_its_record():
