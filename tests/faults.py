@@ -1,0 +1,321 @@
+"""Deliberate faults that tests have to notice: see mutants.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in `file`, `old`, which stands there once, becomes `new`.
+
+    tests: what pytest is given, without the folder; a word after "-k" chooses among them.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    # -- the objective and the training
+    Mutant(
+        "the loss has the wrong sign",
+        "src/titles/training.py",
+        "losses_B = (smoothing - 1) * log_right_B",
+        "losses_B = (1 - smoothing) * log_right_B",
+        "test_objective.py",
+    ),
+    Mutant(
+        "the gradient forgets that targets are smoothed",
+        "src/titles/training.py",
+        "(len(labels_B), 1), ctx.smoothing - 1)",
+        "(len(labels_B), 1), -1.0)",
+        "test_objective.py",
+    ),
+    Mutant(
+        "logits are shifted the wrong way",
+        "src/titles/training.py",
+        "logits_BC = logits_BC + self.shift_C",
+        "logits_BC = logits_BC - self.shift_C",
+        "test_objective.py",
+    ),
+    Mutant(
+        "a batch's weights do not divide its loss",
+        "src/titles/training.py",
+        "loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())",
+        "loss = (losses_B * weight_B).sum() / len(rows)",
+        "test_training.py",
+    ),
+    Mutant(
+        "dropout stays on while a network is evaluated",
+        "src/titles/training.py",
+        "        model.eval()\n",
+        "        model.train()\n",
+        "test_training.py",
+    ),
+    Mutant(
+        "word dropout can take all words of a title",
+        "src/titles/training.py",
+        "    stays_BL |= ~(stays_BL & (place_BL > 0)).any(dim=1, keepdim=True)\n",
+        "",
+        "test_training.py test_objective.py",
+    ),
+    Mutant(
+        "a loss that is no number goes unnoticed",
+        "src/titles/training.py",
+        "if not torch.isfinite(total):",
+        "if False:",
+        "test_training.py",
+    ),
+    Mutant(
+        "Adam by rows forgets that its first moments start at zero",
+        "src/titles/optimisers.py",
+        "rate / (1 - _BETA1**steps), 1 - _BETA2**steps",
+        "rate, 1 - _BETA2**steps",
+        "test_optimisers.py",
+    ),
+    Mutant(
+        "the learning rate rises at the end",
+        "src/titles/optimisers.py",
+        "return (1 + math.cos(",
+        "return (1 - math.cos(",
+        "test_optimisers.py",
+    ),
+    Mutant(
+        "the last epoch is saved, not the best",
+        "src/titles/experiment.py",
+        "better = best is None or _rank(record) > _rank(best)",
+        "better = True",
+        "test_experiment.py",
+    ),
+    # -- the networks
+    Mutant(
+        "padding counts in the mean of the MLP",
+        "src/titles/models/mlp.py",
+        "is_word_BL.sum(dim=1, keepdim=True).clamp(min=1)",
+        "is_word_BL.shape[1]",
+        "test_mlp.py test_models.py",
+    ),
+    Mutant(
+        "windows that start on padding count in the CNN",
+        "src/titles/kernels.py",
+        """        for word in range(len(place_L)):
+            if place_L[word] == 0:
+                continue
+            sum_F""",
+        """        for word in range(len(place_L)):
+            sum_F""",
+        "test_models.py test_layers.py",
+    ),
+    Mutant(
+        "a gradient of windows goes to the next word",
+        "src/titles/kernels.py",
+        "word = start_F[number] + within",
+        "word = start_F[number] + within + 1",
+        "test_layers.py",
+    ),
+    # -- the data
+    Mutant(
+        "a title may stand in train and in test",
+        "src/titles/preparation.py",
+        "kept_N = split.first_of_each(keys_N, rank_N)",
+        "kept_N = np.arange(len(keys_N))",
+        "test_preparation.py",
+    ),
+    Mutant(
+        "words of the test split are in the vocabulary",
+        "src/titles/preparation.py",
+        "_vocabulary(rows, splits_N == split.TRAIN, settings)",
+        "_vocabulary(rows, splits_N != split.DROPPED, settings)",
+        "test_preparation.py",
+    ),
+    Mutant(
+        "the order of categories is that of a set",
+        "src/titles/preparation.py",
+        "return sorted(rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows))",
+        "return list({rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows)})",
+        "test_preparation.py",
+    ),
+    Mutant(
+        "the split follows from the place in the file",
+        "src/titles/split.py",
+        "luck_N = _mixed(keys_N ^",
+        "luck_N = _mixed(np.arange(len(keys_N)).astype(np.uint64) ^",
+        "test_split.py",
+    ),
+    Mutant(
+        "test rows are taken from unreliable ones first",
+        "src/titles/split.py",
+        "np.lexsort((luck_N, ~trusted_N, labels_N))",
+        "np.lexsort((luck_N, trusted_N, labels_N))",
+        "test_split.py",
+    ),
+    Mutant(
+        "equally frequent words stand in the order in which they were met",
+        "src/titles/vocabulary.py",
+        "key=lambda i: (-counts_V[i], words[i])",
+        "key=lambda i: -counts_V[i]",
+        "test_vocabulary.py",
+    ),
+    Mutant(
+        "accents stay where they are to go",
+        "src/titles/text.py",
+        'text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).lower())',
+        'text = unicodedata.normalize("NFKD", text).lower()',
+        "test_text.py",
+    ),
+    Mutant(
+        "a rejected row has the line of the row before",
+        "src/titles/sources.py",
+        'chunk.reject(line, "wrong_number_of_fields"',
+        'chunk.reject(line - 1, "wrong_number_of_fields"',
+        "test_sources.py",
+    ),
+    Mutant(
+        "a damaged end of a file goes unnoticed",
+        "src/titles/sources.py",
+        "zlib.error) as error:\n        raise ValueError(",
+        "zlib.error) as error:\n        return\n        raise ValueError(",
+        "test_sources.py",
+    ),
+    # -- measures
+    Mutant(
+        "balanced accuracy counts titles, not categories",
+        "src/titles/outcomes.py",
+        "return float(np.mean(right_C[rows_C > 0] / rows_C[rows_C > 0]))",
+        "return float(right_C.sum() / rows_C.sum())",
+        "test_metrics.py",
+    ),
+    Mutant(
+        "intervals are too narrow for small categories",
+        "src/titles/metrics.py",
+        "draws_S = np.maximum(rows_S - 1, 1)",
+        "draws_S = rows_S",
+        "test_metrics.py",
+    ),
+    Mutant(
+        "a few titles that happen to be right prove a precision",
+        "src/titles/metrics.py",
+        "enough = np.flatnonzero(wilson_low(found.right, found.kept) >= wanted)",
+        "enough = np.flatnonzero(found.precision >= wanted)",
+        "test_metrics.py",
+    ),
+    Mutant(
+        "the temperature multiplies",
+        "src/titles/calibration.py",
+        "values.div_(temperature)",
+        "values.mul_(temperature)",
+        "test_calibration.py",
+    ),
+    Mutant(
+        "the worse network counts more in the average",
+        "src/titles/models/saved.py",
+        "torch.tensor([1 / max(model.calibrated_loss, _LEAST_LOSS) for model in models])",
+        "torch.tensor([max(model.calibrated_loss, _LEAST_LOSS) for model in models])",
+        "test_saved.py test_predict.py",
+    ),
+    # -- what is kept
+    Mutant(
+        "a resumed training forgets its optimisers",
+        "src/titles/training.py",
+        '            optimiser.load_state_dict(optimiser.state_dict() | {"state": states})\n',
+        "",
+        "test_checkpoints.py",
+    ),
+    Mutant(
+        "a resumed training shuffles anew",
+        "src/titles/training.py",
+        '        self._shuffle.bit_generator.state = numbers["shuffle"]\n',
+        "",
+        "test_checkpoints.py",
+    ),
+    Mutant(
+        "a damaged checkpoint is used",
+        "src/titles/checkpoints.py",
+        'if _checksum(tensors, metadata["numbers"]) != metadata["sha256"]:',
+        "if False:",
+        "test_checkpoints.py",
+    ),
+    Mutant(
+        "a checkpoint of other settings is used",
+        "src/titles/checkpoints.py",
+        '        "settings": settings,\n',
+        "",
+        "test_checkpoints.py",
+    ),
+    Mutant(
+        "an output that was not finished has its name",
+        "src/titles/contract.py",
+        '    partial = folder.with_name(folder.name + ".partial")\n    old',
+        "    partial = folder\n    old",
+        "test_crashes.py test_contract.py",
+    ),
+    Mutant(
+        "a file that was not finished has its name",
+        "src/titles/contract.py",
+        '    partial = path.with_name(path.name + ".partial")\n    try:\n        path.parent',
+        "    partial = path\n    try:\n        path.parent",
+        "test_crashes.py test_contract.py test_predict_command.py",
+    ),
+    # -- answers
+    Mutant(
+        "titles are answered in the order of their lengths",
+        "src/titles/predict.py",
+        "found.categories_NK[rows] = category_BK",
+        "found.categories_NK[np.sort(rows)] = category_BK",
+        "test_predict.py",
+    ),
+    Mutant(
+        "a served title gets the answer of another",
+        "src/titles/predict.py",
+        "found.probabilities_NK[rows] = best_BK",
+        "found.probabilities_NK[rows[::-1]] = best_BK",
+        "test_predict.py test_mlflow_model.py",
+    ),
+    Mutant(
+        "rows of a listing are numbered anew in each chunk",
+        "src/titles/bulk.py",
+        "write(Predicted(rows + 1, chunk, ranked, told))",
+        "write(Predicted(1, chunk, ranked, told))",
+        "test_predict_command.py",
+    ),
+    Mutant(
+        "category names are not escaped in a report",
+        "src/titles/report/page.py",
+        "autoescape=True",
+        "autoescape=False",
+        "test_report.py",
+    ),
+    # -- the project
+    Mutant(
+        "a file that a stage imports is no dependency of it",
+        "dvc.yaml",
+        "      - src/titles/vocabulary.py\n    params:\n      - seed\n      - compute\n      - cnn\n",
+        "    params:\n      - seed\n      - compute\n      - cnn\n",
+        "test_project.py",
+    ),
+    Mutant(
+        "a misspelt parameter is taken",
+        "src/titles/params.py",
+        'extra="forbid"',
+        'extra="ignore"',
+        "test_params.py",
+    ),
+    Mutant(
+        "a password stands in a warning",
+        "src/titles/tracking.py",
+        'text = text.replace(secret, "***")',
+        "pass",
+        "test_tracking.py -k conceal",
+    ),
+    Mutant(
+        "an archive may write outside of its folder",
+        "src/titles/download.py",
+        'if path.is_absolute() or ".." in path.parts:',
+        "if False:",
+        "test_download.py -k unsafe",
+    ),
+]
