@@ -13,10 +13,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run table pruebas test check unit bench picture mlflow clean
+.PHONY: help install run table pruebas test test-all unit check mutants coverage soak bench picture mlflow clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## Make the virtual environment from requirements.lock
 
@@ -46,17 +46,41 @@ pruebas: install ## Run the course's experiments in DVC's queue, beside the cour
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
 	titles pruebas
 
-# Tests of a file share what is made once for them. In the order of names long files are not left for last.
-test: check ## Lint, types, all tests
-	pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# The tests of a file share what is made for them; conftest.py says which files start first.
+PYTEST := pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: check ## Lint, types and all that can be tested in minutes
+	$(PYTEST) -m 'not endures'
+
+test-all: check ## Lint, types and every test: half an hour
+	$(PYTEST)
+
+unit: install ## Tests without pipelines and servers: a minute
+	$(PYTEST) -m 'not pipeline and not endures'
 
 check: install ## Lint and types
 	ruff format --check .
 	ruff check .
 	mypy
+	zizmor --quiet --offline --no-progress --persona=pedantic .github/workflows
 
-unit: install ## The quick tests alone
-	pytest -q -m 'not pipeline'
+mutants: install ## Make deliberate faults in a copy, and see that tests notice: docs/mutants.md
+	python tests/mutants.py --write docs/mutants.md
+
+# The core: every branch of it is run, or a reason stands beside the line.
+COMMA := ,
+CORE := $(subst $() ,$(COMMA),$(patsubst %,*/titles/%.py,split vocabulary text metrics outcomes calibration \
+  training optimisers checkpoints sources listing listing_csv listing_files listing_parquet))
+coverage: install ## Branches that the tests of `make test` run; fails if the core lacks one
+	rm -rf .coverage && mkdir .coverage
+	coverage run -m $(PYTEST) -m 'not endures'
+	coverage combine --quiet
+	coverage report
+	coverage report --fail-under=100 --include='$(CORE)'
+
+SOAK_HOURS := 0.5
+soak: install ## Run one experiment again and again beside a server: do bytes, memory and files stay the same?
+	python benchmarks/soak.py --hours $(SOAK_HOURS)
 
 BENCH_ROWS := 10000000
 # A folder of CSV files with title,category: sets of your own to measure on.
@@ -83,4 +107,4 @@ mlflow: install ## Bring MLflow's local store up to date and look at its runs in
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
 
 clean: ## Remove the virtual environment and caches; data and results stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build src/*.egg-info
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage build src/*.egg-info
