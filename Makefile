@@ -69,8 +69,9 @@ mutants: install ## Make deliberate faults in a copy, and see that tests notice:
 
 # The core: every branch of it is run, or a reason stands beside the line.
 COMMA := ,
-CORE := $(subst $() ,$(COMMA),$(patsubst %,*/titles/%.py,split vocabulary text metrics outcomes calibration \
-  training optimisers checkpoints sources listing listing_csv listing_files listing_parquet))
+CORE := $(subst $() ,$(COMMA),$(patsubst %,*/titles/%.py,data/* prepare/split prepare/text \
+  evaluation/metrics evaluation/calibration training/trainer training/optimisers training/checkpoints \
+  listings/sources listings/listing*))
 coverage: install ## Branches that the tests of `make test` run; fails if the core lacks one
 	rm -rf .coverage && mkdir .coverage
 	coverage run -m $(PYTEST) -m 'not endures'

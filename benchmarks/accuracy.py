@@ -29,8 +29,8 @@ from rows import digest, digest_of_rows
 from workspace import STAGES, Workspace
 
 import titles
-from titles.contract import LABELS, PREPARED, read_lines
-from titles.sample import write_csv
+from titles.data.contract import LABELS, PREPARED, read_lines
+from titles.listings.sample import write_csv
 
 FIRST_SEED = 2019
 LEAST_ROWS = 5_000

@@ -24,11 +24,11 @@ import yaml
 from measure import Cost, measured
 from workspace import Workspace
 
-from titles.contract import LABELS, PREPARED, QUALITIES, replaced_file
-from titles.data import EncodedTitles
-from titles.outcomes import Flags, Ints
-from titles.sample import write_csv
-from titles.vocabulary import read_labels
+from titles.data.contract import LABELS, PREPARED, QUALITIES, replaced_file
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Flags, Ints
+from titles.data.vocabulary import read_labels
+from titles.listings.sample import write_csv
 
 _ROWS = 60_000
 _EMBEDDED_SEED, _OTHER_SEED = 2019, 2020

@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from titles.contract import PAD
-from titles.data import EncodedTitles
-from titles.outcomes import balanced_accuracy
+from titles.data.contract import PAD
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import balanced_accuracy
 
 BATCH_SIZE = 128
 _SHUFFLED_ROWS = 2048

@@ -27,8 +27,8 @@ from pathlib import Path
 from dvc.cli import main as dvc_main
 from tqdm import tqdm
 
-from titles import objects
-from titles.revisions import table
+from titles.experiments import objects
+from titles.experiments.revisions import table
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

@@ -29,10 +29,10 @@ from rows import digest
 from tqdm import tqdm
 from workspace import Workspace
 
-from titles.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, read_lines, replaced_file
-from titles.data import EncodedTitles, WordVectors
+from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, read_lines, replaced_file
+from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.vocabulary import Vocabulary
 from titles.params import load_params
-from titles.vocabulary import Vocabulary
 
 SAMPLE = Path("data/raw/sample.csv.gz")
 COURSE = Path("experiments/course.yaml")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.contract import SPECIAL_WORDS
-from titles.data import EncodedTitles
+from titles.data.contract import SPECIAL_WORDS
+from titles.data.encoded import EncodedTitles
 
 WORDS = 50_000
 CATEGORIES = 632
@@ -25,7 +25,8 @@ _SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeiou
 class Generated:
     """Titles, and the same as text.
 
-    clean: words as `titles.text` leaves them, a space between two. raw: as a seller might write them.
+    clean: words as `titles.prepare.text` leaves them, a space between two. raw: as a seller might
+        write them.
     """
 
     titles: EncodedTitles

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from speed import processor
 
-from titles.listing_files import format_of, opened
-from titles.predict import Classifier
+from titles.listings.listing_files import format_of, opened
+from titles.predict.classifier import Classifier
 
 CONTESTANTS = ["cnn", "mlp", "average"]
 MILLISECOND = 1e6  # nanoseconds

@@ -18,11 +18,11 @@ import vl_convert
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from titles.batching import Batcher, ordered
-from titles.data import EncodedTitles
-from titles.models.embedding import embedding_of
+from titles.data.batching import Batcher, ordered
+from titles.data.encoded import EncodedTitles
+from titles.models.parts.embedding import embedding_of
 from titles.params import Cnn, Mlp, Training
-from titles.training import Objective, optimisers
+from titles.training.trainer import Objective, optimisers
 
 _CPU = torch.device("cpu")
 _LARGE = 2048

@@ -15,15 +15,15 @@ from rows import read_splits
 from workspace import NETWORKS, STAGES
 
 import titles.stages  # noqa: F401  says how threads of torch wait, which torch reads when it is imported
-from titles.contract import METRICS, MODELS, PREPARED, replaced_file
-from titles.data import EncodedTitles
-from titles.models import saved
+from titles.data.contract import METRICS, MODELS, PREPARED, replaced_file
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import balanced_accuracy
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
-from titles.outcomes import balanced_accuracy
+from titles.models.parts import saved
 from titles.params import load_params
-from titles.predict import Classifier
-from titles.training import evaluate, set_up
+from titles.predict.classifier import Classifier
+from titles.training.trainer import evaluate, set_up
 
 
 def judge() -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.svm import LinearSVC
 
 from titles.params import Params, Text
-from titles.text import tokenise
+from titles.prepare.text import tokenise
 
 Setting = Mapping[str, Any]
 

@@ -23,9 +23,9 @@ from measure import Cost, measured
 from peers import FastText, Setting, fasttext_lines
 from rows import read_splits
 
-from titles.contract import MODELS
+from titles.data.contract import MODELS
+from titles.listings.sample import write_csv
 from titles.params import load_params
-from titles.sample import write_csv
 
 TOP = 5
 _BLOCK = 10_000

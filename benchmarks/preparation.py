@@ -24,11 +24,11 @@ from gensim.corpora import Dictionary
 from measure import MIB, peak_memory
 from nltk.tokenize import NLTKWordTokenizer
 
-from titles.contract import replaced_folder
-from titles.data import EncodedTitles
+from titles.data.contract import replaced_folder
+from titles.data.encoded import EncodedTitles
+from titles.listings.sample import write_csv
 from titles.params import load_params
-from titles.preparation import prepare
-from titles.sample import write_csv
+from titles.prepare.preparation import prepare
 
 _PEER_ROWS = 200_000
 _BASE_ROWS = 1_000_000

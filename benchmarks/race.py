@@ -15,16 +15,16 @@ from course import BATCH_SIZE, CourseCNN, CourseMLP, training, write_rows
 from generated import CATEGORIES, WORDS, generate, vocabulary
 from torch import nn
 
-from titles.contract import PAD, UNK
+from titles.data.contract import PAD, UNK
+from titles.data.vocabulary import Vocabulary
 from titles.models.cnn import TitleCNN
-from titles.models.embedding import WordEmbedding
 from titles.models.mlp import TitleMLP
-from titles.models.saved import SavedModel
+from titles.models.parts.embedding import WordEmbedding
+from titles.models.parts.saved import SavedModel
 from titles.params import Cnn, Mlp, load_params
-from titles.predict import Classifier
-from titles.text import tokenise
-from titles.training import fit, set_up
-from titles.vocabulary import Vocabulary
+from titles.predict.classifier import Classifier
+from titles.prepare.text import tokenise
+from titles.training.trainer import fit, set_up
 
 DIMENSION = 300
 TOP = 5

@@ -13,8 +13,8 @@ from chart import draw
 from measure import MIB
 from results import Case, Result, read_result
 
-from titles.metrics import bootstrap_interval
-from titles.outcomes import Ints
+from titles.data.outcomes import Ints
+from titles.evaluation.metrics import bootstrap_interval
 from titles.params import load_params
 
 OURS = {"cnn": "CNN", "mlp": "MLP", "average": "CNN and MLP averaged"}

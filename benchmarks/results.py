@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from rows import Codes
 
-from titles.contract import replaced_file, write_json
-from titles.outcomes import Flags, balanced_accuracy
+from titles.data.contract import replaced_file, write_json
+from titles.data.outcomes import Flags, balanced_accuracy
 
 _ARRAYS = ("labels_N", "predicted_N")
 

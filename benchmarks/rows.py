@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from titles import sources
-from titles.contract import LABELS, PREPARED, SPLITS
-from titles.data import EncodedTitles
+from titles.data.contract import LABELS, PREPARED, SPLITS
+from titles.data.encoded import EncodedTitles
+from titles.listings import sources
 from titles.params import Params
 
 Codes = NDArray[np.int64]

@@ -15,8 +15,8 @@ from typing import Any
 from peers import PEERS, Peer, Setting, UnusableError
 from rows import read_splits
 
-from titles.contract import replaced_file
-from titles.outcomes import balanced_accuracy
+from titles.data.contract import replaced_file
+from titles.data.outcomes import balanced_accuracy
 from titles.params import Params, load_params
 
 

@@ -28,7 +28,7 @@ import yaml
 from measure import MIB, measured
 from scipy import stats
 
-from titles.revisions import table
+from titles.experiments.revisions import table
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 

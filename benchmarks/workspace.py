@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 from measure import Cost, measured
 
-from titles.contract import NO_PRETRAINED, write_json
+from titles.data.contract import NO_PRETRAINED, write_json
 
 NETWORKS = ("cnn", "mlp")
 # What each classifier needs to have run.

@@ -17,7 +17,7 @@ from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
 import small_project
-from titles.data import EncodedTitles
+from titles.data.encoded import EncodedTitles
 from titles.params import Text
 
 # Files in the order in which they start, so that no process is left with a long one at the end. Those

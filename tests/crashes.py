@@ -27,7 +27,8 @@ def main() -> None:
         name: importlib.import_module(f"titles.stages.{name}")
         for name in ("prepare", "embed", "train_cnn", "train_mlp", "evaluate")
     }
-    from titles import checkpoints, tracking
+    from titles.tracking import tracker as tracking
+    from titles.training import checkpoints
 
     tracking.MlflowTracker = lambda *_: tracking.Tracker()  # type: ignore[assignment, misc]
     checkpoints._WRITES_BETWEEN = 0

@@ -38,15 +38,16 @@ from tqdm import tqdm
 from networks import vocabulary as vocabulary_of_networks
 from networks import write_prepared
 from saved_models import write_models
-from titles import listing_files, predictions, sources
-from titles.data import EncodedTitles, WordVectors
-from titles.models import saved
+from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.embed.vectors import read_pretrained
+from titles.evaluation import predictions
+from titles.listings import listing_files, sources
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
+from titles.models.parts import saved
 from titles.params import Text, load_params
-from titles.text import tokenise
-from titles.vectors import read_pretrained
-from titles.vocabulary import Vocabulary, read_labels
+from titles.prepare.text import tokenise
 
 ROOT = Path(__file__).parent.parent
 # Address space that one input may add to what the program has; a reader of a small file needs far less.

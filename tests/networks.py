@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.batching import Batcher
-from titles.contract import (
+from titles.data.batching import Batcher
+from titles.data.contract import (
     EMBEDDED,
     LABELS,
     PAD,
@@ -24,13 +24,13 @@ from titles.contract import (
     VOCABULARY,
     Batch,
 )
-from titles.data import EncodedTitles, WordVectors
+from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.subwords import Subwords, VocabularySubwords
+from titles.data.vocabulary import Vocabulary
 from titles.models.cnn import TitleCNN
-from titles.models.embedding import Freeze, WordEmbedding, embedding_of
 from titles.models.mlp import TitleMLP
+from titles.models.parts.embedding import Freeze, WordEmbedding, embedding_of
 from titles.params import Cnn, Compute, Mlp, Params, Text, load_params
-from titles.subwords import Subwords, VocabularySubwords
-from titles.vocabulary import Vocabulary
 
 # Threads cost more than they save on tensors this small.
 torch.set_num_threads(1)

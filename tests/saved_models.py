@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from networks import LABEL_NAMES, NAMES, SIZES, TEXT_RULES, network, vocabulary
-from titles.models import saved
-from titles.subwords import Subwords
+from titles.data.subwords import Subwords
+from titles.models.parts import saved
 
 RULES = TEXT_RULES.model_copy(update={"digits": "keep"})  # the words of the vocabulary hold digits
 LETTERS = Subwords(shortest=3, longest=4, buckets=17)

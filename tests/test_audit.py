@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from networks import ABSENT, LABEL_NAMES, UNKNOWN_WORDS, encoded, params, vocabulary, write_prepared
 from titles import cli
-from titles.audit import folds_of, held_out, ranked
-from titles.contract import PREPARED
-from titles.data import EncodedTitles
-from titles.outcomes import Outcomes
+from titles.data.contract import PREPARED
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Outcomes
+from titles.predict.audit import folds_of, held_out, ranked
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 ROWS = 360
@@ -208,7 +208,7 @@ def test_an_interrupt_leaves_the_file_as_it_was(project, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("titles.audit.evaluate", interrupted)
+    monkeypatch.setattr("titles.predict.audit.evaluate", interrupted)
     assert cli.main(["audit"]) == 130
     assert Path("audit.csv").read_text() == "before"
     assert not list(Path().glob("*.partial"))
@@ -227,7 +227,7 @@ def test_an_interrupt_leaves_the_file_as_it_was(project, monkeypatch, capsys):
 )
 def test_what_cannot_be_done_is_told_before_any_training(project, monkeypatch, capsys, arguments, told):
     project(catalogue())
-    monkeypatch.setattr("titles.audit.fit", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("titles.predict.audit.fit", lambda *_: pytest.fail("it trained"))
     assert cli.main(["audit", *arguments]) == 1
     assert told in capsys.readouterr().err
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from titles.batching import Batcher, ordered
-from titles.contract import PAD, SPECIAL_WORDS, UNK
-from titles.subwords import Subwords, VocabularySubwords
+from titles.data.batching import Batcher, ordered
+from titles.data.contract import PAD, SPECIAL_WORDS, UNK
+from titles.data.subwords import Subwords, VocabularySubwords
 
 CPU = torch.device("cpu")
 VOCABULARY = [*SPECIAL_WORDS, "mesa", "silla", "de", "roble", "a", "sofa"]

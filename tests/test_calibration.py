@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from networks import CATEGORIES, LABEL_NAMES, NAMES, TEXT_RULES, answers, encoded, network, vocabulary
-from titles import calibration
-from titles.calibration import LEAST, MOST, calibrated, divide_logits, fit_temperature
-from titles.models.saved import SavedModel
+from titles.evaluation import calibration
+from titles.evaluation.calibration import LEAST, MOST, calibrated, divide_logits, fit_temperature
+from titles.models.parts.saved import SavedModel
 
 CPU = torch.device("cpu")
 C = 6

@@ -29,10 +29,13 @@ from networks import (
     settings,
     write_prepared,
 )
-from titles import checkpoints, contract, experiment, tracking
-from titles.contract import METRICS, MODELS, PLOTS
-from titles.tracking import Tracker
-from titles.training import Learning, set_up
+from titles.data import contract
+from titles.data.contract import METRICS, MODELS, PLOTS
+from titles.tracking import tracker as tracking
+from titles.tracking.tracker import Tracker
+from titles.training import checkpoints
+from titles.training import run as training_run
+from titles.training.trainer import Learning, set_up
 
 # Every source of randomness is in use.
 GIVEN = {
@@ -90,7 +93,7 @@ def train(name="mlp", cut_at=None, **changes):
             raise CutOff
 
     def run():
-        experiment.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+        training_run.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
 
     if cut_at:
         with pytest.raises(CutOff):
@@ -187,7 +190,7 @@ def test_a_training_cut_off_after_its_last_epoch_saves_without_another(tmp_path,
         raise CutOff
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment.saved, "write", cut_off)
+        patched.setattr(training_run.saved, "write", cut_off)
         with pytest.raises(CutOff):
             train()
     capsys.readouterr()
@@ -335,7 +338,7 @@ def test_the_key_follows_settings_code_and_the_number_of_processes(tmp_path, mon
     with monkeypatch.context() as patched:
         changed = tmp_path / "training.py"
         changed.write_text("# other code")
-        patched.setattr("titles.training.__file__", str(changed))
+        patched.setattr("titles.training.trainer.__file__", str(changed))
         assert key() != first
     with monkeypatch.context() as patched:
         patched.setattr(torch, "__version__", "0")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from titles import contract
+from titles.data import contract
 
 
 @pytest.fixture

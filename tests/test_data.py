@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from titles.contract import UNK
-from titles.data import EncodedTitles, WordVectors, known
-from titles.text import tokenise
+from titles.data.contract import UNK
+from titles.data.encoded import EncodedTitles, WordVectors, known
+from titles.prepare.text import tokenise
 
 ROWS = [[2, 3, 4], [5], [6, -1], [2, 2, 2, 2, 7], [-2, 9]]
 UNKNOWN = ["ñandú", "128gb"]

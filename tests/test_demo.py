@@ -23,11 +23,11 @@ from networks import LABEL_NAMES, NAMES
 from saved_models import RULES, write_models
 from test_serving import HOST, answers, running
 from titles.cli import main
-from titles.demo import drawing
-from titles.demo.comparison import Comparison
-from titles.demo.page import EXAMPLES, NO_KNOWN_WORD, NO_TITLE, NO_WORD
-from titles.explain import explain
-from titles.predict import Classifier
+from titles.predict.classifier import Classifier
+from titles.predict.explain import explain
+from titles.serve.demo import drawing
+from titles.serve.demo.comparison import Comparison
+from titles.serve.demo.page import EXAMPLES, NO_KNOWN_WORD, NO_TITLE, NO_WORD
 
 pytestmark = pytest.mark.pipeline
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from networks import ARCHITECTURES, LETTERS, TEXT_RULES, answers, params, write_prepared
-from titles import tracking
-from titles.contract import METRICS, MODELS, PLOTS
-from titles.models import saved
+from titles.data.contract import METRICS, MODELS, PLOTS
+from titles.models.parts import saved
 from titles.stages import train_cnn, train_mlp
-from titles.tracking import Tracker
+from titles.tracking import tracker as tracking
+from titles.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.pipeline
 
@@ -40,7 +40,7 @@ CASES = [
 ONE_AFTER_ANOTHER = """
 import os, sys
 from titles.stages import train_cnn, train_mlp
-from titles import distributed
+from titles.models.parts import distributed
 
 stages = {"cnn": train_cnn.main, "mlp": train_mlp.main}
 with distributed.together():

@@ -16,8 +16,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from titles import cli, contract, download, sources
-from titles.download import DATASETS
+from titles import cli
+from titles.data import contract
+from titles.listings import download, sources
+from titles.listings.download import DATASETS
 
 pytestmark = pytest.mark.pipeline  # real servers on loopback
 

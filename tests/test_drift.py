@@ -13,10 +13,10 @@ import yaml
 
 from documents import commands, read, sections
 from small_project import copy, ran, run
-from titles import drift
-from titles.contract import NO_REFERENCE, replaced_folder
+from titles.data.contract import NO_REFERENCE, replaced_folder
 from titles.params import Prepare, load_params
-from titles.preparation import prepare
+from titles.prepare import drift
+from titles.prepare.preparation import prepare
 
 ROOT = Path(__file__).parent.parent
 NOUNS = {"TABLES": "mesa", "CASES": "funda", "PHONES": "celular", "SHIPS": "barco"}

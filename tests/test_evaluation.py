@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from networks import encoded
-from titles.evaluation import by_group, described, headline, write_tables
-from titles.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs, threshold
+from titles.evaluation.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs, threshold
+from titles.evaluation.tables import by_group, described, headline, write_tables
 from titles.params import Evaluate
 
 N = 90

@@ -26,14 +26,15 @@ from networks import (
     word_vectors,
     write_prepared,
 )
-from titles import experiment, tracking
-from titles.calibration import divide_logits, fit_temperature
-from titles.contract import METRICS, MODELS, PLOTS
-from titles.models import saved
+from titles.data.contract import METRICS, MODELS, PLOTS
+from titles.evaluation.calibration import divide_logits, fit_temperature
+from titles.models.parts import saved
 from titles.stages import evaluate as evaluate_stage
 from titles.stages import train_cnn, train_mlp
-from titles.tracking import Tracker
-from titles.training import DivergedError, fit, set_up
+from titles.tracking import tracker as tracking
+from titles.tracking.tracker import Tracker
+from titles.training import run as training_run
+from titles.training.trainer import DivergedError, fit, set_up
 
 LAST_GOOD = MODELS / "mlp.last_good"
 TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
@@ -87,11 +88,11 @@ def run(given, name="mlp", hook=None):
         return net
 
     section = getattr(given, name)
-    experiment.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+    training_run.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
 
 
 def replayed(given, name, epochs):
-    """The network after so many epochs of the same training, without experiment.run."""
+    """The network after so many epochs of the same training, without training_run.run."""
     section = getattr(given, name)
     device = set_up(given.compute, given.seed)
     subwords = SUBWORDS if section.subword_buckets else None

@@ -9,9 +9,9 @@ import torch
 from networks import LABEL_NAMES, batch_for
 from saved_models import LETTERS, model, write_models
 from titles.cli import main
-from titles.explain import explain, pooled
-from titles.explain_page import write_html
-from titles.predict import Classifier
+from titles.predict.classifier import Classifier
+from titles.predict.explain import explain, pooled
+from titles.predict.explain_page import write_html
 
 TITLE = "word5 word3 unheard word3 word9"
 CHOICES = {"cnn": ["cnn"], "mlp": ["mlp"], "average": ["cnn", "mlp"]}
@@ -74,7 +74,7 @@ def test_windows_are_those_that_won_the_networks_maximum(title):
 
 
 def test_contributions_of_windows_add_up_to_what_filters_add_to_the_logit(monkeypatch):
-    monkeypatch.setattr("titles.explain._WINDOWS", 1000)
+    monkeypatch.setattr("titles.predict.explain._WINDOWS", 1000)
     made = classifier("cnn")
     network = made.networks[0]
     # Without a hidden layer's kinks gradient x activation is exact: all its units pass.

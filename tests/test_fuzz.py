@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fuzz
-from titles.data import WordVectors
+from titles.data.encoded import WordVectors
 
 
 def test_damaged_input_is_taken_or_refused_and_nothing_else(tmp_path):

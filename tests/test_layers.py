@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
-from titles import kernels
-from titles.models.layers import Dropout, _greatest_window, greatest_window, rows, sum_of_rows
+from titles.models.parts import kernels
+from titles.models.parts.layers import Dropout, _greatest_window, greatest_window, rows, sum_of_rows
 
 UNITS = 2_000_003  # no multiple of 8
 

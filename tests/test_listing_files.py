@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titles import listing
-from titles.listing_files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
+from titles.listings import listing
+from titles.listings.listing_files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
 
 GOOD = b"id,title\n1,Funda Roja\n"
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from titles.metrics import (
+from titles.evaluation.metrics import (
     Outcomes,
     abstention,
     balanced_accuracy,

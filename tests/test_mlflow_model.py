@@ -17,10 +17,10 @@ import yaml
 
 from imports import SRC, imported_files
 from networks import ARCHITECTURES, LABEL_NAMES, SIZES, TEXT_RULES, C, network, vocabulary
-from titles import mlflow_model
-from titles.models import saved
-from titles.predict import Classifier
-from titles.subwords import Subwords
+from titles.data.subwords import Subwords
+from titles.models.parts import saved
+from titles.predict.classifier import Classifier
+from titles.serve import mlflow_model
 
 pytestmark = pytest.mark.pipeline  # MLflow takes seconds to load
 
@@ -138,7 +138,7 @@ def test_what_is_no_probability_cannot_be_wanted(
 
 
 def test_what_travels_along_imports_nothing_that_is_not_required() -> None:
-    files = imported_files("titles.mlflow_model")
+    files = imported_files("titles.serve.mlflow_model")
     nodes = [n for f in files for n in ast.walk(ast.parse((SRC.parent / f).read_text("utf-8")))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}

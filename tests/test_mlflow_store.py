@@ -19,11 +19,11 @@ from mlflow.entities import Run, ViewType
 
 import small_project
 from mlflow_server import closed_port, running
-from titles.mlflow_model import EXAMPLE
-from titles.models import saved
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
-from titles.predict import Classifier
+from titles.models.parts import saved
+from titles.predict.classifier import Classifier
+from titles.serve.mlflow_model import EXAMPLE
 
 pytestmark = pytest.mark.pipeline
 

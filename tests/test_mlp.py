@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from networks import TITLES, C, answers, batch_for, embedding
-from titles import onnx_model
 from titles.models.mlp import TitleMLP
+from titles.serve import onnx_model
 
 PADDED_BL = torch.tensor([title + [0] * (6 - len(title)) for title in TITLES if min(title) > 0])
 

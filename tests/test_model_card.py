@@ -13,8 +13,8 @@ import yaml
 
 from networks import LABEL_NAMES, NAMES, params, write_prepared
 from saved_models import model
-from titles import model_card
-from titles.models.saved import SavedModel
+from titles.evaluation import model_card
+from titles.models.parts.saved import SavedModel
 from titles.params import Params
 
 GROUPS = {"language": {"spanish": {"rows": 1234, "cnn": 0.25, "mlp": 0.5, "average": 0.75}}}

@@ -19,7 +19,7 @@ from networks import (
     vocabulary,
     word_vectors,
 )
-from titles.contract import UNK
+from titles.data.contract import UNK
 
 pytestmark = pytest.mark.parametrize("name", NAMES)
 all_freezes = pytest.mark.parametrize("freeze", FREEZES)

@@ -20,8 +20,8 @@ from networks import (
     network,
     settings,
 )
-from titles.optimisers import one_cycle
-from titles.training import Objective, _some_words, evaluate, fit
+from titles.training.optimisers import one_cycle
+from titles.training.trainer import Objective, _some_words, evaluate, fit
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float

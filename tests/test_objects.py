@@ -13,7 +13,7 @@ import pytest
 import test_doctor
 from small_project import commit, put, run
 from test_doctor import examine, told
-from titles import objects
+from titles.experiments import objects
 
 pytestmark = pytest.mark.pipeline
 

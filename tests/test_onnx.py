@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from imports import SRC
 from networks import NAMES, SUBWORDS, C, V
 from saved_models import LETTERS, model, write_models
-from titles import onnx_model
-from titles.batching import Batcher
 from titles.cli import main
-from titles.models.embedding import embedding_of
-from titles.onnx_inputs import Encoder
-from titles.predict import Classifier
-from titles.subwords import Subwords
+from titles.data.batching import Batcher
+from titles.data.subwords import Subwords
+from titles.models.parts.embedding import embedding_of
+from titles.predict.classifier import Classifier
+from titles.serve import onnx_model
+from titles.serve.onnx_inputs import Encoder
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -193,7 +193,7 @@ def test_vectors_that_stay_and_vectors_that_learn_give_the_same_table(name: str,
 
 def test_the_encoder_needs_no_torch() -> None:
     script = (
-        "import sys, titles.onnx_inputs\n"
+        "import sys, titles.serve.onnx_inputs\n"
         "sys.exit(sorted({'torch', 'numba', 'mlflow'} & set(sys.modules)) or 0)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from titles import optimisers
-from titles.optimisers import RowAdam, one_cycle
+from titles.training import optimisers
+from titles.training.optimisers import RowAdam, one_cycle
 
 ROWS, DIMENSION = 7, 3
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from networks import LABEL_NAMES, NAMES, TEXT_RULES, C, batch_for, network, vocabulary
-from titles.contract import UNK
-from titles.models.saved import SavedModel, weights
-from titles.predict import Classifier
-from titles.subwords import Subwords
+from titles.data.contract import UNK
+from titles.data.subwords import Subwords
+from titles.models.parts.saved import SavedModel, weights
+from titles.predict.classifier import Classifier
 
 CPU = torch.device("cpu")
 RULES = TEXT_RULES.model_copy(update={"digits": "keep"})  # the words of the vocabulary hold digits
@@ -143,7 +143,7 @@ def test_no_more_categories_are_given_than_there_are():
 def test_rows_keep_their_order_across_batches(monkeypatch):
     made, _ = classifier("cnn")
     whole = made.top(TEXTS, 3)
-    monkeypatch.setattr("titles.predict._BATCH", 2)
+    monkeypatch.setattr("titles.predict.classifier._BATCH", 2)
     assert (made.top(TEXTS, 3).categories_NK == whole.categories_NK).all()
 
 

@@ -5,8 +5,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from networks import CATEGORIES, LABEL_NAMES, TITLES, encoded, vocabulary
-from titles import predictions
-from titles.outcomes import Outcomes
+from titles.data.outcomes import Outcomes
+from titles.evaluation import predictions
 
 N = len(TITLES)
 

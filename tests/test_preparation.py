@@ -6,12 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titles import preparation, sources
-from titles.contract import NO_REFERENCE, PAD, SPLITS, UNK, replaced_folder, write_json
-from titles.data import EncodedTitles
+from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, replaced_folder, write_json
+from titles.data.encoded import EncodedTitles
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.listings import sources
 from titles.params import Prepare
-from titles.preparation import prepare
-from titles.vocabulary import Vocabulary, read_labels
+from titles.prepare import preparation
+from titles.prepare.preparation import prepare
 
 HEADER = "title,label_quality,language,category\n"
 NOUNS = {"TABLES": "mesa", "CASES": "funda", "PHONES": "celular"}

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from titles.params import load_params, parse_params
-from titles.pruebas import (
+from titles.experiments.suite import (
     Plan,
     caveat,
     default_jobs,
@@ -22,6 +21,7 @@ from titles.pruebas import (
     wanted,
     write_markdown,
 )
+from titles.params import load_params, parse_params
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "experiments/course.yaml"

@@ -12,12 +12,12 @@ import pytest
 from markdown_it import MarkdownIt
 
 from titles import cli
-from titles.metrics import paired_test
-from titles.outcomes import Outcomes
-from titles.predictions import MODELS, Predictions
-from titles.report import comparison, page
-from titles.report.comparison import compare, differing_params
-from titles.report.experiments import CURVES, NETWORKS, Experiment
+from titles.data.outcomes import Outcomes
+from titles.evaluation.metrics import paired_test
+from titles.evaluation.predictions import MODELS, Predictions
+from titles.experiments.report import comparison, page
+from titles.experiments.report.comparison import compare, differing_params
+from titles.experiments.report.experiments import CURVES, NETWORKS, Experiment
 
 HOSTILE = '<script>document.title="hacked"</script>'
 MARKDOWN = r"a|b *c* _d_ `e` [f](g) ![h](i) <j> &amp; \- \ ~~k~~ # l"

@@ -12,9 +12,9 @@ import pytest
 
 import small_project
 from test_report import cells
-from titles.metrics import balanced_accuracy
-from titles.report.comparison import compare
-from titles.report.experiments import load
+from titles.evaluation.metrics import balanced_accuracy
+from titles.experiments.report.comparison import compare
+from titles.experiments.report.experiments import load
 
 pytestmark = pytest.mark.pipeline
 

@@ -21,9 +21,9 @@ from networks import (
     settings,
     vocabulary,
 )
-from titles.contract import replaced_folder
-from titles.models import saved
-from titles.training import fit
+from titles.data.contract import replaced_folder
+from titles.models.parts import saved
+from titles.training.trainer import fit
 
 FILES = {"weights.safetensors", "model.json", "vocabulary.tsv", "labels.txt"}
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titles import preparation, sources
-from titles.contract import replaced_folder
+from titles.data.contract import replaced_folder
+from titles.listings import sources
+from titles.listings.sample import write_csv
 from titles.params import load_params
-from titles.sample import write_csv
-from titles.workers import SCHEDULER
+from titles.prepare import preparation
+from titles.prepare.workers import SCHEDULER
 
 pytestmark = pytest.mark.pipeline
 
@@ -116,7 +117,7 @@ def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_left(
 ) -> None:
     address = f"tcp://127.0.0.1:{_free_port()}"
     monkeypatch.setenv(SCHEDULER, address)
-    monkeypatch.setattr("titles.workers._PATIENCE", 0.5)
+    monkeypatch.setattr("titles.prepare.workers._PATIENCE", 0.5)
     with pytest.raises(ValueError, match=rf"{re.escape(address)}: no Dask scheduler answers there"):
         _prepare(listing, tmp_path / "prepared")
     assert list(tmp_path.iterdir()) == []

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from titles.cli import main
-from titles.revisions import experiments, head, resolve
-from titles.seeds import summarise
+from titles.experiments.revisions import experiments, head, resolve
+from titles.experiments.seeds import summarise
 
 ROOT = Path(__file__).parent.parent
 Add = Callable[..., str]

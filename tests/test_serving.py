@@ -26,7 +26,7 @@ from mlflow_server import closed_port
 from networks import LABEL_NAMES
 from saved_models import write_models
 from titles.cli import main
-from titles.predict import Classifier
+from titles.predict.classifier import Classifier
 
 HOST = "127.0.0.1"
 JSON = "application/json"

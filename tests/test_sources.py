@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from titles import sources
+from titles.listings import sources
 
 HEADER = "title,label_quality,language,category\n"
 GOOD = (

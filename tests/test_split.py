@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from titles.split import TEST, TRAIN, VALIDATION, first_of_each, stratified, title_keys, word_keys
+from titles.prepare.split import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    first_of_each,
+    stratified,
+    title_keys,
+    word_keys,
+)
 
 
 def keys_of(titles, table=None):

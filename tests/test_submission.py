@@ -10,8 +10,8 @@ import torch
 from networks import LABEL_NAMES
 from saved_models import model, write_models
 from titles.cli import main
-from titles.predict import Classifier
-from titles.submission import submit
+from titles.predict.classifier import Classifier
+from titles.predict.submission import submit
 
 REAL = Path(os.environ.get("TITLES_REAL_TEST", "data/real/meli_test_1000.csv"))
 HEADER = "id,title,language\n"
@@ -38,7 +38,7 @@ def read(file):
 def test_every_id_stands_once_and_in_order_with_the_likeliest_category(
     classifier, tmp_path, monkeypatch, chunk_rows
 ):
-    monkeypatch.setattr("titles.listing.CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr("titles.listings.listing.CHUNK_ROWS", chunk_rows)
     told = submit(classifier, written(tmp_path, ROWS), tmp_path / "out.csv")
     header, *rows = read(tmp_path / "out.csv")
     assert header == ["id", "category"]

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from titles.contract import SPECIAL_WORDS
-from titles.subwords import Subwords, VocabularySubwords
+from titles.data.contract import SPECIAL_WORDS
+from titles.data.subwords import Subwords, VocabularySubwords
 
 letters = st.characters(exclude_categories=["Cs"])
 words_ = st.lists(st.text(letters, max_size=9), max_size=8)
@@ -139,6 +139,6 @@ def test_what_would_cost_all_memory_or_means_nothing_is_refused(changes):
 def test_words_in_several_slabs_are_those_of_one(monkeypatch):
     words = ["mesa", "", "de", "roble", "a", "sofa"]
     whole = Subwords(3, 4, 97).of(words)
-    monkeypatch.setattr("titles.subwords._SLAB_WORDS", 2)
+    monkeypatch.setattr("titles.data.subwords._SLAB_WORDS", 2)
     for some, all_ in zip(Subwords(3, 4, 97).of(words), whole, strict=True):
         assert (some == all_).all()

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from titles.params import Text
-from titles.text import normalise, tokenise
+from titles.prepare.text import normalise, tokenise
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlflow_server import closed_port, running
 from networks import params
-from titles.tracking import DvcliveTracker, Tracker, concealed, tracked
+from titles.tracking.tracker import DvcliveTracker, Tracker, concealed, tracked
 
 EPOCHS = [
     {"train/loss": 2.5, "validation/balanced_accuracy": 0.25},
@@ -22,13 +22,13 @@ stages:
     cmd: prepare
     deps:
     - {path: listings.csv.gz, md5: '00'}
-    - {path: src/titles/text.py, md5: '99'}
+    - {path: src/titles/prepare/text.py, md5: '99'}
     outs:
     - {path: data/prepared, md5: 11.dir}
   embed:
     cmd: embed
     deps:
-    - {path: src/titles/vectors.py, md5: '98'}
+    - {path: src/titles/embed/vectors.py, md5: '98'}
     outs:
     - {path: data/embedded, md5: 22.dir}
   train_mlp:

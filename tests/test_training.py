@@ -29,10 +29,10 @@ from networks import (
     vocabulary,
     word_vectors,
 )
-from titles.contract import PAD
-from titles.metrics import balanced_accuracy
+from titles.data.contract import PAD
+from titles.evaluation.metrics import balanced_accuracy
 from titles.params import Compute
-from titles.training import DivergedError, class_weights, evaluate, fit, optimisers, set_up
+from titles.training.trainer import DivergedError, class_weights, evaluate, fit, optimisers, set_up
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float
@@ -71,7 +71,7 @@ def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
     code = """if True:
         import sys, torch
         from titles.params import Compute
-        from titles.training import set_up
+        from titles.training.trainer import set_up
         set_up(Compute(device="cpu", threads=1), 3)
         repeatable = torch.are_deterministic_algorithms_enabled()
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from gensim.models import KeyedVectors
 
-from titles.contract import PAD, UNK
+from titles.data.contract import PAD, UNK
+from titles.data.vocabulary import Vocabulary
+from titles.embed.vectors import coverage, read_pretrained, train
 from titles.params import Embed
-from titles.text import normalise
-from titles.vectors import coverage, read_pretrained, train
-from titles.vocabulary import Vocabulary
+from titles.prepare.text import normalise
 
 WORDS = Vocabulary(
     ["<pad>", "<unk>", "mesa", "telefono", "ñandu", "128gb", "raro"], [0, 4, 9, 7, 5, 3, 2]

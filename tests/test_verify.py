@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from titles.verify import Verification, compare, shown, stale, verdict
+from titles.experiments.verify import Verification, compare, shown, stale, verdict
 
 
 def lock(code: str = "c", made: str = "m", seed: int = 1) -> dict[str, dict[str, Any]]:

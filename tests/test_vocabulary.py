@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from titles.contract import SPECIAL_WORDS, UNK
-from titles.vocabulary import Vocabulary, build, read_labels
+from titles.data.contract import SPECIAL_WORDS, UNK
+from titles.data.vocabulary import Vocabulary, build, read_labels
 
 COUNTS = {"uno": 4, "dos": 7, "tres": 1, "ñandú": 4, "cinco": 0, "seis": 2}
 

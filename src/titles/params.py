@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from titles.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED
+from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED
 
 
 def _number(value: object) -> object:

@@ -14,7 +14,7 @@ from titles.commands import add_model, add_models, end_on_termination, positive
 
 if TYPE_CHECKING:
     from titles.commands import Commands
-    from titles.predict import Classifier
+    from titles.predict.classifier import Classifier
 
 
 def add(commands: Commands) -> None:
@@ -134,7 +134,8 @@ def _probability(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from titles import bulk, listing, listing_files
+    from titles.listings import listing, listing_files
+    from titles.predict import bulk
 
     file = options.file if options.file != Path("-") else None
     out = options.out if options.out != Path("-") else None
@@ -158,16 +159,16 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _submit(options: argparse.Namespace) -> None:
-    from titles.submission import submit
+    from titles.predict.submission import submit
 
     print(submit(_classifier(options), options.test, options.out), file=sys.stderr)
 
 
 def _explain(options: argparse.Namespace) -> None:
-    from titles import explain_page
+    from titles.predict import explain_page
 
     classifier = _classifier(options)
-    from titles.explain import explain
+    from titles.predict.explain import explain
 
     found = explain(classifier, options.title, options.top)
     if options.html:
@@ -180,8 +181,8 @@ def _explain(options: argparse.Namespace) -> None:
 def _audit(options: argparse.Namespace) -> None:
     end_on_termination()
     import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
-    from titles.audit import audit
     from titles.params import load_params
+    from titles.predict.audit import audit
 
     print(audit(load_params(), options.folds, options.top, options.out))
 
@@ -193,7 +194,7 @@ def _classifier(options: argparse.Namespace) -> Classifier:
     # isort: split
     import torch
 
-    from titles.predict import Classifier
+    from titles.predict.classifier import Classifier
 
     classifier = Classifier.read(options.models, options.model, torch.device("cpu"))
     # Rows are many small objects; without it, each look for garbage passes over all of torch too.

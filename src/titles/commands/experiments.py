@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from titles.predictions import MODELS
+    from titles.evaluation.predictions import MODELS
 
     pruebas = commands.add_parser(
         "pruebas",
@@ -122,21 +122,21 @@ def add(commands: Commands) -> None:
 
 
 def _pruebas(options: argparse.Namespace) -> None:
-    from titles import pruebas
-    from titles.revisions import head
+    from titles.experiments import suite
+    from titles.experiments.revisions import head
 
     end_on_termination()
-    plan, revisions = pruebas.run(options.file, options.jobs)
-    scores = pruebas.measured(revisions)
-    print(pruebas.results(plan, scores))
-    if told := pruebas.caveat(plan):
+    plan, revisions = suite.run(options.file, options.jobs)
+    scores = suite.measured(revisions)
+    print(suite.results(plan, scores))
+    if told := suite.caveat(plan):
         print(told)
     if options.md:
-        pruebas.write_markdown(plan, scores, head(), options.md)
+        suite.write_markdown(plan, scores, head(), options.md)
 
 
 def _report(options: argparse.Namespace) -> None:
-    from titles.report.page import write_report
+    from titles.experiments.report.page import write_report
 
     markdown = options.markdown or options.out.with_suffix(".md")
     write_report(options.experiments, options.model, options.out, markdown)
@@ -144,14 +144,14 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _seeds(options: argparse.Namespace) -> None:
-    from titles import seeds
-    from titles.revisions import resolve
+    from titles.experiments import seeds
+    from titles.experiments.revisions import resolve
 
     print(seeds.report(resolve(options.rev), options.metric, options.form))
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from titles import verify
+    from titles.experiments import verify
 
     end_on_termination()
     found = verify.verify(options.experiment, options.stage, options.keep)

@@ -86,8 +86,8 @@ def _folders(options: argparse.Namespace) -> list[Path]:
 
 
 def _export_onnx(options: argparse.Namespace) -> None:
-    from titles import onnx_model
-    from titles.exports import exported
+    from titles.serve import onnx_model
+    from titles.serve.exports import exported
 
     with exported(options.out, onnx_model.MARK) as made:
         onnx_model.write(options.models / options.model, made)
@@ -95,8 +95,8 @@ def _export_onnx(options: argparse.Namespace) -> None:
 
 
 def _export_mlflow(options: argparse.Namespace) -> None:
-    from titles import mlflow_model
-    from titles.exports import exported
+    from titles.serve import mlflow_model
+    from titles.serve.exports import exported
 
     with exported(options.out, mlflow_model.MARK) as made:
         mlflow_model.write(_folders(options), made)
@@ -104,15 +104,15 @@ def _export_mlflow(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from titles.serving import serve
+    from titles.serve.http import serve
 
     end_on_termination()
     serve(_folders(options), options.host, options.port)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    from titles.demo import server
-    from titles.serving import check_free
+    from titles.serve.demo import server
+    from titles.serve.http import check_free
 
     check_free(server.HOST, options.port, "--port")
     end_on_termination()

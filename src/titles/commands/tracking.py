@@ -51,18 +51,18 @@ def add(commands: Commands) -> None:
 
 
 def _mlflow_sync(options: argparse.Namespace) -> None:
-    from titles.mlflow_store import sync
+    from titles.serve.registry import sync
 
     print(sync())
 
 
 def _mlflow_find(options: argparse.Namespace) -> None:
-    from titles.mlflow_store import find
+    from titles.serve.registry import find
 
     print(find(options.name))
 
 
 def _mlflow_register(options: argparse.Namespace) -> None:
-    from titles.mlflow_store import register
+    from titles.serve.registry import register
 
     print(register(options.name))

@@ -118,7 +118,7 @@ def _data(root: Path, remote: str, reachable: bool) -> Iterator[Finding]:
 
 
 def _workspace(root: Path, config: Config) -> Iterator[Finding]:
-    from titles import objects
+    from titles.experiments import objects
 
     if not (root / "dvc.lock").is_file():
         yield Finding("workspace", WARNING, "there is no dvc.lock: nothing has run", "`dvc exp run`")
@@ -141,7 +141,7 @@ def _workspace(root: Path, config: Config) -> Iterator[Finding]:
 
 def _bytes(root: Path, config: Config, name: str) -> Iterator[Finding]:
     """Read all objects, of the cache and of a remote that is a folder; DVC trusts those it has."""
-    from titles import objects
+    from titles.experiments import objects
 
     outs = objects.cached(root)
     remote = Path(config.get(f"remote.{name}.url", "").removeprefix("file://"))

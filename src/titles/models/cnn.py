@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titles.contract import Batch
-from titles.models.embedding import WordEmbedding
-from titles.models.layers import Dropout, greatest_window
+from titles.data.contract import Batch
+from titles.models.parts.embedding import WordEmbedding
+from titles.models.parts.layers import Dropout, greatest_window
 
 
 class TitleCNN(nn.Module):

@@ -2,13 +2,21 @@
 
 from pathlib import Path
 
-from titles.contract import EMBEDDED, METRICS, PREPARED, TEXT, VOCABULARY, replaced_folder, write_json
-from titles.data import EncodedTitles
+from titles.data.contract import (
+    EMBEDDED,
+    METRICS,
+    PREPARED,
+    TEXT,
+    VOCABULARY,
+    replaced_folder,
+    write_json,
+)
+from titles.data.encoded import EncodedTitles
+from titles.data.vocabulary import Vocabulary
+from titles.embed.vectors import coverage, read_pretrained, train
 from titles.params import Text, load_params
+from titles.prepare.text import normalise
 from titles.stages import entry_point
-from titles.text import normalise
-from titles.vectors import coverage, read_pretrained, train
-from titles.vocabulary import Vocabulary
 
 
 @entry_point

@@ -1,18 +1,27 @@
 """Stage evaluate: both networks and their average on the test split, which nothing else reads."""
 
-from titles import model_card, predictions
-from titles.calibration import divide_logits
-from titles.contract import LABELS, METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, VOCABULARY, write_json
-from titles.data import EncodedTitles
-from titles.evaluation import by_group, described, headline, write_tables
-from titles.models import saved
+from titles.data.contract import (
+    LABELS,
+    METRICS,
+    MODELS,
+    PLOTS,
+    PREDICTIONS,
+    PREPARED,
+    VOCABULARY,
+    write_json,
+)
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Outcomes
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.evaluation import model_card, predictions
+from titles.evaluation.calibration import divide_logits
+from titles.evaluation.tables import by_group, described, headline, write_tables
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
-from titles.outcomes import Outcomes
+from titles.models.parts import saved
 from titles.params import load_params
 from titles.stages import entry_point
-from titles.training import evaluate, set_up
-from titles.vocabulary import Vocabulary, read_labels
+from titles.training.trainer import evaluate, set_up
 
 
 @entry_point

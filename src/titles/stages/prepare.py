@@ -1,8 +1,8 @@
 """Stage prepare: listing files to encoded splits."""
 
-from titles.contract import METRICS, PREPARED, replaced_folder, write_json
+from titles.data.contract import METRICS, PREPARED, replaced_folder, write_json
 from titles.params import load_params
-from titles.preparation import prepare
+from titles.prepare.preparation import prepare
 from titles.stages import entry_point
 
 

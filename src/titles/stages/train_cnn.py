@@ -1,9 +1,10 @@
 """Stage train_cnn: the convolutional network on the prepared titles."""
 
-from titles import distributed, experiment
 from titles.models.cnn import TitleCNN
+from titles.models.parts import distributed
 from titles.params import load_params
 from titles.stages import entry_point
+from titles.training import run
 
 
 @entry_point
@@ -16,7 +17,7 @@ def main() -> None:
         "fc_size": params.cnn.fc_size,
         "dropout": params.cnn.dropout,
     }
-    experiment.run("cnn", TitleCNN, architecture, params.cnn, params)
+    run.run("cnn", TitleCNN, architecture, params.cnn, params)
 
 
 if __name__ == "__main__":

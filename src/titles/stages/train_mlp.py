@@ -1,9 +1,10 @@
 """Stage train_mlp: the multilayer perceptron on the prepared titles."""
 
-from titles import distributed, experiment
 from titles.models.mlp import TitleMLP
+from titles.models.parts import distributed
 from titles.params import load_params
 from titles.stages import entry_point
+from titles.training import run
 
 
 @entry_point
@@ -15,7 +16,7 @@ def main() -> None:
         "hidden_layers": list(params.mlp.hidden_layers),
         "dropout": params.mlp.dropout,
     }
-    experiment.run("mlp", TitleMLP, architecture, params.mlp, params)
+    run.run("mlp", TitleMLP, architecture, params.mlp, params)
 
 
 if __name__ == "__main__":

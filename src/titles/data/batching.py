@@ -1,0 +1,122 @@
+"""Encoded titles to the batches that networks read.
+
+Legend: B titles, L words of the longest, T words of all, U distinct words, G n-grams of those,
+M distinct n-grams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from titles.data.contract import PAD, UNK, Batch
+from titles.data.encoded import EncodedTitles, known
+from titles.data.subwords import VocabularySubwords
+
+# Shuffled titles are sorted by length within a pool of so many batches: next to no padding is left,
+# and which titles meet in a batch is still random.
+_POOL_BATCHES = 64
+
+
+def ordered(
+    titles: EncodedTitles,
+    batch_size: int,
+    shuffle: np.random.Generator | None = None,
+    among: NDArray[np.int64] | None = None,
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each batch, every row once.
+
+    Args:
+        shuffle: source of the order; None goes by length, which pads least.
+        among: the rows to yield; None for all.
+    """
+    lengths = titles.lengths
+    rows = np.arange(len(titles)) if among is None else among
+    total = len(rows)
+    if shuffle is None:
+        order = rows[np.argsort(lengths[rows], kind="stable")]
+        starts = np.arange(0, total, batch_size)
+    else:
+        order = shuffle.permutation(rows)
+        for pool in range(0, total, batch_size * _POOL_BATCHES):
+            rows = order[pool : pool + batch_size * _POOL_BATCHES]
+            order[pool : pool + batch_size * _POOL_BATCHES] = rows[
+                np.argsort(lengths[rows], kind="stable")
+            ]
+        starts = shuffle.permutation(np.arange(0, total, batch_size))
+    for start in starts:
+        yield order[start : start + batch_size]
+
+
+class Batcher:
+    """Makes batches of a split's titles for one network.
+
+    Args:
+        subwords: those of the network's vocabulary; without them all unknown words are alike.
+
+    Raises:
+        ValueError: ids name more unknown words than there are.
+    """
+
+    def __init__(
+        self, titles: EncodedTitles, subwords: VocabularySubwords | None, device: torch.device
+    ) -> None:
+        self._titles = titles
+        self._device = device
+        self._words = _Distinct()
+        self._subwords = subwords
+        if subwords:
+            named = -int(titles.word_ids.min(initial=0))
+            if named > len(titles.unknown_words):
+                raise ValueError(
+                    f"the prepared data is damaged: it names {named} unknown words and has "
+                    f"{len(titles.unknown_words)}. Run `dvc repro prepare`, or `dvc pull`"
+                )
+            self._unknown = subwords.subwords.of(titles.unknown_words)
+            self._distinct_grams = _Distinct()
+
+    def batch(self, rows: NDArray[np.int64]) -> Batch:
+        ids_T, inside_BL = self._titles.words(rows)
+        if self._subwords is None:
+            words_U, place_T = self._words(known(ids_T))
+            grams: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),) * 3
+        else:
+            # Unknown words are numbered on from the vocabulary, and stand last.
+            vocabulary = self._subwords.vocabulary
+            numbers_U, place_T = self._words(np.where(ids_T < 0, vocabulary - 1 - ids_T, ids_T))
+            order_U = np.argsort(numbers_U >= vocabulary, kind="stable")
+            numbers_U, place_T = numbers_U[order_U], np.argsort(order_U).astype(np.int32)[place_T]
+            first = int((numbers_U < vocabulary).sum())
+            words_U = np.append(numbers_U[:first], np.full(len(numbers_U) - first, UNK))
+            found = self._subwords.grams.of(numbers_U[:first])
+            if first < len(numbers_U):
+                found = found.followed_by(self._unknown.of(numbers_U[first:] - vocabulary))
+            grams = (*self._distinct_grams(found.buckets), np.append(0, found.ends))
+        place_BL = np.zeros(inside_BL.shape, np.int64)
+        place_BL[inside_BL] = place_T + 1
+        labels_B = self._titles.labels[rows]
+        arrays = (place_BL, np.append(PAD, words_U), *grams, labels_B)
+        return Batch(*(torch.from_numpy(a).to(self._device, torch.int64) for a in arrays))
+
+
+class _Distinct:
+    """Finds the distinct ones of small integers in time that grows with how many there are, unsorted."""
+
+    def __init__(self) -> None:
+        self._place = np.empty(0, np.int32)
+
+    def __call__(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The distinct values, and for each of `ids` its place among them."""
+        largest = int(ids.max(initial=0))
+        if largest >= len(self._place):
+            self._place = np.empty(2 * largest + 1, np.int32)
+        # Of equal ids, the last one's number is what stays.
+        numbers = np.arange(len(ids), dtype=np.int32)
+        self._place[ids] = numbers
+        distinct = ids[self._place[ids] == numbers]
+        self._place[distinct] = numbers[: len(distinct)]
+        return distinct, self._place[ids]

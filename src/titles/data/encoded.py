@@ -1,0 +1,176 @@
+"""Encoded titles and word vectors on disk.
+
+A split is a folder of arrays: all word ids one after another, and where each title ends. Opened
+memory-mapped, 20 million titles cost no time and next to no memory before they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.data.contract import PAD, UNK, read_lines
+
+_FILES: dict[str, Any] = {
+    "word_ids": np.int32,
+    "ends": np.int64,
+    "labels": np.int32,
+    "languages": np.uint8,
+    "qualities": np.uint8,
+    "lines": np.int64,
+}
+_UNKNOWN_WORDS = "unknown_words.txt"
+
+
+@dataclass(frozen=True)
+class EncodedTitles:
+    """N titles of W words together.
+
+    word_ids: (W,) ids of the vocabulary, never PAD; -1 - k is the k-th of unknown_words.
+    ends: (N,) where each title ends in word_ids; it starts where the one before it ends.
+    labels: (N,) category ids. languages, qualities: (N,) positions in contract.LANGUAGES, QUALITIES.
+    lines: (N,) line of the source file.
+    unknown_words: words that the vocabulary lacks, each once; their letters may still tell something.
+    """
+
+    word_ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    languages: NDArray[np.uint8]
+    qualities: NDArray[np.uint8]
+    lines: NDArray[np.int64]
+    unknown_words: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) words a title."""
+        return np.diff(self.ends, prepend=np.int64(0))
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir()
+        for name, dtype in _FILES.items():
+            np.save(folder / f"{name}.npy", getattr(self, name).astype(dtype, copy=False))
+        text = "".join(f"{word}\n" for word in self.unknown_words)
+        (folder / _UNKNOWN_WORDS).write_text(text, encoding="utf-8", newline="\n")
+
+    @staticmethod
+    def open(folder: Path) -> EncodedTitles:
+        """Map a split into memory.
+
+        Raises:
+            ValueError: a file is missing, damaged, or does not fit the others.
+        """
+        arrays: dict[str, Any] = {}
+        for name, dtype in _FILES.items():
+            path = folder / f"{name}.npy"
+            arrays[name] = _array(path, mapped=True)
+            if arrays[name].dtype != dtype or arrays[name].ndim != 1:
+                raise ValueError(f"{path} is damaged: not a row of {np.dtype(dtype)}")
+        titles = EncodedTitles(**arrays, unknown_words=read_lines(folder / _UNKNOWN_WORDS))
+        sizes = {len(arrays[name]) for name in _FILES if name != "word_ids"}
+        if len(sizes) != 1 or len(titles.word_ids) != (titles.ends[-1] if len(titles) else 0):
+            raise ValueError(f"{folder} is damaged: its files do not fit together")
+        return titles
+
+    @staticmethod
+    def unlabelled(
+        word_ids: NDArray[np.int32], ends: NDArray[np.int64], unknown_words: list[str]
+    ) -> EncodedTitles:
+        """Titles of which nothing but the words is known."""
+        zeros = np.zeros(len(ends), np.int64)
+        return EncodedTitles(
+            word_ids,
+            ends,
+            zeros.astype(np.int32),
+            zeros.astype(np.uint8),
+            zeros.astype(np.uint8),
+            zeros,
+            unknown_words,
+        )
+
+    def words(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Word ids of the given rows one after another (T,), and which places of a (B, L) table of
+        them, one row a title, hold a word."""
+        ends_B = self.ends[rows]
+        starts_B = np.where(rows > 0, self.ends[rows - 1], 0)
+        lengths_B = ends_B - starts_B
+        place_L = np.arange(lengths_B.max())
+        inside_BL = place_L < lengths_B[:, None]
+        return self.word_ids[(starts_B[:, None] + place_L)[inside_BL]], inside_BL
+
+    def lists(self, rows: NDArray[np.int64]) -> list[list[int]]:
+        """Word ids of consecutive rows as Python lists, UNK for an unknown word."""
+        first = int(self.ends[rows[0] - 1]) if rows[0] else 0
+        ids = known(self.word_ids[first : self.ends[rows[-1]]]).tolist()
+        ends = (self.ends[rows] - first).tolist()
+        return [ids[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def known(word_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The same ids, with UNK for each of `EncodedTitles.unknown_words`."""
+    return np.where(word_ids < 0, np.int32(UNK), word_ids)
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """One row a word of the vocabulary.
+
+    matrix_VD: float32; the row of PAD is zero, rows without a vector of their own are drawn at random
+        with the spread of the others, the row of UNK is the mean of all vectors.
+    has_vector_V: rows that were trained or found in the file; neither PAD nor UNK.
+    """
+
+    matrix_VD: NDArray[np.float32]
+    has_vector_V: NDArray[np.bool_]
+
+    def write(self, folder: Path) -> None:
+        np.save(folder / "matrix.npy", self.matrix_VD)
+        np.save(folder / "has_vector.npy", self.has_vector_V)
+
+    @staticmethod
+    def read(folder: Path, vocabulary_size: int) -> WordVectors:
+        """Raises ValueError if a file is missing, damaged, or for another vocabulary."""
+        matrix_VD = _array(folder / "matrix.npy")
+        has_vector_V = _array(folder / "has_vector.npy")
+        if (
+            matrix_VD.dtype != np.float32
+            or matrix_VD.shape[:-1] != (vocabulary_size,)
+            or has_vector_V.shape != (vocabulary_size,)
+        ):
+            raise ValueError(f"{folder} is not for this vocabulary of {vocabulary_size} words")
+        if matrix_VD[PAD].any():
+            raise ValueError(f"{folder} is damaged: the vector of padding is not zero")
+        return WordVectors(matrix_VD, has_vector_V)
+
+
+def _array(path: Path, mapped: bool = False) -> NDArray[Any]:
+    """Read an array, or map it into memory.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+    # Damage of its header, a line of Python's literals, comes to light as any of these.
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        SyntaxError,
+        TokenError,
+        MemoryError,
+        EOFError,
+        OSError,
+    ) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return array

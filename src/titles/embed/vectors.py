@@ -1,0 +1,232 @@
+"""Word vectors: trained on the train split, or read from a word2vec file.
+
+Legend: V words of the vocabulary, D dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from gensim.models import FastText, Word2Vec
+from gensim.models.callbacks import CallbackAny2Vec
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from titles.data.contract import PAD, SPECIAL_WORDS, UNK, opened
+from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.vocabulary import Vocabulary
+from titles.params import Embed
+
+# gensim cuts longer lines of a corpus file at 10,000 words; titles are far below.
+_LINES_A_WRITE = 100_000
+# Numbers of word vectors are a few units; one past this is damage, and sums of its square overflow.
+_FAR = 1e6
+
+
+def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
+    """Skip-gram vectors of the words of `titles`, by gensim.
+
+    word2vec: Mikolov et al. (2013). fasttext: the same over subwords, Bojanowski et al. (2017).
+    The unknown word takes part as context but gets no vector of its own.
+    """
+    logging.getLogger("gensim").setLevel(logging.WARNING)
+    options: dict[str, Any] = {
+        "vector_size": settings.dimension,
+        "window": settings.window,
+        "negative": settings.negative,
+        "sg": 1,
+        "min_count": 1,
+        "workers": settings.workers,
+        "seed": seed,
+        "epochs": settings.epochs,
+        "callbacks": [_Progress(settings.epochs, f"embed ({settings.method})")],
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="\n") as corpus:
+        # From a file gensim's threads read without Python in between.
+        for start in range(0, len(titles), _LINES_A_WRITE):
+            rows = np.arange(start, min(start + _LINES_A_WRITE, len(titles)))
+            lines = (" ".join(words.words[i] for i in title) for title in titles.lists(rows))
+            corpus.writelines(f"{line}\n" for line in lines)
+        corpus.flush()
+        if settings.method == "fasttext":
+            subwords = {"min_n": settings.subword_min, "max_n": settings.subword_max}
+            trained = FastText(corpus_file=corpus.name, **subwords, **options).wv
+        else:
+            trained = Word2Vec(corpus_file=corpus.name, **options).wv
+    found = {i: trained[word] for i, word in enumerate(words.words) if i > UNK and word in trained}
+    return _assemble(found, len(words), settings.dimension, seed)
+
+
+class _Progress(CallbackAny2Vec):  # type: ignore[misc]
+    def __init__(self, epochs: int, title: str) -> None:
+        self._bar = tqdm(total=epochs, unit=" epochs", desc=title, disable=None)
+
+    def on_epoch_end(self, model: Any) -> None:
+        self._bar.update()
+
+    def on_train_end(self, model: Any) -> None:
+        self._bar.close()
+
+
+def read_pretrained(
+    path: Path, words: Vocabulary, dimension: int, seed: int, normalise: Callable[[str], str]
+) -> WordVectors:
+    """The vectors that a word2vec file has for the vocabulary, text or binary, also gzip.
+
+    Only needed rows are kept: memory does not grow with the file. A word of the file counts for a word
+    of the vocabulary if it is the same, or else if it is the same after `normalise` ("Teléfono" for
+    "telefono"); of several such, the file's first, which is the most frequent.
+
+    Raises:
+        ValueError: the file is missing, of another dimension, damaged, cut, or shares no word.
+    """
+    ids = words.ids()
+    exact: dict[int, NDArray[np.float32]] = {}
+    alike: dict[int, NDArray[np.float32]] = {}
+    try:
+        with opened(path) as stream:
+            for word, vector in _entries(path, stream, dimension):
+                number = ids.get(word)
+                if number is not None and number > UNK:
+                    exact.setdefault(number, vector())
+                    continue
+                number = ids.get(normalise(word).strip())
+                if number is not None and number > UNK and number not in alike:
+                    alike[number] = vector()
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f"{path} is no file: set embed.pretrained to a word2vec file") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}. Get the file again") from None
+    if not exact and not alike:
+        raise ValueError(f"{path} has none of the {len(words)} words: is it for this language?")
+    return _assemble(alike | exact, len(words), dimension, seed)
+
+
+def _entries(
+    path: Path, stream: BinaryIO, dimension: int
+) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+    """Each word of the file with a function that parses its vector: most are never needed."""
+    header = stream.readline(100).split()
+    if len(header) != 2 or not all(part.isdigit() for part in header):
+        raise ValueError(f"{path} does not open with '<words> <dimension>': no word2vec file")
+    count, found = map(int, header)
+    if found != dimension:
+        raise ValueError(
+            f"{path} has vectors of dimension {found}, but embed.dimension is {dimension}: "
+            f"set embed.dimension={found}"
+        )
+    entries = _binary_entries if _is_binary(path, dimension) else _text_entries
+    rows = iter(entries(path, stream, dimension))
+    for number in tqdm(
+        range(1, count + 1), unit=" words", unit_scale=True, desc=path.name, disable=None
+    ):
+        entry = next(rows, None)
+        if entry is None:
+            raise ValueError(
+                f"{path} is cut: it announces {count} words and ends after {number - 1}. "
+                "Get the file again"
+            )
+        yield entry
+
+
+def _is_binary(path: Path, dimension: int) -> bool:
+    # The second line of a text file reads as a word and numbers; raw floats practically never do.
+    with opened(path) as stream:
+        stream.readline(100)
+        line = stream.readline(64 * (dimension + 16))
+    try:
+        numbers = [float(number) for number in line.split()[1:]]
+        line.decode("utf-8")
+    except (ValueError, UnicodeDecodeError):
+        return True
+    return not numbers  # a first float whose first byte is a newline
+
+
+def _text_entries(
+    path: Path, stream: BinaryIO, dimension: int
+) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+    for number, line in enumerate(stream, start=2):
+        if not line.endswith(b"\n"):  # cut inside its last number, a line would still parse
+            raise ValueError(f"{path} is cut: line {number} does not end. Get the file again")
+        word, _, numbers = line.rstrip().partition(b" ")
+
+        def vector(numbers: bytes = numbers, number: int = number) -> NDArray[np.float32]:
+            try:
+                with np.errstate(over="ignore"):  # infinity is refused below
+                    values = np.array(numbers.split(), dtype=np.float32)
+            except ValueError:
+                raise ValueError(f"{path}: line {number} holds something that is no number") from None
+            return _checked(path, values, dimension, f"line {number}")
+
+        if numbers.count(b" ") < dimension - 1:
+            raise ValueError(
+                f"{path} is cut or damaged: line {number} has {len(numbers.split())} numbers, "
+                f"expected {dimension}"
+            )
+        yield word.decode("utf-8", "replace"), vector
+
+
+def _binary_entries(
+    path: Path, stream: BinaryIO, dimension: int
+) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+    size = 4 * dimension
+    number = 0
+    while True:
+        letters = bytearray()
+        while (byte := stream.read(1)) not in (b" ", b""):
+            letters += byte
+            if len(letters) > 10_000:
+                raise ValueError(f"{path} is damaged: word {number + 1} does not end")
+        if byte == b"" and not letters.strip():
+            return
+        data = stream.read(size)
+        number += 1
+        if len(data) != size:
+            raise ValueError(f"{path} is cut: the vector of word {number} is not whole")
+
+        def vector(data: bytes = data, number: int = number) -> NDArray[np.float32]:
+            values = np.frombuffer(data, dtype="<f4").astype(np.float32)
+            return _checked(path, values, dimension, f"word {number}")
+
+        # Some writers put a newline after each vector.
+        yield letters.lstrip(b"\n").decode("utf-8", "replace"), vector
+
+
+def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str) -> NDArray[np.float32]:
+    if len(values) != dimension:
+        raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
+    if not (np.abs(values) < _FAR).all():
+        raise ValueError(f"{path}: {place} holds a number that is not finite, or past {_FAR:g}")
+    return values
+
+
+def _assemble(
+    found: dict[int, NDArray[np.float32]], words: int, dimension: int, seed: int
+) -> WordVectors:
+    has_vector_V = np.zeros(words, bool)
+    rows = sorted(found)
+    has_vector_V[rows] = True
+    vectors = np.stack([found[row] for row in rows])
+    random = np.random.default_rng(seed)
+    matrix_VD = random.normal(0, vectors.std(), (words, dimension)).astype(np.float32)
+    matrix_VD[rows] = vectors
+    matrix_VD[UNK] = vectors.mean(axis=0)
+    matrix_VD[PAD] = 0
+    return WordVectors(matrix_VD, has_vector_V)
+
+
+def coverage(vectors: WordVectors, words: Vocabulary) -> dict[str, float]:
+    """Shares of the vocabulary's words, and of train's tokens, that have a vector of their own."""
+    counts_V = np.array(words.counts)
+    known = len(words) - len(SPECIAL_WORDS)
+    return {
+        "words": round(float(vectors.has_vector_V.sum()) / max(1, known), 6),
+        "tokens": round(float(counts_V[vectors.has_vector_V].sum() / max(1, counts_V.sum())), 6),
+    }

@@ -1,0 +1,232 @@
+"""Measures of a classifier, beyond what training needs. Pure: arrays in, numbers out.
+
+Legend: N titles, C categories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
+
+from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accuracy, category_rows
+
+
+def bootstrap_interval(
+    labels_N: Ints, score_N: NDArray[np.int8], samples: int, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over categories of their mean score: a stratified bootstrap.
+
+    Each category is a stratum. One of n titles is drawn from n - 1 times, which keeps the variance
+    unbiased however small n is (Rao and Wu, 1988, "Resampling inference with complex survey data");
+    drawing n times, as for one large sample, would give an interval that is too narrow. Categories of
+    one title, whose spread nobody can know, are pooled into one stratum. Drawing titles that score -1, 0
+    or 1 gives multinomial counts, so nothing is really resampled.
+
+    Args:
+        score_N: -1, 0 or 1 a title: 1 where a classifier is right, or 1 and -1 where the one and the
+            other of two is.
+
+    Raises:
+        ValueError: there are no titles.
+    """
+    rows_C = category_rows(labels_N)
+    counts_C3 = np.stack(
+        [np.bincount(labels_N[score_N == score], minlength=len(rows_C)) for score in (-1, 0, 1)], 1
+    )
+    single_C = rows_C == 1
+    counts_S3 = counts_C3[rows_C > 1]
+    weight_S = np.ones(len(counts_S3))
+    if single_C.any():
+        counts_S3 = np.vstack([counts_S3, counts_C3[single_C].sum(axis=0)])
+        weight_S = np.append(weight_S, single_C.sum())
+    rows_S = counts_S3.sum(axis=1)
+    draws_S = np.maximum(rows_S - 1, 1)
+    random = np.random.default_rng(seed)
+    drawn_BS3 = random.multinomial(draws_S, counts_S3 / rows_S[:, None], (samples, len(rows_S)))
+    mean_BS = (drawn_BS3[..., 2] - drawn_BS3[..., 0]) / draws_S
+    low, high = np.quantile(mean_BS @ weight_S / weight_S.sum(), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def macro_f1(labels_N: Ints, predicted_N: Ints) -> float:
+    """Mean F1 over the categories that occur as a label or a prediction."""
+    size = int(max(labels_N.max(), predicted_N.max())) + 1
+    right_C = np.bincount(labels_N[labels_N == predicted_N], minlength=size)
+    rows_C = np.bincount(labels_N, minlength=size)
+    given_C = np.bincount(predicted_N, minlength=size)
+    occurs = rows_C + given_C > 0
+    return float(np.mean(2 * right_C[occurs] / (rows_C + given_C)[occurs]))
+
+
+def summary(outcomes: Outcomes, samples: int, seed: int) -> dict[str, float]:
+    """The measures of one classifier; shares lie in 0..1, the loss is in nats."""
+    low, high = bootstrap_interval(outcomes.labels_N, outcomes.right_N.astype(np.int8), samples, seed)
+    return _rounded(
+        {
+            "balanced_accuracy": balanced_accuracy(outcomes.labels_N, outcomes.right_N),
+            "balanced_accuracy_low": low,
+            "balanced_accuracy_high": high,
+            "accuracy": float(outcomes.right_N.mean()),
+            "macro_f1": macro_f1(outcomes.labels_N, outcomes.predicted_N),
+            "top_3": float(np.mean(outcomes.rank_N < 3)),
+            "top_5": float(np.mean(outcomes.rank_N < 5)),
+            "loss": float(outcomes.loss_N.mean()),
+        }
+    )
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    # Six digits are far below any interval, and keep the last bits of sums out of tracked files.
+    return {name: round(value, 6) for name, value in values.items()}
+
+
+def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict[str, float]:
+    """Is `one` better than `other` on the same titles?
+
+    Returns:
+        difference: balanced accuracy of `one` less that of `other`, with its 95 % bootstrap interval
+        within categories (difference_low, difference_high); only_one, only_other: titles that only one
+        of them got right; accuracy_p_value: McNemar's exact test of accuracy (two-sided).
+    """
+    assert np.array_equal(one.labels_N, other.labels_N), "not the same titles"
+    score_N = one.right_N.astype(np.int8) - other.right_N.astype(np.int8)
+    low, high = bootstrap_interval(one.labels_N, score_N, samples, seed)
+    difference = balanced_accuracy(one.labels_N, one.right_N) - balanced_accuracy(
+        other.labels_N, other.right_N
+    )
+    wins, losses = int(np.sum(score_N == 1)), int(np.sum(score_N == -1))
+    p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    return _rounded(
+        {
+            "difference": difference,
+            "difference_low": low,
+            "difference_high": high,
+        }
+    ) | {"only_one": wins, "only_other": losses, "accuracy_p_value": float(f"{p_value:.3g}")}
+
+
+@dataclass(frozen=True)
+class CategoryTable:
+    """Counts and rates of each category, (C,) each; a rate without a denominator is 0."""
+
+    rows: Ints
+    right: Ints
+    given: Ints
+    recall: Floats
+    precision: Floats
+    f1: Floats
+
+
+def per_category(labels_N: Ints, predicted_N: Ints, categories: int) -> CategoryTable:
+    rows = np.bincount(labels_N, minlength=categories)
+    given = np.bincount(predicted_N, minlength=categories)
+    right = np.bincount(labels_N[labels_N == predicted_N], minlength=categories)
+    return CategoryTable(
+        rows,
+        right,
+        given,
+        right / np.maximum(rows, 1),
+        right / np.maximum(given, 1),
+        2 * right / np.maximum(rows + given, 1),
+    )
+
+
+def confused_pairs(labels_N: Ints, predicted_N: Ints) -> list[tuple[int, int, int]]:
+    """(right category, category given, titles) of every mistake made, most frequent first."""
+    wrong = labels_N != predicted_N
+    pairs, counts = np.unique(
+        np.stack([labels_N[wrong], predicted_N[wrong]], 1), axis=0, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")
+    return [(int(a), int(b), int(n)) for (a, b), n in zip(pairs[order], counts[order], strict=True)]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A reliability diagram: for each bin of confidence that holds titles, their number, mean
+    confidence and accuracy; and the expected calibration error (Naeini et al., 2015), their mean
+    distance weighted by titles."""
+
+    rows: Ints
+    confidence: Floats
+    accuracy: Floats
+    error: float
+
+
+def calibration(confidence_N: Floats, right_N: Flags, bins: int) -> Calibration:
+    place_N = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
+    rows = np.bincount(place_N, minlength=bins)
+    occurs = rows > 0
+    confidence = np.bincount(place_N, confidence_N, bins)[occurs] / rows[occurs]
+    accuracy = np.bincount(place_N, right_N, bins)[occurs] / rows[occurs]
+    error = float(np.sum(rows[occurs] * np.abs(confidence - accuracy)) / len(confidence_N))
+    return Calibration(rows[occurs], confidence, accuracy, round(error, 6))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is kept of N titles if those of least confidence are set aside, for K thresholds that fall.
+
+    threshold: a title is kept whose confidence is at least this. kept: titles. right: those of them
+    that are right.
+    """
+
+    threshold: Floats
+    kept: Ints
+    right: Ints
+
+    @property
+    def precision(self) -> Floats:
+        """Share of the kept titles that is right."""
+        return np.divide(self.right, self.kept)
+
+
+def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
+    """One threshold for each confidence that occurs, so that titles of equal confidence stay together;
+    N is not 0."""
+    order_N = np.argsort(-confidence_N, kind="stable")
+    sorted_N = confidence_N[order_N]
+    last_K = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
+    return Coverage(sorted_N[last_K], last_K + 1, np.cumsum(right_N[order_N], dtype=np.int64)[last_K])
+
+
+def threshold(confidence_N: Floats, right_N: Flags, wanted: float) -> float | None:
+    """The least confidence from which on so large a share is right, or None if there is none.
+
+    A few titles that happen to be right are no proof: it is the lower end of the share's one-sided 95 %
+    interval (Wilson, 1927) that must reach `wanted`. For 0.95 that takes 52 titles that are all right,
+    and more where some are wrong.
+    """
+    found = coverage(confidence_N, right_N)
+    enough = np.flatnonzero(wilson_low(found.right, found.kept) >= wanted)
+    # Rounded down, so that the title that decided is kept.
+    return float(np.floor(found.threshold[enough[-1]] * 1e6) / 1e6) if len(enough) else None
+
+
+def wilson_low(right: Ints, rows: Ints) -> Floats:
+    """Lower end of the one-sided 95 % interval of a share, Wilson's score interval; rows are not 0."""
+    z = float(norm.ppf(0.95))
+    share = right / rows
+    spread = z * np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    low: Floats = (share + z**2 / (2 * rows) - spread) / (1 + z**2 / rows)
+    return low
+
+
+def abstention(validation: Outcomes, test: Outcomes, wanted: float) -> dict[str, float]:
+    """Where to stop believing, found on validation, and what that gives on test.
+
+    Returns:
+        threshold: see above; 1 if there is none. coverage: share of the test titles kept.
+        precision_kept: share of those that is right; left out if none is kept.
+    """
+    found = threshold(validation.confidence_N, validation.right_N, wanted)
+    if found is None:
+        return {"threshold": 1.0, "coverage": 0.0}
+    kept_N = test.confidence_N >= found
+    measured = {"threshold": found, "coverage": float(kept_N.mean())}
+    if kept_N.any():
+        measured["precision_kept"] = float(test.right_N[kept_N].mean())
+    return _rounded(measured)

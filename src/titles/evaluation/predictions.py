@@ -1,0 +1,128 @@
+"""What the networks said of each title of the test split: one Parquet file, so that experiments can be
+compared title by title.
+
+Legend: N titles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.data.contract import replaced_folder
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Outcomes
+from titles.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MODELS = ("cnn", "mlp", "average")
+# Columns a model, after the category that it gives, and the fields of Outcomes that they hold.
+_MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N titles of known category and what each model said of them.
+
+    lines_N: line of the source. titles: their normalised words, with spaces between.
+    labels: category names, sorted, by the ids that the outcomes hold.
+    outcomes: by the name of the model, of all titles in the same order.
+    """
+
+    lines_N: NDArray[np.int64]
+    titles: list[str]
+    labels: list[str]
+    outcomes: dict[str, Outcomes]
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+
+def write(
+    path: Path,
+    titles: EncodedTitles,
+    words: Vocabulary,
+    labels: Sequence[str],
+    outcomes: Mapping[str, Outcomes],
+) -> None:
+    """Write one row a title, in the order of the split; the same input gives the same bytes. What the
+    folder held before is gone.
+
+    Columns: line, title, category, and for each model of `outcomes` the category given as <model>, its
+    probability as <model>_confidence, how many categories the model ranks above the right one as
+    <model>_rank, and its cross-entropy in nats as <model>_loss.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    first = next(iter(outcomes.values()))
+    columns = {
+        "line": pa.array(titles.lines),
+        "title": _joined(titles, words),
+        "category": _categories(first.labels_N, labels),
+    }
+    for name, model in outcomes.items():
+        columns[name] = _categories(model.predicted_N, labels)
+        columns[f"{name}_confidence"] = pa.array(model.confidence_N.astype(np.float32))
+        columns[f"{name}_rank"] = pa.array(model.rank_N.astype(np.int32))
+        columns[f"{name}_loss"] = pa.array(model.loss_N.astype(np.float32))
+    with replaced_folder(path.parent) as folder:
+        pq.write_table(pa.table(columns), folder / path.name, compression="zstd", compression_level=3)
+
+
+def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    # Word -1 - k is the k-th unknown one: counted from the end, the unknown ones stand in reverse.
+    spelt = pa.array([*words.words, *reversed(titles.unknown_words)])
+    place_W = np.where(titles.word_ids < 0, len(spelt) + titles.word_ids, titles.word_ids)
+    starts = np.concatenate([[0], titles.ends])
+    return pc.binary_join(pa.LargeListArray.from_arrays(starts, spelt.take(pa.array(place_W))), " ")
+
+
+def _categories(codes_N: NDArray[np.int64], labels: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.DictionaryArray.from_arrays(codes_N.astype(np.int32), pa.array(labels, pa.string()))
+
+
+def read(stream: BinaryIO) -> Predictions:
+    """Read what `write` wrote for the models `MODELS`.
+
+    Raises:
+        ValueError: the file is damaged, or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    given = [f"{name}{end}" for name in MODELS for end in ("", *(f"_{m}" for m in _MEASURES))]
+    try:
+        table = pq.read_table(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a whole Parquet file: {error}") from None
+    missing = {"line", "title", "category", *given} - set(table.column_names)
+    if missing:
+        raise ValueError(f"columns are missing: {', '.join(sorted(missing))}")
+    # Files differ in what their dictionaries hold: names are numbered anew.
+    names = {name: table[name].cast(pa.string()) for name in ("category", *MODELS)}
+    labels = sorted(set().union(*(column.unique().to_pylist() for column in names.values())))
+    codes = {
+        name: pc.index_in(column, pa.array(labels, pa.string())).to_numpy().astype(np.int64)
+        for name, column in names.items()
+    }
+    outcomes = {}
+    for name in MODELS:
+        measures: dict[str, Any] = {
+            field: table[f"{name}_{measure}"].to_numpy() for measure, field in _MEASURES.items()
+        }
+        outcomes[name] = Outcomes(labels_N=codes["category"], predicted_N=codes[name], **measures)
+    return Predictions(table["line"].to_numpy(), table["title"].to_pylist(), labels, outcomes)

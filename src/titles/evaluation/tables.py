@@ -1,0 +1,188 @@
+"""The test split through trained models: metrics, and tables that DVC plots."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titles.data.contract import LANGUAGES, QUALITIES, replaced_folder
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Outcomes, balanced_accuracy
+from titles.evaluation import metrics
+from titles.evaluation.predictions import MODELS
+from titles.params import Evaluate
+
+_OTHER = "(other)"
+_HARDEST = 20
+_CURVE_POINTS = 100
+
+
+def headline(
+    outcomes: Mapping[str, Outcomes],
+    as_trained: Mapping[str, Outcomes],
+    validation: Mapping[str, Outcomes],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """The measures of each model, and the paired test of the CNN against the MLP.
+
+    Args:
+        as_trained: of the same titles, before calibration.
+        validation: of other titles, on which thresholds of confidence are chosen.
+    """
+    found = {}
+    # The average first, as tables of DVC begin with what does.
+    for name, model in sorted(outcomes.items(), key=lambda named: named[0] != "average"):
+        found[name] = metrics.summary(model, settings.bootstrap_samples, seed)
+        found[name]["calibration_error"] = _calibration(model, settings).error
+        if name != "average":  # calibrated are the networks that it is of
+            error = _calibration(as_trained[name], settings).error
+            found[name]["calibration_error_before"] = error
+        found[name] |= metrics.abstention(validation[name], model, settings.wanted_precision)
+    found["cnn_less_mlp"] = metrics.paired_test(
+        outcomes["cnn"], outcomes["mlp"], settings.bootstrap_samples, seed
+    )
+    return found
+
+
+def described(scores: Mapping[str, Mapping[str, float]], wanted: float) -> str:
+    """What `headline` found, as lines for people; `wanted` is the precision asked for."""
+    return "\n".join(_lines(name, scores[name], wanted) for name in MODELS)
+
+
+def _lines(name: str, score: Mapping[str, float], wanted: float) -> str:
+    before = score.get("calibration_error_before")
+    lines = (
+        f"{name:>8}: balanced accuracy {score['balanced_accuracy']:.4f} "
+        f"[{score['balanced_accuracy_low']:.4f}, {score['balanced_accuracy_high']:.4f}], "
+        f"accuracy {score['accuracy']:.4f}, top-5 {score['top_5']:.4f}, loss {score['loss']:.4f}\n"
+        f"{'':>10}calibration error {score['calibration_error']:.4f}"
+        f"{'' if before is None else f' ({before:.4f} before calibration)'}; "
+    )
+    if "precision_kept" in score:
+        return lines + (
+            f"from a confidence of {score['threshold']:.3f} on, {score['coverage']:.1%} of the titles, "
+            f"{score['precision_kept']:.1%} are right"
+        )
+    return lines + (
+        f"no threshold for a precision of {wanted:g} was found on validation"
+        if score["threshold"] == 1
+        else f"no title has a confidence of {score['threshold']:.3f}"
+    )
+
+
+def by_group(outcomes: Mapping[str, Outcomes], titles: EncodedTitles) -> dict[str, Any]:
+    """Rows and balanced accuracy of each language and each label quality that occurs."""
+    groups = {
+        "language": [(name, titles.languages == code) for code, name in enumerate(LANGUAGES)],
+        "label_quality": [(name, titles.qualities == code) for code, name in enumerate(QUALITIES)],
+    }
+    return {
+        kind: {
+            group: {"rows": int(flags_N.sum())}
+            | {
+                name: round(balanced_accuracy(model.labels_N[flags_N], model.right_N[flags_N]), 6)
+                for name, model in outcomes.items()
+            }
+            for group, flags_N in members
+            if flags_N.any()
+        }
+        for kind, members in groups.items()
+    }
+
+
+def write_tables(
+    outcomes: Mapping[str, Outcomes], labels: Sequence[str], settings: Evaluate, folder: Path
+) -> None:
+    """Write the tables that dvc.yaml declares as plots; what the folder held before is gone.
+
+    categories.csv: rows, recall, precision and F1 of each category; hardest.csv: of the average, the
+    categories of least recall; confused_pairs.csv: all mistakes by kind; confusion_<model>.csv: right
+    and given category of titles of the categories most often mistaken; reliability_<model>.csv: share
+    right by confidence; coverage_<model>.csv: share right of the titles of most confidence, by how many.
+    """
+    with replaced_folder(folder) as partial:
+        _write_categories(outcomes, labels, partial)
+        with_pairs = (
+            (name, labels[right], labels[given], rows)
+            for name, model in outcomes.items()
+            for right, given, rows in metrics.confused_pairs(model.labels_N, model.predicted_N)
+        )
+        _write(partial / "confused_pairs.csv", ("model", "category", "given", "titles"), with_pairs)
+        shown = _most_mistaken(outcomes["average"], settings.confused_categories)
+        for name, model in outcomes.items():
+            rows = (
+                (labels[right], labels[given] if given in shown else _OTHER)
+                for right, given in zip(model.labels_N.tolist(), model.predicted_N.tolist(), strict=True)
+                if right in shown
+            )
+            _write(partial / f"confusion_{name}.csv", ("category", "given"), rows)
+            bins = _calibration(model, settings)
+            table = zip(
+                bins.rows.tolist(),
+                bins.confidence.round(6).tolist(),
+                bins.accuracy.round(6).tolist(),
+                strict=True,
+            )
+            _write(partial / f"reliability_{name}.csv", ("titles", "confidence", "accuracy"), table)
+            header = ("coverage", "precision", "threshold")
+            _write(partial / f"coverage_{name}.csv", header, _coverage_curve(model))
+        _write(partial / "reliability_ideal.csv", ("confidence", "accuracy"), [(0, 0), (1, 1)])
+
+
+def _calibration(model: Outcomes, settings: Evaluate) -> metrics.Calibration:
+    return metrics.calibration(model.confidence_N, model.right_N, settings.calibration_bins)
+
+
+def _coverage_curve(model: Outcomes) -> list[list[float]]:
+    """Share kept, share of those that is right, and threshold, at each hundredth of the titles or so."""
+    found = metrics.coverage(model.confidence_N, model.right_N)
+    share_K = found.kept / len(model)
+    shown = np.unique(np.searchsorted(share_K, np.arange(1, _CURVE_POINTS + 1) / _CURVE_POINTS))
+    table = np.stack([share_K, found.precision, found.threshold], 1)[shown]
+    return table.round(6).tolist()  # type: ignore[no-any-return]
+
+
+def _write_categories(outcomes: Mapping[str, Outcomes], labels: Sequence[str], folder: Path) -> None:
+    tables = {
+        name: metrics.per_category(model.labels_N, model.predicted_N, len(labels))
+        for name, model in outcomes.items()
+    }
+    measures = ("recall", "precision", "f1")
+    rates = np.stack([getattr(t, m) for t in tables.values() for m in measures], 1).round(6)
+    rows_C = tables["average"].rows
+    header = ("category", "rows", *(f"{name}_{m}" for name in tables for m in measures))
+    rows = (
+        (label, count, *rate)
+        for label, count, rate in zip(labels, rows_C.tolist(), rates.tolist(), strict=True)
+    )
+    _write(folder / "categories.csv", header, rows)
+    recall_C = tables["average"].recall.round(6)
+    occurs = np.flatnonzero(rows_C)
+    hardest = occurs[np.argsort(recall_C[occurs], kind="stable")][:_HARDEST].tolist()
+    _write(
+        folder / "hardest.csv",
+        ("category", "recall", "rows"),
+        ((labels[code], float(recall_C[code]), int(rows_C[code])) for code in hardest),
+    )
+
+
+def _most_mistaken(outcomes: Outcomes, count: int) -> set[int]:
+    """The categories that take part in the most frequent kinds of mistake."""
+    shown: list[int] = []
+    for right, given, _ in metrics.confused_pairs(outcomes.labels_N, outcomes.predicted_N):
+        shown += [code for code in (right, given) if code not in shown]
+        if len(shown) >= count:
+            break
+    return set(shown[:count])
+
+
+def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

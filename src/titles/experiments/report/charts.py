@@ -1,0 +1,162 @@
+"""Charts as SVG, drawn with Vega-Lite, that needs neither scripts nor network to be looked at.
+
+Colours are variables of the page's style sheet, so that they suit light and dark; each experiment has a
+shape of its own too. Text takes the page's colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from titles.experiments.report.experiments import Experiment
+
+FULL_NAMES = {"cnn": "CNN", "mlp": "MLP", "average": "Average"}
+
+_COLOURS = ["currentColor", *(f"var(--series-{number})" for number in range(1, 6))]
+# As many that are no multiple of the colours: a pair of both comes again after 42 experiments.
+_SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
+_TEXT = {f"{part}Color": "currentColor" for part in ("label", "title")}
+_CONFIG = {
+    "aria": False,  # the page gives each chart one name as a whole
+    "background": None,
+    "font": "Helvetica, Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        **_TEXT,
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 10,
+        "gridColor": "var(--line)",
+        "domainColor": "var(--line)",
+        "tickColor": "var(--line)",
+    },
+    "legend": {
+        **_TEXT,
+        "labelFontSize": 12,
+        "labelLimit": 300,
+        "columns": 2,
+        "orient": "bottom",
+        "direction": "vertical",
+        "title": None,
+        "symbolStrokeWidth": 2,
+        "symbolSize": 70,
+    },
+}
+_WIDTH = 340
+_HEIGHT = 200
+Values = list[dict[str, str | float]]
+
+
+def intervals(experiments: Sequence[Experiment]) -> Markup:
+    """Balanced accuracy on the test split of each model and experiment, with its 95 % interval."""
+    values: Values = [
+        {
+            "experiment": experiment.name,
+            "model": full_name,
+            **{key: score for key, score in experiment.scores[model].items() if "balanced" in key},
+        }
+        for experiment in experiments
+        for model, full_name in FULL_NAMES.items()
+    ]
+    names = [experiment.name for experiment in experiments]
+    height = {"step": max(14, 40 // len(names)), "for": "offset"}
+    place = {
+        "y": {"field": "model", "type": "nominal", "sort": list(FULL_NAMES.values()), "title": None},
+        "yOffset": {"field": "experiment", "sort": names},
+        "color": _colour(names),
+    }
+    scale = {"zero": False, "nice": True}
+    x = {"type": "quantitative", "scale": scale, "title": "balanced accuracy on the test split"}
+    bar = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {
+            **place,
+            "x": {**x, "field": "balanced_accuracy_low"},
+            "x2": {"field": "balanced_accuracy_high"},
+        },
+    }
+    point = {
+        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+        "encoding": {**place, "shape": _shape(names), "x": {**x, "field": "balanced_accuracy"}},
+    }
+    return _drawn({"data": {"values": values}, "width": 420, "height": height, "layer": [bar, point]})
+
+
+def balanced_accuracy(experiments: Sequence[Experiment], network: str) -> Markup:
+    """Balanced accuracy of a network on validation, by epoch."""
+    curves = {"validation": "validation/balanced_accuracy"}
+    return _lines(experiments, network, curves, "balanced accuracy")
+
+
+def losses(experiments: Sequence[Experiment], network: str) -> Markup:
+    """Loss of a network on train and validation, by epoch."""
+    curves = {"validation": "validation/loss", "train": "train/loss"}
+    return _lines(experiments, network, curves, "loss (nats a title)")
+
+
+def _lines(
+    experiments: Sequence[Experiment], network: str, curves: dict[str, str], title: str
+) -> Markup:
+    values: Values = [
+        {"experiment": experiment.name, "split": split, "epoch": epoch, "value": value}
+        for experiment in experiments
+        for split, curve in curves.items()
+        for epoch, value in experiment.curves[network][curve]
+    ]
+    names = [experiment.name for experiment in experiments]
+    encoding: dict[str, Any] = {
+        "x": {
+            "field": "epoch",
+            "type": "quantitative",
+            "axis": {"tickMinStep": 1, "format": "d", "grid": False},
+            "scale": {"zero": False, "nice": False, "padding": 8},
+        },
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "scale": {"zero": False, "nice": True},
+            "title": title,
+        },
+        "color": _colour(names),
+    }
+    if len(curves) > 1:
+        encoding["strokeDash"] = {
+            "field": "split",
+            "scale": {"domain": list(curves), "range": [[1, 0], [4, 3]]},
+            "legend": {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400},
+        }
+    line = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding}
+    points = {
+        "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+        "encoding": {
+            **{channel: encoding[channel] for channel in ("x", "y", "color")},
+            "shape": _shape(names),
+        },
+    }
+    return _drawn(
+        {"data": {"values": values}, "width": _WIDTH, "height": _HEIGHT, "layer": [line, points]}
+    )
+
+
+def _colour(names: list[str]) -> dict[str, Any]:
+    return _scale(names, _COLOURS)
+
+
+def _shape(names: list[str]) -> dict[str, Any]:
+    return _scale(names, _SHAPES)
+
+
+def _scale(names: list[str], marks: list[str]) -> dict[str, Any]:
+    chosen = [marks[number % len(marks)] for number in range(len(names))]
+    return {"field": "experiment", "type": "nominal", "scale": {"domain": names, "range": chosen}}
+
+
+def _drawn(spec: dict[str, Any]) -> Markup:
+    import vl_convert
+
+    svg = vl_convert.vegalite_to_svg({**spec, "config": _CONFIG}, vl_version="6.4", allowed_base_urls=[])
+    return Markup(svg)  # noqa: S704, made of our own tables, with names escaped

@@ -1,0 +1,131 @@
+"""A comparison of experiments as a page of HTML and as Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from titles.data.contract import replaced_file
+from titles.evaluation.predictions import MODELS
+from titles.experiments.report import charts
+from titles.experiments.report.comparison import (
+    CATEGORIES,
+    LEAST_ROWS,
+    TITLES,
+    Pair,
+    compare,
+    differing_params,
+)
+from titles.experiments.report.experiments import NETWORKS, Experiment, load
+
+# All that has a meaning somewhere in CommonMark or in a table of GitHub's; the rest reads as it stands.
+_MARKS = re.compile(r"([\\`*_~<>&|\[\]$])")
+
+
+def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -> None:
+    """Compare experiments or revisions with the first of them, in two files.
+
+    Args:
+        names: see `experiments.load`.
+        model: the one of MODELS whose categories and titles are shown.
+
+    Raises:
+        ValueError: an experiment cannot be read, is named twice, or a file cannot be written.
+    """
+    if len(set(names)) < len(names):
+        raise ValueError("an experiment is named twice")
+    if page.resolve() == markdown.resolve():
+        raise ValueError(f"{page} cannot be both the page and the Markdown: name another --markdown")
+    experiments = [load(name) for name in names]
+    pairs = [compare(experiments[0], experiment, model) for experiment in experiments[1:]]
+    for path, text in (
+        (page, html_text(experiments, pairs, model)),
+        (markdown, markdown_text(experiments, pairs, model)),
+    ):
+        with replaced_file(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def html_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
+    """The page; charts and style are part of it, and it holds no script."""
+    drawn = {
+        "intervals": charts.intervals(experiments),
+        "balanced_accuracy": {
+            network: charts.balanced_accuracy(experiments, network) for network in NETWORKS
+        },
+        "losses": {network: charts.losses(experiments, network) for network in NETWORKS},
+    }
+    environment = _environment(autoescape=True)
+    return environment.get_template("report.html").render(
+        **_values(experiments, pairs, model), charts=drawn
+    )
+
+
+def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
+    """The same without charts; all that is put into the template is escaped."""
+    environment = _environment(autoescape=False, finalize=_markdown_escaped)
+    return environment.get_template("report.md").render(**_values(experiments, pairs, model))
+
+
+def _environment(**options: Any) -> Environment:
+    environment = Environment(  # noqa: S701, in `options`, by the kind of page
+        loader=PackageLoader("titles.experiments.report"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        **options,
+    )
+    environment.filters |= {
+        "share": "{:.3f}".format,
+        "difference": "{:+.3f}".format,
+        "p_value": "{:.2g}".format,
+        "parameter": _parameter,
+        "verdict": _verdict,
+        "breakable": _breakable,
+    }
+    return environment
+
+
+def _values(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> dict[str, Any]:
+    return {
+        "experiments": experiments,
+        "baseline": experiments[0],
+        "pairs": pairs,
+        "model": model,
+        "models": MODELS,
+        "networks": NETWORKS,
+        "full_names": charts.FULL_NAMES,
+        "params": differing_params(experiments),
+        "limits": {"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
+        "command": shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
+    }
+
+
+def _markdown_escaped(value: object) -> str:
+    text = str(value)
+    return text if isinstance(value, Markup) else _MARKS.sub(r"\\\1", " ".join(text.split()))
+
+
+def _parameter(value: object) -> str:
+    return "not set" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def _breakable(name: str) -> Markup:
+    """HTML of a name that may go on in a new line after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def _verdict(test: dict[str, float]) -> str:
+    """Of a paired test: `better` and `worse` only where its interval leaves out 0."""
+    if test["only_one"] == test["only_other"] == 0:
+        return "the same"
+    if test["difference_low"] <= 0 <= test["difference_high"]:
+        return "not sure"
+    return "better" if test["difference"] > 0 else "worse"

@@ -1,0 +1,118 @@
+"""Word vectors as a network's first layer: which rows learn, and what a word's letters add.
+
+Legend: V words of the vocabulary, D dimensions of a vector, U distinct words of a batch, M distinct
+n-grams of their letters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titles.data.contract import PAD, Batch
+from titles.data.subwords import VocabularySubwords
+from titles.models.parts.layers import rows, sum_of_rows
+
+Freeze = bool | Literal["partial"]
+
+_GRAM_SPREAD = 0.1  # standard deviation of the n-grams' first vectors; zero ones learn far slower
+
+
+class WordEmbedding(nn.Module):
+    """Gives each distinct word of a batch its vector, plus the scaled sum of its n-grams' vectors.
+
+    Rows that stay lie in a buffer and rows that learn in a parameter, so that no gradient, momentum or
+    weight decay can reach a frozen row. PAD is a zero row that stays. Vectors of n-grams always learn.
+
+    Args:
+        matrix_VD: float32 vectors.
+        has_vector_V: rows that "partial" keeps; the others learn (the course's "semi-freeze").
+        freeze: True keeps all rows, False lets all but PAD learn.
+        subwords: n-grams of the vocabulary; None leaves letters out.
+    """
+
+    frozen_FD: Tensor
+    row_V: Tensor
+
+    def __init__(
+        self,
+        matrix_VD: Tensor,
+        has_vector_V: Tensor,
+        freeze: Freeze,
+        subwords: VocabularySubwords | None = None,
+    ) -> None:
+        super().__init__()
+        frozen_V = has_vector_V.clone() if freeze == "partial" else torch.full_like(has_vector_V, freeze)
+        frozen_V[PAD] = True
+        # A word's row in the two tables laid end to end, the frozen one first.
+        row_V = torch.empty(len(frozen_V), dtype=torch.int64)
+        row_V[frozen_V] = torch.arange(int(frozen_V.sum()))
+        row_V[~frozen_V] = torch.arange(int(frozen_V.sum()), len(frozen_V))
+        self.register_buffer("row_V", row_V)
+        self.register_buffer("frozen_FD", matrix_VD[frozen_V].clone())
+        self.learning_VD = nn.Parameter(matrix_VD[~frozen_V].clone()) if not frozen_V.all() else None
+        self.subwords = subwords
+        self.grams_RD: nn.Parameter | None = None
+        if subwords:
+            self.grams_RD = nn.Parameter(torch.empty(subwords.subwords.buckets, self.dimension))
+            nn.init.normal_(self.grams_RD, std=_GRAM_SPREAD)
+        # Gradients that hold the looked-up rows alone, a fraction of the table.
+        self.sparse_gradients = True
+
+    @property
+    def dimension(self) -> int:
+        return self.frozen_FD.shape[1]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Vectors (U, D), the first zero."""
+        vectors_UD = self._words(batch.words_U)
+        if self.grams_RD is not None:
+            grams_MD = self._rows(self.grams_RD, batch.grams_M, distinct=True)
+            sums_UD = sum_of_rows(grams_MD, batch.gram_place_G, batch.gram_ends_U)
+            counts_U = batch.gram_ends_U.diff(prepend=batch.gram_ends_U[:1]).clamp(min=1)
+            # By the root of their number: sums of independent vectors are then as long as one of them.
+            vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
+        return vectors_UD
+
+    def table_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """A table of vectors, and the rows of it (B * L,) that the batch's titles hold."""
+        place_T = batch.place_BL.flatten()
+        if self.learning_VD is None and self.grams_RD is None:  # no need to copy what nothing changes
+            row_U = self.row_V.index_select(0, batch.words_U)
+            return self.frozen_FD, row_U.index_select(0, place_T)
+        return self(batch), place_T
+
+    def _words(self, words_U: Tensor) -> Tensor:
+        row_U = self.row_V.index_select(0, words_U)
+        frozen = len(self.frozen_FD)
+        if self.learning_VD is None:
+            return self.frozen_FD.index_select(0, row_U)
+        distinct = self.subwords is None  # with subwords, several words can be the unknown one
+        if frozen == 1:  # PAD alone
+            learning_UD = self._rows(self.learning_VD, row_U[1:] - 1, distinct=distinct)
+            return F.pad(learning_UD, (0, 0, 1, 0))
+        (learning,) = torch.where(row_U >= frozen)
+        frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
+        learning_UD = self._rows(self.learning_VD, row_U[learning] - frozen, distinct=distinct)
+        return frozen_UD.index_copy(0, learning, learning_UD)
+
+    def _rows(self, table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
+        if self.sparse_gradients:
+            return rows(table_RD, index, distinct=distinct)
+        return F.embedding(index, table_RD)
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        """The words' own vectors in the order of the vocabulary, (V, D)."""
+        tables = [self.frozen_FD] if self.learning_VD is None else [self.frozen_FD, self.learning_VD]
+        return torch.cat(tables)[self.row_V]
+
+
+def embedding_of(network: nn.Module) -> WordEmbedding:
+    """The first layer that every network here has."""
+    embedding = network.embedding
+    assert isinstance(embedding, WordEmbedding)
+    return embedding

@@ -1,0 +1,224 @@
+"""Rows of the train split whose category is most likely wrong, by confident learning: Northcutt, Jiang
+and Chuang (2021), "Confident Learning: Estimating Uncertainty in Dataset Labels".
+
+Each row is judged by a network that was trained without it. Word vectors are those of the pipeline: all
+titles of train shaped them, no category did.
+
+Legend: N titles, C categories, K rows whose likeliest category is not the given one.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, replaced_file
+from titles.data.encoded import EncodedTitles
+from titles.data.outcomes import Flags, Floats, Ints, Outcomes
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.models.mlp import TitleMLP
+from titles.params import Params
+from titles.training.run import new_embedding
+from titles.training.trainer import evaluate, fit, set_up
+
+HEADER = ("rank", "line", "title", "category", "suggested", "probability", "score", "label_quality")
+
+
+class Ranking(NamedTuple):
+    """The rows whose likeliest category is not the given one, most suspicious first.
+
+    rows_K: row numbers.
+    scores_K: label quality, the normalised margin (1 + p(given) - p(likeliest)) / 2; from 0, surely
+        wrong, to 1/2.
+    mislabelled: how many rows look wrong: the first so many.
+    """
+
+    rows_K: Ints
+    scores_K: Floats
+    mislabelled: int
+
+
+def audit(params: Params, folds: int, top: int, out: Path) -> str:
+    """Write the `top` most suspicious rows of the train split to `out` as CSV; returns what was found.
+
+    Args:
+        folds: networks to train, each on all parts of train but one.
+
+    Raises:
+        ValueError: folds or top is too small, `out` cannot be written, no category has as many rows as
+            there are folds, or as for `held_out`.
+    """
+    if folds < 2:
+        raise ValueError(
+            f"folds is {folds}: at least 2 are needed, so that no network judges its own rows"
+        )
+    if top < 1:
+        raise ValueError(f"top is {top}: at least 1 row must be wanted")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder: name a file to write")
+    titles = EncodedTitles.open(PREPARED / "train")
+    rows_C = np.bincount(titles.labels)
+    if not (rows_C >= folds).any():
+        raise ValueError(
+            f"no category of train has {folds} rows, one for each fold: nothing can be judged"
+        )
+    # The place is taken before the training: one that cannot be written to is told at once.
+    with replaced_file(out) as partial:
+        outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params)
+        # Where all rows of a category can lie in one fold, its network knows of none.
+        judged_N = rows_C[titles.labels] >= folds
+        ranking = ranked(outcomes, judged_N)
+        listed = _write(partial, titles, outcomes, ranking, top)
+    mislabelled_N = np.zeros(len(titles), bool)
+    mislabelled_N[ranking.rows_K[: ranking.mislabelled]] = True
+    told = [f"{_share(mislabelled_N)} rows look mislabelled"]
+    for code, name in enumerate(QUALITIES):
+        if (titles.qualities == code).any():
+            told.append(f"  {name}: {_share(mislabelled_N[titles.qualities == code])}")
+    if not judged_N.all():
+        few = int(((rows_C > 0) & (rows_C < folds)).sum())
+        told.append(
+            f"not judged: {(~judged_N).sum():,} rows of {few:,} categories with fewer than {folds}"
+        )
+    told.append(
+        f"{out}: the {listed:,} most suspicious; up to rank {ranking.mislabelled:,} they look wrong"
+    )
+    return "\n".join(told)
+
+
+def folds_of(labels_N: NDArray[np.int32], folds: int, seed: int) -> Ints:
+    """The fold that holds each row out, (N,). Folds differ by one row at the most, and so do the parts
+    that a category has in them."""
+    shuffled_N = np.random.default_rng(seed).permutation(len(labels_N))
+    by_category_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
+    fold_N = np.empty(len(labels_N), np.int64)
+    fold_N[by_category_N] = np.arange(len(labels_N)) % folds
+    return fold_N
+
+
+def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
+    """What the MLP of params.yaml says of each title when it has learnt from the other folds alone.
+
+    It learns without logit adjustment and class weights, so that its probabilities are those of the
+    labels as they are given, frequent ones and wrong ones included. All epochs run, and the one with the
+    least loss on validation counts.
+
+    Raises:
+        ValueError: as for `training.fit`; an input is missing or damaged.
+    """
+    settings = params.mlp.model_copy(
+        update={"logit_adjustment": 0.0, "class_weighting": "none", "robustness": 0.0}
+    )
+    validation = EncodedTitles.open(PREPARED / "validation")
+    words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
+    count, folds = len(titles), int(fold_N.max()) + 1
+    found = Outcomes(
+        titles.labels.astype(np.int64),
+        np.empty(count, np.int64),
+        np.empty(count),
+        np.empty(count, np.int64),
+        np.empty(count),
+    )
+    for fold in range(folds):
+        started = time.perf_counter()
+        device = set_up(params.compute, params.seed)
+        embedding = new_embedding(settings, words)
+        network = TitleMLP(
+            embedding,
+            len(labels),
+            leading_words=settings.leading_words,
+            hidden_layers=settings.hidden_layers,
+            dropout=settings.dropout,
+        ).to(device)
+        held_N = fold_N == fold
+        train = _where(titles, ~held_N)
+        least, weights = np.inf, network.state_dict()
+        for record in fit(network, train, validation, len(labels), settings, params.seed, device):
+            if record.validation_loss < least:
+                least = record.validation_loss
+                weights = {k: v.clone() for k, v in network.state_dict().items()}
+        network.load_state_dict(weights)
+        (judged,) = evaluate([network], _where(titles, held_N), device)
+        for name, values in vars(judged).items():
+            getattr(found, name)[held_N] = values
+        print(
+            f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(judged):,} to judge; "
+            f"validation loss {least:.4f}; {time.perf_counter() - started:.0f} s",
+            flush=True,
+        )
+    return found
+
+
+def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
+    """Rank rows by what networks that have not seen them say.
+
+    A row looks mislabelled if its likeliest category is another one, and at least as likely as that
+    category is on average for the rows that have it. So many rows, the sum of the confident joint
+    beside its diagonal, are taken from the top. The paper also counts a less likely category that
+    reaches its average where the likeliest does not, for which the probabilities of all N rows and C
+    categories would have to be kept.
+
+    Args:
+        judged_N: rows that may be suspected; others do not count in their category's average either.
+    """
+    given_N = np.exp(-outcomes.loss_N)
+    size = int(max(outcomes.labels_N.max(), outcomes.predicted_N.max())) + 1
+    labels = outcomes.labels_N[judged_N]
+    rows_C = np.bincount(labels, minlength=size)
+    sum_C = np.bincount(labels, given_N[judged_N], size)
+    average_C = np.where(rows_C > 0, sum_C / np.maximum(rows_C, 1), np.inf)
+    rows = np.flatnonzero(judged_N & ~outcomes.right_N)
+    likeliest = outcomes.confidence_N[rows]
+    scores = (1 + given_N[rows] - likeliest) / 2
+    order = np.argsort(scores, kind="stable")
+    mislabelled = int((likeliest >= average_C[outcomes.predicted_N[rows]]).sum())
+    return Ranking(rows[order], scores[order], mislabelled)
+
+
+def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranking, top: int) -> int:
+    """Returns how many rows there were to write."""
+    words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
+    lengths_N = titles.lengths
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(HEADER)
+        listed = list(zip(ranking.rows_K[:top].tolist(), ranking.scores_K[:top].tolist(), strict=True))
+        for rank, (row, score) in enumerate(listed, start=1):
+            end = titles.ends[row]
+            ids = titles.word_ids[end - lengths_N[row] : end].tolist()
+            title = " ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids)
+            writer.writerow(
+                (
+                    rank,
+                    titles.lines[row],
+                    title,
+                    labels[outcomes.labels_N[row]],
+                    labels[outcomes.predicted_N[row]],
+                    round(float(outcomes.confidence_N[row]), 6),
+                    round(score, 6),
+                    QUALITIES[titles.qualities[row]],
+                )
+            )
+    return len(listed)
+
+
+def _where(titles: EncodedTitles, flags_N: Flags) -> EncodedTitles:
+    lengths_N = titles.lengths
+    return EncodedTitles(
+        titles.word_ids[np.repeat(flags_N, lengths_N)],
+        np.cumsum(lengths_N[flags_N]),
+        titles.labels[flags_N],
+        titles.languages[flags_N],
+        titles.qualities[flags_N],
+        titles.lines[flags_N],
+        titles.unknown_words,
+    )
+
+
+def _share(flags: Flags) -> str:
+    return f"{flags.sum():,} of {len(flags):,} ({flags.mean():.1%})"

@@ -1,0 +1,95 @@
+"""Whole listings classified, in chunks: what is read, classified and written at a time is bounded."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from titles.listings.listing import Listing
+from titles.listings.listing_files import CSV, LINES, PARQUET, format_of
+from titles.predict import files
+from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
+
+if TYPE_CHECKING:  # loads torch
+    from titles.predict.classifier import Classifier
+
+# Seconds before a progress bar shows.
+_LONG = 2
+
+
+def classify(
+    classifier: Classifier,
+    listing: Listing,
+    k: int,
+    out: Path | None,
+    kind: str,
+    at_least: float = 0.0,
+) -> str:
+    """Classify all rows, in their order, and write them; returns a closing line with counts.
+
+    Args:
+        k: categories a title.
+        out: see `files.writer`, and so kind.
+        at_least: a row whose likeliest category has a smaller probability gets none.
+
+    Raises:
+        ValueError: the listing is damaged, or the place cannot be written to; a file is then as before.
+    """
+    k = min(k, len(classifier.labels))
+    rows, problems = 0, Counter[str]()
+    started = time.perf_counter()
+    bar = tqdm(
+        total=listing.total,
+        unit=" titles",
+        delay=_LONG,
+        disable=True if kind == TABLE else None,  # None: unless stderr is a terminal
+    )
+    with bar, files.writer(out, kind, listing, classifier.labels, k) as write:
+        for chunk in listing.chunks:
+            ranked = classifier.top(chunk.titles, k)
+            told = [""] * len(chunk.titles)
+            for place in np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist():
+                told[place] = chunk.problems.get(place, "no word")
+            problems.update(filter(None, told))
+            for place, doubt in ranked.doubts(classifier.labels, at_least).items():
+                told[place] = doubt
+                problems[doubt.partition(":")[0]] += 1
+                ranked.categories_NK[place] = UNCLASSIFIED
+            if chunk.lines:
+                told = [t and f"{t}, line {line}" for t, line in zip(told, chunk.lines, strict=True)]
+            write(Predicted(rows + 1, chunk, ranked, told))
+            rows += len(told)
+            bar.update(len(told))
+    return _told(rows, problems, time.perf_counter() - started)
+
+
+def _told(rows: int, problems: Counter[str], seconds: float) -> str:
+    without = problems.total()
+    line = (
+        f"{rows - without:,} of {rows:,} titles classified ({rows / max(seconds, 1e-9):,.0f} a second)"
+    )
+    if without:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in problems.most_common())
+        line += f"; {without:,} without a category: {reasons}"
+    return line
+
+
+def output_format(out: Path | None, asked: str | None) -> str:
+    """The format to write: what is asked for, else what the file's ending says; raises ValueError."""
+    if asked:
+        kind = asked
+    elif out:
+        kind = format_of(out, "--out-format")
+    else:
+        kind = TABLE if sys.stdout.isatty() else CSV
+    if out and kind in (TABLE, LINES):
+        raise ValueError(f"{out}: a {kind} cannot be written there; --out-format: csv, jsonl or parquet")
+    if not out and kind == PARQUET and sys.stdout.isatty():
+        raise ValueError("Parquet is nothing to show in a terminal: name a file with --out")
+    return kind

@@ -1,0 +1,185 @@
+"""Raw titles to ranked categories, by one trained network or several.
+
+Legend: N titles, B titles of a batch, K categories wanted, C categories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from titles.data.batching import Batcher, ordered
+from titles.data.contract import UNK
+from titles.data.encoded import EncodedTitles
+from titles.data.subwords import Subwords
+from titles.models.cnn import TitleCNN
+from titles.models.mlp import TitleMLP
+from titles.models.parts import saved
+from titles.models.parts.embedding import embedding_of
+from titles.prepare.text import words_of
+
+AVERAGE = "average"
+ARCHITECTURES: dict[str, saved.Architecture] = {"cnn": TitleCNN, "mlp": TitleMLP}
+# Titles a pass of the network: the more, the more of their words are shared and projected once.
+_BATCH = 2048
+_UNCLASSIFIED = -1
+_UNKNOWN = -1
+
+
+class Ranked(NamedTuple):
+    """The likeliest categories of N titles, best first.
+
+    categories_NK: category ids, -1 throughout for a title that holds no word.
+    probabilities_NK: their probabilities, 0 for such a title. Each network's are calibrated on its
+        validation split, see `calibration`: of titles like those, about as large a share is right.
+    """
+
+    categories_NK: NDArray[np.int64]
+    probabilities_NK: NDArray[np.float32]
+
+    def doubts(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
+        """By row, why no category is given: the likeliest has a probability below `at_least`."""
+        category_N, probability_N = self.categories_NK[:, 0], self.probabilities_NK[:, 0]
+        unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()
+        # Cut, not rounded: 0.949 is not told as 0.95 to somebody who asked for that.
+        return {
+            row: f"not sure: {math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
+            f"for {labels[category_N[row]]}"
+            for row in unsure
+        }
+
+
+class Classifier:
+    """Saved models that take titles as people write them; of several, their mean logits count, in which
+    who lost less on validation counts more, see `saved.weights`.
+
+    Their softmax is the weighted geometric mean of probabilities, made to add up to 1 again: a
+    product of experts, Hinton (2002), "Training products of experts by minimizing contrastive
+    divergence". A category that one network rules out is out, however sure the other is.
+
+    Nothing in it changes once it is made: threads may share one.
+
+    Raises:
+        ValueError: there are no models, or they were trained on different data.
+    """
+
+    def __init__(self, models: Sequence[saved.SavedModel], device: torch.device) -> None:
+        if not models:
+            raise ValueError("no model to classify with")
+        first = models[0]
+        for other in models[1:]:
+            if (first.vocabulary, first.labels, first.text) != (
+                other.vocabulary,
+                other.labels,
+                other.text,
+            ):
+                raise ValueError(
+                    f"models {first.name} and {other.name} were trained on different data, so that "
+                    "their answers cannot be averaged: run `dvc repro`"
+                )
+        self.labels = first.labels
+        self._text = first.text
+        self._ids = first.vocabulary.ids()
+        self.networks = [model.network.to(device).eval() for model in models]
+        # Networks that read the same letters read the same batches.
+        self._subwords = {_kind(network): embedding_of(network).subwords for network in self.networks}
+        self._weight_M = saved.weights(models).to(device)
+        self._device = device
+
+    @staticmethod
+    def read(models: Path, choice: str, device: torch.device) -> Classifier:
+        """Load what the pipeline saved below the folder `models`.
+
+        Args:
+            choice: the name of a network, or AVERAGE for all of them.
+
+        Raises:
+            ValueError: there is no such network, or its folder is missing, damaged or of another format.
+        """
+        if choice not in (AVERAGE, *ARCHITECTURES):
+            raise ValueError(
+                f"model is {choice!r}: expected one of {', '.join([AVERAGE, *ARCHITECTURES])}"
+            )
+        names = list(ARCHITECTURES) if choice == AVERAGE else [choice]
+        return Classifier([saved.read(models / name, ARCHITECTURES) for name in names], device)
+
+    def words(self, title: str) -> list[str]:
+        """The words of a title as the networks read them."""
+        return words_of([title], self._text)[0]
+
+    def knows(self, word: str) -> bool:
+        """Whether the vocabulary holds a word; of another, only its letters are read."""
+        return word in self._ids
+
+    def encode(self, titles: Sequence[str]) -> EncodedTitles:
+        """Word ids of each title, as `prepare` would give them; labels and the like are zeros.
+
+        A title is read up to `max_title_chars` characters, so that no title costs more than another.
+        """
+        return self.encode_words(words_of(titles, self._text))
+
+    def encode_words(self, rows: Sequence[Sequence[str]]) -> EncodedTitles:
+        """Word ids of titles that are words already."""
+        ends_N = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
+        words = list(chain.from_iterable(rows))
+        word_ids = np.fromiter(map(self._ids.get, words, repeat(_UNKNOWN)), np.int32, len(words))
+        unknown: dict[str, int] = {}
+        for place in np.flatnonzero(word_ids == _UNKNOWN).tolist():
+            word_ids[place] = -1 - unknown.setdefault(words[place], len(unknown))
+        return EncodedTitles.unlabelled(word_ids, ends_N, list(unknown))
+
+    @torch.inference_mode()
+    def top(self, titles: Sequence[str], k: int = 5) -> Ranked:
+        """The k likeliest categories of each title, or all where there are fewer than k.
+
+        Raises:
+            ValueError: k is less than 1.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}: at least one category must be wanted")
+        k = min(k, len(self.labels))
+        found = Ranked(
+            np.full((len(titles), k), _UNCLASSIFIED, np.int64), np.zeros((len(titles), k), np.float32)
+        )
+        for rows, probability_BC in self._passes(self.encode(titles)):
+            best_BK, category_BK = probability_BC.topk(k, dim=1)
+            found.categories_NK[rows] = category_BK.cpu().numpy()
+            found.probabilities_NK[rows] = best_BK.cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:
+        """Of each category, (N, C); a title without a word is taken for one unknown word, of which
+        nothing is known."""
+        lengths_N = titles.lengths
+        empty_N = lengths_N == 0
+        told = EncodedTitles.unlabelled(
+            np.insert(titles.word_ids, titles.ends[empty_N], UNK).astype(np.int32),
+            np.cumsum(np.maximum(lengths_N, 1)),
+            titles.unknown_words,
+        )
+        found_NC = np.empty((len(titles), len(self.labels)), np.float32)
+        for rows, probability_BC in self._passes(told):
+            found_NC[rows] = probability_BC.cpu().numpy()
+        return found_NC
+
+    def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Rows of titles that hold a word, and their probabilities (B, C)."""
+        batchers = {kind: Batcher(titles, words, self._device) for kind, words in self._subwords.items()}
+        for rows in ordered(titles, _BATCH, among=np.flatnonzero(titles.lengths)):
+            batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
+            logits = [network(batches[_kind(network)]) for network in self.networks]
+            yield rows, torch.tensordot(self._weight_M, torch.stack(logits), dims=1).softmax(dim=1)
+
+
+def _kind(network: nn.Module) -> Subwords | None:
+    words = embedding_of(network).subwords
+    return words.subwords if words else None

@@ -1,0 +1,219 @@
+"""What was predicted, written as a table for people, CSV, JSON lines or Parquet.
+
+All have the same columns: the row's number, the columns kept of the listing, then category_1,
+probability_1, category_2 and so on, the likeliest first, and problem: why a row has no category.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+import orjson
+
+from titles.data.contract import replaced_file
+from titles.listings.listing import Chunk, Listing
+from titles.listings.listing_files import CSV, JSON_LINES, PARQUET
+
+if TYPE_CHECKING:  # loads torch
+    from titles.predict.classifier import Ranked
+
+TABLE = "table"
+FORMATS = (TABLE, CSV, JSON_LINES, PARQUET)
+UNCLASSIFIED = -1  # in place of a category's id
+_DIGITS = 6  # of a probability
+
+
+class Predicted(NamedTuple):
+    """Rows one after another, and what became of them.
+
+    first: number of the first one, from 1. problems: "" for a row that was classified.
+    """
+
+    first: int
+    chunk: Chunk
+    ranked: Ranked
+    problems: list[str]
+
+
+Write = Callable[[Predicted], None]
+
+
+def columns(listing: Listing, k: int) -> list[str]:
+    """Names of all columns.
+
+    Raises:
+        ValueError: the listing has a column of such a name.
+    """
+    ours = [name for place in range(1, k + 1) for name in (f"category_{place}", f"probability_{place}")]
+    for name in ("row", *ours, "problem"):
+        if name in listing.columns:
+            raise ValueError(
+                f"the listing has a column {name!r}, which the output needs: rename it, or say with "
+                "--keep which columns to keep"
+            )
+    return ["row", *listing.columns, *ours, "problem"]
+
+
+@contextmanager
+def writer(
+    file: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
+) -> Iterator[Write]:
+    """Yield what writes rows. A file appears when the block ends without an error, whole.
+
+    Args:
+        file: None is the standard output.
+        kind: of FORMATS.
+    """
+    names = columns(listing, k)
+    if kind == TABLE:
+        yield _table_writer(listing, labels)
+    elif file is None:
+        sys.stdout.flush()
+        with _encoded(sys.stdout.buffer, kind, listing, names, labels) as write:
+            yield write
+        sys.stdout.buffer.flush()
+    else:
+        with replaced_file(file) as partial, partial.open("wb") as raw:
+            # Without a time stamp: the same rows are the same bytes.
+            zipped = file.name.endswith(".gz") and kind != PARQUET
+            stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if zipped else nullcontext(raw)
+            with stream as text, _encoded(text, kind, listing, names, labels) as write:
+                yield write
+
+
+@contextmanager
+def _encoded(
+    stream: Any, kind: str, listing: Listing, names: list[str], labels: Sequence[str]
+) -> Iterator[Write]:
+    named = np.array([*labels, None], object)  # UNCLASSIFIED, the last, is None
+    if kind == PARQUET:
+        with _parquet_writer(stream, listing, names, named) as write:
+            yield write
+    elif kind == CSV:
+        yield _csv_writer(stream, names, named)
+    else:
+        yield _json_writer(stream, names, named)
+
+
+def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
+    """What stands in each column."""
+    ranked = predicted.ranked
+    numbers = range(predicted.first, predicted.first + len(predicted.problems))
+    found: list[Sequence[Any]] = [numbers, *predicted.chunk.columns]
+    without = np.flatnonzero(ranked.categories_NK[:, 0] == UNCLASSIFIED).tolist()
+    rounded_NK = ranked.probabilities_NK.astype(np.float64).round(_DIGITS)
+    for place in range(ranked.categories_NK.shape[1]):
+        probabilities = rounded_NK[:, place].tolist()
+        for row in without:
+            probabilities[row] = None
+        found += [named[ranked.categories_NK[:, place]].tolist(), probabilities]
+    return [*found, predicted.problems]
+
+
+def _text(value: Any) -> Any:
+    """A value of a listing as CSV and columns of text hold it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | dict | bool):
+        return orjson.dumps(value, default=str).decode()
+    return str(value)
+
+
+def _csv_texts(column: Sequence[Any]) -> Sequence[Any]:
+    texts = column if set(map(type, column)) == {str} else list(map(_text, column))
+    if "\r" in "".join(filter(None, texts)):
+        # csv leaves a lone carriage return without quotes, but readers end a row at it.
+        return [t.replace("\r", "\n") if t and "\r" in t and "\n" not in t else t for t in texts]
+    return texts
+
+
+def _csv_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
+    def write_rows(rows: Any) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+
+    def write(predicted: Predicted) -> None:
+        values = _values(predicted, named)
+        kept = slice(1, 1 + len(predicted.chunk.columns))
+        values[kept] = list(map(_csv_texts, values[kept]))
+        write_rows(zip(*values, strict=True))
+
+    write_rows([names])
+    return write
+
+
+def _json_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
+    def write(predicted: Predicted) -> None:
+        rows = zip(*_values(predicted, named), strict=True)
+        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+        stream.writelines(
+            orjson.dumps(dict(zip(names, row, strict=True)), default=str, option=option) for row in rows
+        )
+
+    return write
+
+
+@contextmanager
+def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named: Any) -> Iterator[Write]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = listing.types or [pa.string()] * len(listing.columns)
+    ours = [pa.string(), pa.float32()] * ((len(names) - len(types) - 2) // 2)
+    schema = pa.schema(list(zip(names, [pa.int64(), *types, *ours, pa.string()], strict=True)))
+
+    def write(predicted: Predicted) -> None:
+        values = _values(predicted, named)
+        if listing.types is None:
+            kept = slice(1, 1 + len(types))
+            values[kept] = [list(map(_text, column)) for column in values[kept]]
+        values[-1] = [problem or None for problem in predicted.problems]
+        arrays = [pa.array(v, type=t) for v, t in zip(values, schema.types, strict=True)]
+        table.write_batch(pa.record_batch(arrays, schema=schema))
+
+    with pq.ParquetWriter(stream, schema, compression="zstd") as table:
+        yield write
+
+
+def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
+    """One line a title, cut to the width of the terminal."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+
+    def shown(title: Any) -> str:
+        # Titles must not command the terminal.
+        return "".join(c if c.isprintable() else " " for c in str(title or ""))
+
+    def write(predicted: Predicted) -> None:
+        texts = list(map(shown, predicted.chunk.columns[listing.title]))
+        width = min(max(map(cell_len, texts)), console.width // 2)
+        categories_NK, probabilities_NK = (table.tolist() for table in predicted.ranked)
+        for text, problem, categories, probabilities in zip(
+            texts, predicted.problems, categories_NK, probabilities_NK, strict=True
+        ):
+            line = Text(set_cell_size(text, width) + "  ")
+            if problem:
+                line.append(problem, "red")
+            else:
+                for place, (category, probability) in enumerate(
+                    zip(categories, probabilities, strict=True)
+                ):
+                    name = f"{labels[category]} {probability:.1%}  "
+                    line.append(name, "" if place else "bold green")
+            line.rstrip()
+            line.truncate(console.width, overflow="ellipsis")
+            console.print(line, no_wrap=True, soft_wrap=False)
+
+    return write

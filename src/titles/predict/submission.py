@@ -1,0 +1,74 @@
+"""The challenge's test titles to a file that it takes: id,category, every id once, in order."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from titles.data.contract import replaced_file
+from titles.listings import listing_files
+from titles.listings.listing import Chunk
+from titles.listings.listing_files import CSV
+
+if TYPE_CHECKING:  # loads torch
+    from titles.predict.classifier import Classifier
+
+_WANTED = "expected the challenge's test file, with the columns id,title,language"
+
+
+def submit(classifier: Classifier, test: Path, out: Path) -> str:
+    """Write a submission; returns a closing line with counts.
+
+    A file has to have a category for every id. Models do not hold how frequent categories are, so that a
+    title without a word gets what the networks say of one unknown word, of which they know nothing.
+
+    Raises:
+        ValueError: the file is unusable, or an id in it is missing, no number, or there twice.
+    """
+    fallback = int(classifier.probabilities(classifier.encode([""]))[0].argmax())
+    named_C = np.array(classifier.labels, object)
+    seen: dict[int, int] = {}
+    without = 0
+    with (
+        listing_files.opened(test, CSV, "title", ["id"], _WANTED) as listing,
+        replaced_file(out) as partial,
+        partial.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        id_place = listing.columns.index("id")
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["id", "category"])
+        for chunk in listing.chunks:
+            ids = _checked(chunk, test, id_place, seen)
+            categories_N = classifier.top(chunk.titles, 1).categories_NK[:, 0]
+            without += int((categories_N < 0).sum())
+            named = named_C[np.where(categories_N < 0, fallback, categories_N)]
+            writer.writerows(zip(ids, named.tolist(), strict=True))
+        if not seen:
+            raise ValueError(f"{test} has no rows: {_WANTED}")
+    told = f"{out}: {len(seen):,} ids"
+    if without:
+        told += f", {without:,} of them without a word in the title: {classifier.labels[fallback]}"
+    return told
+
+
+def _checked(chunk: Chunk, test: Path, id_place: int, seen: dict[int, int]) -> list[str]:
+    """The ids of a chunk; `seen` takes each with its line."""
+    ids = []
+    for place, (found, line) in enumerate(zip(chunk.columns[id_place], chunk.lines, strict=True)):
+        where = f"{test}, line {line}"
+        if found is None:  # a field of CSV is text, so that the row is broken
+            raise ValueError(f"{where}: {chunk.problems[place]}; {_WANTED}")
+        text = found.strip()
+        if not text:
+            raise ValueError(f"{where}: the id is missing")
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
+            raise ValueError(f"{where}: the id is {text[:40]!r}, expected a whole number")
+        number = int(text)
+        if number in seen:
+            raise ValueError(f"{where}: the id {number} stands in line {seen[number]} too")
+        seen[number] = line
+        ids.append(text)
+    return ids

@@ -1,0 +1,136 @@
+"""What rows that a model learns from are like, in a few figures, and how far others are from that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from titles.data.contract import NO_REFERENCE
+from titles.params import Prepare
+
+_QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+_NAMED = 10  # categories in a warning, at the most
+_DECIMALS = 6
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Shares = Annotated[dict[str, Share], Field(min_length=1)]
+
+
+class Profile(BaseModel):
+    """The rows of all splits together.
+
+    rows: how many. categories, languages: share of rows of each that occurs. unknown_words: share of the
+        words of validation that the vocabulary lacks; None without validation rows. title_words:
+        quantiles of words a title. rejected: share of the rows read, of the wanted language, that are
+        not used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    rows: Annotated[int, Field(ge=1)]
+    categories: Shares
+    languages: Shares
+    unknown_words: Share | None
+    title_words: dict[str, Annotated[int, Field(ge=1)]]
+    rejected: Share
+
+
+def shares(names: list[str], codes_N: NDArray[Any]) -> dict[str, float]:
+    """Share of each name that occurs; codes_N are positions in `names`."""
+    counts = np.bincount(codes_N, minlength=len(names))
+    return {
+        name: round(count / len(codes_N), _DECIMALS)
+        for name, count in zip(names, counts.tolist(), strict=True)
+        if count
+    }
+
+
+def quantiles(lengths_N: NDArray[np.int64]) -> dict[str, int]:
+    """Words a title that are not exceeded by 5, 25, 50, 75 and 95 % of titles."""
+    found = np.quantile(lengths_N, list(_QUANTILES.values()), method="inverted_cdf")
+    return {name: int(value) for name, value in zip(_QUANTILES, found, strict=True)}
+
+
+def read(path: str) -> Profile | None:
+    """The profile that `prepare.reference` names; None for the file that stands for none.
+
+    Raises:
+        ValueError: it is missing or is no profile.
+    """
+    if path == NO_REFERENCE:
+        return None
+    try:
+        found = Profile.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValidationError as error:
+        reason = f"it is no profile of data: {error.errors()[0]['msg']}"
+    else:
+        if set(found.title_words) == set(_QUANTILES):
+            return found
+        reason = f"it is no profile of data: title_words must have {', '.join(_QUANTILES)}"
+    raise ValueError(
+        f"prepare.reference is {path}: {reason}. Name a copy of data/prepared/profile.json, made when "
+        f"the models in use were trained, or {NO_REFERENCE}"
+    )
+
+
+def compare(now: Profile, reference: Profile) -> dict[str, Any]:
+    """How far `now` is from `reference`, for metrics/prepare.json.
+
+    Returns:
+        categories, languages: total variation distance of the shares, 0 (the same) to 1 (nothing in
+        common). new_categories, vanished_categories: counts. unknown_words: rise of the share, left out
+        where one of both has none. length: words, the largest difference of a quantile. rejected: rise
+        of the share.
+    """
+    lengths = (abs(now.title_words[name] - reference.title_words[name]) for name in _QUANTILES)
+    found: dict[str, Any] = {
+        "categories": _distance(now.categories, reference.categories),
+        "new_categories": len(now.categories.keys() - reference.categories.keys()),
+        "vanished_categories": len(reference.categories.keys() - now.categories.keys()),
+        "languages": _distance(now.languages, reference.languages),
+        "length": max(lengths),
+        "rejected": round(now.rejected - reference.rejected, _DECIMALS),
+    }
+    if now.unknown_words is not None and reference.unknown_words is not None:
+        found["unknown_words"] = round(now.unknown_words - reference.unknown_words, _DECIMALS)
+    return found
+
+
+def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings: Prepare) -> list[str]:
+    """A line for each figure of `compare` that is past its threshold in `settings`."""
+    thresholds = {
+        "categories": settings.drift_categories,
+        "languages": settings.drift_languages,
+        "unknown_words": settings.drift_unknown_words,
+        "length": settings.drift_length,
+        "rejected": settings.drift_rejected,
+    }
+    told = []
+    for name, threshold in thresholds.items():
+        if figures.get(name, 0) <= threshold:
+            continue
+        line = f"the data differs from {settings.reference}: {name} {figures[name]:g}, past "
+        line += f"prepare.drift_{name} = {threshold:g}"
+        if name in ("categories", "languages"):
+            ours, theirs = getattr(now, name), getattr(reference, name)
+            line += _named("new", ours, theirs) + _named("vanished", theirs, ours)
+        told.append(line)
+    return told
+
+
+def _distance(one: dict[str, float], other: dict[str, float]) -> float:
+    names = sorted(one.keys() | other.keys())
+    return round(sum(abs(one.get(n, 0) - other.get(n, 0)) for n in names) / 2, _DECIMALS)
+
+
+def _named(what: str, ours: dict[str, float], theirs: dict[str, float]) -> str:
+    """Names that `theirs` lacks, those of most rows first."""
+    names = sorted(ours.keys() - theirs.keys(), key=lambda name: (-ours[name], name))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"; {what}: {', '.join(names[:_NAMED])}{more}" if names else ""

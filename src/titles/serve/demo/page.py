@@ -1,0 +1,59 @@
+"""The page, a script that Streamlit runs anew for each visitor and each change."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from titles.serve.demo import drawing
+from titles.serve.demo.comparison import loaded
+
+EXAMPLES = (
+    "Funda Para Celular Samsung J7",
+    "Celular Samsung J7 + Funda De Regalo",
+    "Capa Para Celular Samsung J7",
+    "Tênis Feminino Para Corrida",
+)
+NO_TITLE = "Type a title and press Enter, or take an example."
+NO_WORD = "There is no word in this title: nothing to classify."
+NO_KNOWN_WORD = (
+    "None of these words is in the vocabulary: this is no more than a guess by their letters."
+)
+
+
+def main() -> None:
+    """Draw the page for one visitor, as the title stands."""
+    st.set_page_config(page_title="titles demo", layout="wide")
+    st.html(drawing.STYLE)
+    st.header("Category of a title", anchor=False)
+    title = st.text_input("Title, in Spanish or Portuguese", key="title", autocomplete="off")
+    with st.container(horizontal=True):
+        for example in EXAMPLES:
+            st.button(example, on_click=_take, args=(example,))
+    if title:
+        _answer(title)
+    else:
+        st.info(NO_TITLE)
+
+
+def _take(title: str) -> None:
+    st.session_state["title"] = title
+
+
+def _answer(title: str) -> None:
+    comparison = loaded()
+    found = comparison.explain(title)
+    if len(title) > comparison.longest:
+        st.info(f"The title has {len(title):,} characters; the first {comparison.longest:,} are read.")
+    if not found:
+        st.warning(NO_WORD)
+        return
+    (first, *_) = found.values()
+    if not any(first.known):
+        st.warning(NO_KNOWN_WORD)
+    for column, (heading, explanation) in zip(st.columns(len(found)), found.items(), strict=True):
+        column.html(drawing.answer(heading, explanation))
+    st.html(drawing.legend(first))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Titles to the inputs of a network that was exported as ONNX; torch is not needed for it.
+
+Legend: B titles, L words of the longest, U distinct unknown words, G n-grams of the one that has most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE
+from titles.data.subwords import Subwords
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.params import Text
+from titles.prepare.text import words_of
+
+ONNX_FORMAT = 1
+MODEL_FILE = "model.onnx"
+ENCODING_FILE = "encoding.json"
+WORDS = "words"
+UNKNOWN_GRAMS = "unknown_grams"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Makes what `InferenceSession.run` wants of titles.
+
+    labels: categories in the order of the logits. subwords: None where the network reads no letters.
+    """
+
+    vocabulary: Vocabulary
+    labels: list[str]
+    text: Text
+    subwords: Subwords | None
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return self.vocabulary.ids()
+
+    @staticmethod
+    def read(folder: Path | str) -> Encoder:
+        """Take what lies beside the network in an exported folder.
+
+        Raises:
+            ValueError: a file is missing or damaged, the format is another, or the files do not fit.
+        """
+        path = Path(folder) / ENCODING_FILE
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told["format"] != ONNX_FORMAT:
+                raise ValueError(
+                    f"{folder} has ONNX export format {told['format']}, this version reads "
+                    f"{ONNX_FORMAT}: export again with `titles export onnx`"
+                )
+            text = Text.model_validate(told["text"])
+            letters = told["subwords"]
+            sizes = {VOCABULARY_FILE: told["words"], LABELS_FILE: told["categories"]}
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing: export with `titles export onnx`") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}") from None
+        try:
+            subwords = (
+                Subwords(letters["shortest"], letters["longest"], letters["buckets"])
+                if letters
+                else None
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}") from None
+        vocabulary = Vocabulary.read(path.with_name(VOCABULARY_FILE))
+        labels = read_labels(path.with_name(LABELS_FILE))
+        for file, found in ((VOCABULARY_FILE, len(vocabulary)), (LABELS_FILE, len(labels))):
+            if found != sizes[file]:
+                raise ValueError(
+                    f"{folder} is damaged: {file} has {found} lines, {ENCODING_FILE} says {sizes[file]}"
+                )
+        return Encoder(vocabulary, labels, text, subwords)
+
+    def words(self, titles: Sequence[str]) -> list[list[str]]:
+        """The words of each title as the network reads them."""
+        return words_of(titles, self.text)
+
+    def __call__(self, titles: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """The inputs by name.
+
+        words (B, L): vocabulary ids, 0 after a title's last word. Unknown words are 1 where the network
+            reads no letters; otherwise they are numbered on from the vocabulary, by row of the other.
+        unknown_grams (U, G): 1 + bucket of each n-gram of each unknown word, then 0. Only where the
+            network reads letters; U is 0 where all words are known.
+
+        A title that holds no word is a row of zeros, and its logits mean nothing.
+        """
+        rows = self.words(titles)
+        words_BL = np.full((len(rows), max(map(len, rows), default=0) or 1), PAD, np.int64)
+        ids = self._ids
+        unknown = dict.fromkeys(word for word in chain.from_iterable(rows) if word not in ids)
+        numbers = dict.fromkeys(unknown, UNK)
+        if self.subwords:
+            numbers = {word: len(ids) + place for place, word in enumerate(unknown)}
+        for row, found in zip(words_BL, rows, strict=True):
+            row[: len(found)] = [ids.get(word) or numbers[word] for word in found]
+        inputs = {WORDS: words_BL}
+        if self.subwords:
+            grams = self.subwords.of(list(unknown))
+            counts_U = np.diff(grams.ends, prepend=0)
+            inside_UG = np.arange(max(counts_U.max(initial=0), 1)) < counts_U[:, None]
+            inputs[UNKNOWN_GRAMS] = np.zeros(inside_UG.shape, np.int64)
+            inputs[UNKNOWN_GRAMS][inside_UG] = grams.buckets.astype(np.int64) + 1
+        return inputs
+
+
+def description(encoder: Encoder, architecture: str, examples: Sequence[str]) -> dict[str, Any]:
+    """What encoding.json says, for an encoder in another language, with titles to check it by."""
+    subwords = encoder.subwords
+    inputs = {
+        WORDS: "int64 (titles, words of the longest). A word's line in vocabulary.tsv, from 0; after a "
+        "title's last word 0. "
+        + (
+            "Of a word that is not there: the number of lines plus its row in unknown_grams."
+            if subwords
+            else "Of a word that is not there: 1."
+        )
+    }
+    if subwords:
+        inputs[UNKNOWN_GRAMS] = (
+            "int64 (distinct unknown words, n-grams of the longest). 1 plus the bucket of each n-gram, "
+            "in any order, repeated ones repeated; then 0. No rows where all words are known."
+        )
+    return {
+        "format": ONNX_FORMAT,
+        "architecture": architecture,
+        "words": len(encoder.vocabulary),
+        "categories": len(encoder.labels),
+        "inputs": inputs,
+        "outputs": {
+            "logits": "float32 (titles, categories), in the order of labels.txt; softmax gives "
+            "probabilities"
+        },
+        "text": encoder.text.model_dump(),
+        "subwords": subwords
+        and {
+            "shortest": subwords.shortest,
+            "longest": subwords.longest,
+            "buckets": subwords.buckets,
+            "ngrams": "all runs of `shortest` to `longest` code points of the word between < and >",
+            "hash": "32-bit FNV-1a over code points: h = 2166136261; for each c: "
+            "h = ((h xor c) * 16777619) mod 2^32. Then bucket = (h xor (h >> 15)) mod `buckets`",
+        },
+        "examples": [
+            {
+                "title": title,
+                "read_as": encoder.words([title])[0],
+                "inputs": {name: values.tolist() for name, values in encoder([title]).items()},
+            }
+            for title in examples
+        ],
+    }

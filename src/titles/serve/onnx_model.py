@@ -1,0 +1,253 @@
+"""A trained network as ONNX: the same logits from inputs that anyone can make.
+
+The networks read batches of distinct words, with loops of their own for the CPU. Here they are what they
+are in textbooks. What letters add to a word of the vocabulary never changes once the network is trained,
+and is added to the word's vector beforehand; only unknown words still come with their n-grams.
+
+Legend: V words of the vocabulary, D dimensions of a vector, B titles, L words, U unknown words,
+G n-grams of a word, R rows of the n-grams' table, F filters, K words a window, C categories.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titles.data.batching import Batcher
+from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE, write_json
+from titles.data.vocabulary import write_labels
+from titles.models.cnn import TitleCNN
+from titles.models.mlp import TitleMLP
+from titles.models.parts import saved
+from titles.models.parts.embedding import WordEmbedding, embedding_of
+from titles.predict.classifier import ARCHITECTURES, Classifier
+from titles.serve.onnx_inputs import (
+    ENCODING_FILE,
+    MODEL_FILE,
+    UNKNOWN_GRAMS,
+    WORDS,
+    Encoder,
+    description,
+)
+
+MARK = ENCODING_FILE
+# One file of Protocol Buffers holds less than 2 GiB; what is not weights takes far less than the rest.
+MOST_BYTES = 2**31 - 2**24
+EXAMPLES = [
+    "Funda Para Celular Samsung J7",
+    "Tênis Infantil 2,5 cm ENVÍO GRATIS",
+    "ñandú",
+    "Xqztw-99 100% 手机壳 😀",
+]
+_AGREE = 1e-4
+
+
+def write(folder: Path, out: Path) -> None:
+    """Write the network of a model folder into `out`, a folder that exists, and compare what both say.
+
+    Raises:
+        ValueError: `folder` is missing or damaged, or of a format that this code does not read; packages
+            are missing; the network is too large for one file; or the two disagree.
+    """
+    model = saved.read(folder, ARCHITECTURES)
+    subwords = embedding_of(model.network).subwords
+    encoder = Encoder(
+        model.vocabulary, model.labels, model.text, subwords.subwords if subwords else None
+    )
+    _save(plain(model.network), encoder, out / MODEL_FILE)
+    model.vocabulary.write(out / VOCABULARY_FILE)
+    write_labels(model.labels, out / LABELS_FILE)
+    write_json(out / ENCODING_FILE, description(encoder, model.name, EXAMPLES))
+    _compare(model, out)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """The network as a module that takes words (B, L) and, if it reads letters, unknown_grams (U, G), as
+    `onnx_inputs.Encoder` makes them."""
+    if isinstance(network, TitleCNN):
+        return PlainCNN(network).eval()
+    assert isinstance(network, TitleMLP)
+    return PlainMLP(network).eval()
+
+
+class PlainCNN(nn.Module):
+    """`models.cnn.TitleCNN` with convolutions."""
+
+    def __init__(self, network: TitleCNN) -> None:
+        super().__init__()
+        self.embedding = PlainEmbedding(network.embedding)
+        filters = network.filters
+        count = len(filters.bias_F) // len(filters.lengths)
+        blocks = torch.split(
+            filters.project.weight.detach(), [count * length for length in filters.lengths]
+        )
+        # Rows of a block: by place in the window, then by filter.
+        self.weights = nn.ParameterList(
+            block.view(length, count, -1).permute(1, 2, 0).contiguous()
+            for length, block in zip(filters.lengths, blocks, strict=True)
+        )
+        self.bias_F, self.hidden, self.output = filters.bias_F, network.hidden, network.output
+
+    def forward(self, words_BL: Tensor, grams_UG: Tensor | None = None) -> Tensor:
+        """Logits (B, C)."""
+        vectors_BDL = self.embedding(words_BL, grams_UG).transpose(1, 2)
+        outside_B1L = (words_BL == PAD)[:, None]
+        greatest = [
+            F.conv1d(F.pad(vectors_BDL, (0, weight_FDK.shape[2] - 1)), weight_FDK)
+            .masked_fill(outside_B1L, -torch.inf)
+            .amax(dim=2)
+            for weight_FDK in self.weights
+        ]
+        pooled_BF = F.relu(torch.cat(greatest, dim=1) + self.bias_F)
+        logits_BC: Tensor = self.output(F.relu(self.hidden(pooled_BF)))
+        return logits_BC
+
+
+class PlainMLP(nn.Module):
+    """`models.mlp.TitleMLP` with sums over padded titles."""
+
+    def __init__(self, network: TitleMLP) -> None:
+        super().__init__()
+        self.embedding = PlainEmbedding(network.embedding)
+        self.leading_words = network.leading_words
+        self.hidden, self.output = network.hidden, network.output
+
+    def forward(self, words_BL: Tensor, grams_UG: Tensor | None = None) -> Tensor:
+        """Logits (B, C)."""
+        vectors_BLD = self.embedding(words_BL, grams_UG)
+        counts_BL = words_BL != PAD
+        hidden = _mean(vectors_BLD, counts_BL)
+        if self.leading_words:
+            # A title may be shorter than that, so that they cannot be cut off it.
+            leads_L = torch.arange(words_BL.shape[1]) < self.leading_words
+            first_BD = _mean(vectors_BLD * leads_L[:, None], counts_BL & leads_L)
+            hidden = torch.cat([hidden, first_BD], dim=1)
+        for layer in self.hidden:
+            hidden = F.relu(layer(hidden))
+        logits_BC: Tensor = self.output(hidden)
+        return logits_BC
+
+
+def _mean(vectors_BLD: Tensor, counts_BL: Tensor) -> Tensor:
+    """(B, D), of vectors that are zeros where they do not count."""
+    return vectors_BLD.sum(dim=1) / counts_BL.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class PlainEmbedding(nn.Module):
+    """`models.embedding.WordEmbedding` with the n-grams of known words added up beforehand."""
+
+    words_VD: Tensor
+    grams_RD: Tensor
+
+    @torch.no_grad()
+    def __init__(self, embedding: WordEmbedding) -> None:
+        super().__init__()
+        words_VD = embedding.matrix()
+        if embedding.grams_RD is not None and embedding.subwords is not None:
+            buckets, ends = map(torch.from_numpy, embedding.subwords.grams)
+            sums_VD = F.embedding_bag(
+                buckets.long(), embedding.grams_RD, F.pad(ends[:-1], (1, 0)), mode="sum"
+            )
+            counts_V = ends.diff(prepend=ends.new_zeros(1)).clamp(min=1)
+            words_VD = words_VD + sums_VD * counts_V[:, None].float().rsqrt()
+            # Row 0 is no n-gram.
+            self.register_buffer("grams_RD", F.pad(embedding.grams_RD, (0, 0, 1, 0)))
+        self.register_buffer("words_VD", words_VD)
+
+    def forward(self, words_BL: Tensor, grams_UG: Tensor | None) -> Tensor:
+        """Vectors (B, L, D), zeros after a title's last word."""
+        if grams_UG is None:
+            return F.embedding(words_BL, self.words_VD)
+        sums_UD = F.embedding(grams_UG, self.grams_RD).sum(dim=1)
+        counts_U1 = (grams_UG != 0).sum(dim=1, keepdim=True).clamp(min=1)
+        # A row more, to be looked at where no word is unknown.
+        unknown_UD = F.pad(self.words_VD[UNK] + sums_UD * counts_U1.float().rsqrt(), (0, 0, 1, 0))
+        known = len(self.words_VD)
+        return torch.where(
+            (words_BL >= known)[:, :, None],
+            F.embedding((words_BL - known + 1).clamp(min=0), unknown_UD),
+            F.embedding(words_BL.clamp(max=known - 1), self.words_VD),
+        )
+
+
+def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
+    size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"the network takes {size / 2**30:.1f} GiB, a file of ONNX holds less than 2: train with a "
+            "smaller max_vocabulary, dimension or subword_buckets"
+        )
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  compares what was written
+        import onnxscript  # noqa: F401  the exporter of torch needs it
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
+        ) from None
+    # Axes of two or more: torch takes an axis of one for one that is always so.
+    inputs = [torch.ones(2, 3, dtype=torch.int64)]
+    axes: list[dict[int, Any]] = [{0: "titles", 1: "words"}]
+    names = [WORDS]
+    if encoder.subwords:
+        inputs.append(torch.ones(4, 5, dtype=torch.int64))
+        axes.append({0: "unknown", 1: "ngrams"})
+        names.append(UNKNOWN_GRAMS)
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            tuple(inputs),
+            dynamo=True,
+            dynamic_shapes=tuple(axes),
+            input_names=names,
+            output_names=["logits"],
+            verbose=False,
+        )
+    assert program is not None
+    made = program.model_proto
+    # Of each node, in which file and line of this machine it was made.
+    graph = made.graph
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph):
+        del part.metadata_props[:]
+    onnx.checker.check_model(made)
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of itself and of packages that are of no use here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _compare(model: saved.SavedModel, folder: Path) -> None:
+    from onnxruntime import InferenceSession
+
+    cpu = torch.device("cpu")
+    session = InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])
+    encode = Encoder.read(folder)
+    titles = [title for title, words in zip(EXAMPLES, encode.words(EXAMPLES), strict=True) if words]
+    (found,) = session.run(["logits"], encode(titles))
+    encoded = Classifier([model], cpu).encode(titles)
+    batcher = Batcher(encoded, embedding_of(model.network).subwords, cpu)
+    with torch.inference_mode():
+        wanted = model.network(batcher.batch(np.arange(len(titles)))).numpy()
+    furthest = np.abs(found - wanted).max()
+    if not furthest <= _AGREE * max(1, np.abs(wanted).max()):
+        raise ValueError(f"{folder}: ONNX Runtime gives other logits, by up to {furthest:.1e}")

@@ -1,0 +1,198 @@
+"""Where a training keeps what it needs to go on after its last finished epoch, if it is killed.
+
+DVC deletes the outputs of a stage before it runs, and runs stages in folders that it throws away; so
+a checkpoint lies below the project's own folder, .titles/checkpoints/<model>-<key>.safetensors. The key
+is a hash of all that a result depends on: a checkpoint is never used for another training. No code runs
+when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from titles.data.contract import replaced_file
+from titles.models.parts import distributed
+
+FOLDER = Path(".titles/checkpoints")
+_FORMAT = 1
+_KEPT_DAYS = 14
+# Between two writes passes so many times the time that one takes: writing costs a tenth at the most.
+_WRITES_BETWEEN = 10
+# Seconds that a process which was told to end may take.
+_PATIENCE = 10
+
+
+class Checkpoint:
+    """The checkpoint of one training; without a place, nothing is ever read or written.
+
+    run: a file for the id of the run that a tracker records, which a resumed training goes on with.
+    abandoned: such files of other trainings that no process goes on with at the moment.
+    """
+
+    def __init__(self, place: Path | None, abandoned: Iterable[Path] = ()) -> None:
+        self._place = place
+        self._file = place and place.with_suffix(".safetensors")
+        self.run = place and place.with_suffix(".run")
+        self.abandoned = list(abandoned)
+        self._ended, self._seconds = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last write."""
+        passed = time.monotonic() - self._ended
+        return self._file is not None and passed >= _WRITES_BETWEEN * self._seconds
+
+    def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Replace the checkpoint; where that fails, training goes on with a warning.
+
+        Args:
+            numbers: what JSON holds exactly.
+        """
+        if self._file is None:
+            return
+        started = time.monotonic()
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        text = json.dumps(numbers)
+        metadata = {"numbers": text, "sha256": _checksum(whole, text)}
+        try:
+            with replaced_file(self._file) as partial:
+                save_file(whole, partial, metadata)
+        except (ValueError, OSError, SafetensorError) as error:
+            print(f"warning: no checkpoint of this epoch: {error}", file=sys.stderr)
+        self._ended = time.monotonic()
+        self._seconds = self._ended - started
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was written last, on the CPU; None where there is none, and where it is damaged."""
+        if self._file is None or not self._file.exists():
+            return None
+        try:
+            with safe_open(self._file, framework="pt") as stream:
+                metadata = stream.metadata()
+                # Cloned: aligned as fresh tensors are, and no longer tied to the file.
+                tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
+            if _checksum(tensors, metadata["numbers"]) != metadata["sha256"]:
+                raise ValueError("its checksum is wrong")
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            print(
+                f"warning: training starts anew, the checkpoint {self._file} is damaged: {error}",
+                file=sys.stderr,
+            )
+            return None
+        return tensors, json.loads(metadata["numbers"])
+
+    def remove(self) -> None:
+        """The training is done."""
+        if self._place:
+            # The lock last; who waits for it sees that it is gone.
+            for suffix in (".safetensors", ".run", ".lock"):
+                self._place.with_suffix(suffix).unlink(missing_ok=True)
+
+
+@contextmanager
+def opened(name: str, key: str) -> Iterator[Checkpoint]:
+    """The checkpoint of the training of the model `name` with this key; removed when the block ends
+    without an error.
+
+    Where another process trains the same in another folder, or nothing can be written, it is one
+    without a place. Checkpoints that nobody has touched for two weeks are removed.
+
+    Raises:
+        ValueError: another process trains this model in this very folder.
+    """
+    place = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER / f"{name}-{key}"
+    here = FOLDER.parent / f"{name}.lock"
+    here.parent.mkdir(exist_ok=True)
+    with ExitStack() as locks:
+        # A DVC that is killed leaves its stage running; the next one would write to the same outputs.
+        try:
+            locks.enter_context(FileLock(here, timeout=_PATIENCE).acquire())
+        except Timeout:
+            raise ValueError(
+                f"another process is training {name} in this folder: wait for its end, or end it"
+            ) from None
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(_lock(place).acquire())
+            checkpoint = Checkpoint(place, _abandoned(place))
+        except Timeout:
+            print(f"{name}: another process trains the same, this one keeps no checkpoints", flush=True)
+            checkpoint = Checkpoint(None)
+        except OSError as error:
+            print(f"warning: no checkpoints in {place.parent}: {error.strerror}", file=sys.stderr)
+            checkpoint = Checkpoint(None)
+        yield checkpoint
+        checkpoint.remove()
+
+
+def _lock(place: Path) -> FileLock:
+    return FileLock(place.with_suffix(".lock"), blocking=False)
+
+
+def _abandoned(own: Path) -> Iterator[Path]:
+    """The runs of other trainings that were killed. The files of old ones are removed."""
+    oldest = time.time() - _KEPT_DAYS * 24 * 3600
+    for place in {path.with_name(path.name.partition(".")[0]) for path in own.parent.iterdir()} - {own}:
+        try:
+            with _lock(place):
+                paths = list(place.parent.glob(f"{place.name}.*"))
+                if max(path.stat().st_mtime for path in paths) < oldest:
+                    for path in paths:
+                        path.unlink()
+                elif place.with_suffix(".run") in paths:
+                    yield place.with_suffix(".run")
+        except (Timeout, OSError):  # at work, or just removed by another
+            continue
+
+
+def key(settings: Mapping[str, Any], data: Iterable[Path]) -> str:
+    """A hash of all that a training depends on: settings, the bytes of its data, the package's code that
+    is loaded, and what computes.
+
+    Args:
+        settings: what JSON can hold.
+        data: files, and folders of files.
+    """
+    code = {
+        name: _digest(Path(module.__file__))
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "titles" and module.__file__
+    }
+    roots = list(data)
+    files = [path for root in roots for path in (root.iterdir() if root.is_dir() else [root])]
+    parts = {
+        "format": _FORMAT,
+        "settings": settings,
+        "versions": [sys.version, np.__version__, torch.__version__],
+        "processes": distributed.processes(),
+        "code": code,
+        "data": {path.as_posix(): _digest(path) for path in files},
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    whole = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        whole.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        whole.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()

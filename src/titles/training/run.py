@@ -1,0 +1,219 @@
+"""One training from the prepared data to a saved model: the work that both training stages share."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from titles.data.contract import (
+    EMBEDDED,
+    LABELS,
+    METRICS,
+    MODELS,
+    PLOTS,
+    PREPARED,
+    TEXT,
+    VOCABULARY,
+    replaced_folder,
+    write_json,
+)
+from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.subwords import Subwords, VocabularySubwords
+from titles.data.vocabulary import Vocabulary, read_labels
+from titles.evaluation.calibration import calibrated
+from titles.models.parts import distributed, saved
+from titles.models.parts.embedding import WordEmbedding
+from titles.params import Params, Text, Training
+from titles.tracking.tracker import Tracker, tracked
+from titles.training import checkpoints
+from titles.training.trainer import EpochRecord, Learning, set_up
+
+
+def run(
+    name: str,
+    build: saved.Architecture,
+    architecture: dict[str, Any],
+    settings: Training,
+    params: Params,
+) -> None:
+    """Train, record and save the model `name`.
+
+    The best epoch by validation balanced accuracy is what is saved, with its probabilities
+    calibrated on the validation split. A training that ends early, by divergence or interrupt,
+    leaves its best epoch so far in models/<name>.last_good, where no stage takes it for the result.
+    One that is killed goes on after the last epoch of its checkpoint when the same is run again,
+    and comes to the same result to the byte.
+
+    Args:
+        build: constructor of the network, called with an embedding, the number of categories and
+            `architecture`.
+
+    Raises:
+        ValueError: see `training.Learning` and `checkpoints.opened`; inputs are missing or damaged.
+    """
+    device = set_up(params.compute, params.seed)
+    words = Vocabulary.read(VOCABULARY)
+    labels = read_labels(LABELS)
+    embedding = new_embedding(settings, words)
+    network = build(embedding, len(labels), **architecture).to(device)
+    model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
+    if distributed.processes() > 1:  # that several can go on together is not proven
+        _record(model, settings, params, device, checkpoints.Checkpoint(None))
+        return
+    with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
+        _record(model, settings, params, device, checkpoint)
+
+
+def _key(model: saved.SavedModel, settings: Training, params: Params, device: torch.device) -> str:
+    """Of all that the result depends on."""
+    given = {
+        "seed": params.seed,
+        "compute": params.compute.model_dump(mode="json"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "architecture": [model.name, model.settings],
+        "training": settings.model_dump(mode="json"),
+    }
+    splits = [PREPARED / "train", PREPARED / "validation"]
+    return checkpoints.key(given, [*splits, VOCABULARY, LABELS, TEXT, EMBEDDED])
+
+
+def _record(
+    model: saved.SavedModel,
+    settings: Training,
+    params: Params,
+    device: torch.device,
+    checkpoint: checkpoints.Checkpoint,
+) -> None:
+    name, seed = model.name, params.seed
+    if distributed.rank() > 0:  # helps to train; all else is done once
+        _train(model, settings, seed, device, Tracker(), checkpoint, None)
+        return
+    # The place is taken before the training: one that cannot be written to is told at once.
+    with (
+        replaced_folder(MODELS / name) as folder,
+        tracked(name, params, PLOTS / name, checkpoint.run, checkpoint.abandoned) as tracker,
+    ):
+        last_good = MODELS / f"{name}.last_good"
+        best = _train(model, settings, seed, device, tracker, checkpoint, last_good)
+        summary = {
+            "best_epoch": best.epoch,
+            "train_loss": round(best.train_loss, 6),
+            "validation_loss": round(best.validation_loss, 6),
+            "validation_accuracy": round(best.validation_accuracy, 6),
+            "validation_balanced_accuracy": round(best.validation_balanced_accuracy, 6),
+        }
+        # What is saved is calibrated; curves and the summary are of the training as it went.
+        model = calibrated(model, EncodedTitles.open(PREPARED / "validation"), device)
+        print(f"{name}: temperature {model.temperature:g}")
+        saved.write(model, folder)
+        tracker.finish(summary)
+    write_json(METRICS / f"{name}.json", {name: summary})
+
+
+def new_embedding(settings: Training, words: Vocabulary) -> WordEmbedding:
+    """The first layer of a network that has learnt nothing yet, with the vectors of `embed`.
+
+    Raises:
+        ValueError: the vectors are missing, damaged, or for other words.
+    """
+    vectors = WordVectors.read(EMBEDDED, len(words))
+    subwords = None
+    if settings.subword_buckets:
+        kinds = Subwords(settings.subword_min, settings.subword_max, settings.subword_buckets)
+        subwords = VocabularySubwords(kinds, words.words)
+    return WordEmbedding(
+        torch.from_numpy(vectors.matrix_VD),
+        torch.from_numpy(vectors.has_vector_V),
+        settings.freeze_embeddings,
+        subwords,
+    )
+
+
+def _train(
+    model: saved.SavedModel,
+    settings: Training,
+    seed: int,
+    device: torch.device,
+    tracker: Tracker,
+    checkpoint: checkpoints.Checkpoint,
+    last_good: Path | None,
+) -> EpochRecord:
+    """Train until the epochs or the patience end; the network is left with its best weights.
+
+    Args:
+        last_good: where the best epoch goes if the training breaks; None keeps it nowhere.
+    """
+    train = EncodedTitles.open(PREPARED / "train")
+    validation = EncodedTitles.open(PREPARED / "validation")
+    learning = sum(p.numel() for p in model.network.parameters())
+    print(f"{model.name}: {len(train)} titles, {learning:,} learning parameters, on {device}")
+    records: list[EpochRecord] = []
+    best: EpochRecord | None = None
+    weights: dict[str, torch.Tensor] = {}
+    if last_good:
+        shutil.rmtree(last_good, ignore_errors=True)
+    try:
+        course = Learning(model.network, train, validation, len(model.labels), settings, seed, device)
+        if found := checkpoint.read():
+            tensors, numbers = found
+            course.restore(tensors, numbers)
+            records = [EpochRecord(**record) for record in numbers["records"]]
+            best = records[numbers["best"] - 1]
+            weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
+            for record in records:
+                tracker.log(_logged(record), record.epoch)
+            print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
+        for record in course.records():
+            tracker.log(_logged(record), record.epoch)
+            records.append(record)
+            better = best is None or _rank(record) > _rank(best)
+            print(_line(model.name, settings.epochs, record, better), flush=True)
+            if better:
+                best = record
+                weights = {k: v.clone() for k, v in model.network.state_dict().items()}
+            elif best and settings.patience and record.epoch - best.epoch >= settings.patience:
+                print(f"{model.name}: stopped, epoch {best.epoch} stays the best")
+                break
+            if best and checkpoint.due():
+                tensors, numbers = course.state()
+                tensors |= {f"best.{k}": v for k, v in weights.items()}
+                numbers |= {"best": best.epoch, "records": [asdict(record) for record in records]}
+                checkpoint.write(tensors, numbers)
+    except BaseException:
+        distributed.end_undisturbed()
+        if best and last_good:
+            model.network.load_state_dict(weights)
+            with replaced_folder(last_good) as folder:
+                saved.write(model, folder)
+            print(f"{model.name}: epoch {best.epoch}, the best so far, is kept in {last_good}")
+        raise
+    assert best is not None  # there is at least one epoch
+    model.network.load_state_dict(weights)
+    return best
+
+
+def _logged(record: EpochRecord) -> dict[str, float]:
+    return {
+        "train/loss": record.train_loss,
+        "validation/loss": record.validation_loss,
+        "validation/accuracy": record.validation_accuracy,
+        "validation/balanced_accuracy": record.validation_balanced_accuracy,
+    }
+
+
+def _rank(record: EpochRecord) -> tuple[float, float]:
+    # On a small validation split many epochs are equally accurate: the loss then tells them apart.
+    return record.validation_balanced_accuracy, -record.validation_loss
+
+
+def _line(name: str, epochs: int, record: EpochRecord, better: bool) -> str:
+    return (
+        f"{name} epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
+        f"validation loss {record.validation_loss:.4f}, "
+        f"balanced accuracy {record.validation_balanced_accuracy:.4f}"
+        f"{' *' if better else '  '} ({record.titles_a_second:,.0f} titles/s)"
+    )
