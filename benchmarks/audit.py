@@ -24,7 +24,7 @@ import yaml
 from measure import Cost, measured
 from workspace import Workspace
 
-from titles.data.contract import LABELS, PREPARED, QUALITIES, replaced_file
+from titles.data.contract import LABELS, PREPARED, QUALITIES, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Flags, Ints
 from titles.data.vocabulary import read_labels
@@ -171,7 +171,7 @@ def main() -> None:
         }
         text = "\n\n".join(report(found, shlex.join(["python", "benchmarks/audit.py", *sys.argv[1:]])))
     print(text)
-    with replaced_file(Path("docs/audit.md")) as partial:
+    with atomic_file(Path("docs/audit.md")) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 
 

@@ -29,7 +29,7 @@ from rows import digest
 from tqdm import tqdm
 from workspace import Workspace
 
-from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, read_lines, replaced_file
+from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, atomic_file, read_lines
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
 from titles.params import load_params
@@ -174,7 +174,7 @@ def main() -> None:
     before = (
         arguments.into.read_text(encoding="utf-8").partition(BEGIN)[0] if arguments.into.exists() else ""
     )
-    with replaced_file(arguments.into) as partial:
+    with atomic_file(arguments.into) as partial:
         partial.write_text(f"{before}{BEGIN}\n\n{''.join(lines)}", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from rows import read_splits
 from workspace import NETWORKS, STAGES
 
 import titles.stages  # noqa: F401  says how threads of torch wait, which torch reads when it is imported
-from titles.data.contract import METRICS, MODELS, PREPARED, replaced_file
+from titles.data.contract import METRICS, MODELS, PREPARED, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import balanced_accuracy
 from titles.models.cnn import TitleCNN
@@ -69,7 +69,7 @@ def judge() -> dict[str, dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("result", type=Path, help="JSON file to write")
-    with replaced_file(parser.parse_args().result) as partial:
+    with atomic_file(parser.parse_args().result) as partial:
         partial.write_text(json.dumps(judge()), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ from gensim.corpora import Dictionary
 from measure import MIB, peak_memory
 from nltk.tokenize import NLTKWordTokenizer
 
-from titles.data.contract import replaced_folder
+from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.listings.sample import write_csv
 from titles.params import load_params
@@ -62,7 +62,7 @@ def timed_prepare(source: Path, folder: Path) -> tuple[float, float]:
     """Seconds and MiB."""
     params = load_params()
     started = time.perf_counter()
-    with peak_memory() as peak, replaced_folder(folder) as partial:
+    with peak_memory() as peak, atomic_folder(folder) as partial:
         prepare(params.prepare.model_copy(update={"source": str(source)}), params.seed, partial)
     return time.perf_counter() - started, peak[0]
 

@@ -98,7 +98,7 @@ def settings(
         "word_dropout": 0.0,
         "subword_buckets": 0,
         "label_smoothing": 0.0,
-        "robustness": 0.0,
+        "gce_q": 0.0,
         "logit_adjustment": 0.0,
         "schedule": "constant",
     }
@@ -178,7 +178,7 @@ class Race:
         seconds, rows = 0.0, 0
         for record in fit(network, self.train.titles, self.few, CATEGORIES, chosen, 0, device):
             rows += len(self.train.titles)
-            seconds += len(self.train.titles) / record.titles_a_second
+            seconds += len(self.train.titles) / record.titles_per_second
             if self.scale.enough(seconds, rows):
                 break
         self.networks[kind, words] = network

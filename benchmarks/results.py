@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rows import Codes
 
-from titles.data.contract import replaced_file, write_json
+from titles.data.contract import atomic_file, write_json
 from titles.data.outcomes import Flags, balanced_accuracy
 
 _ARRAYS = ("labels_N", "predicted_N")
@@ -74,7 +74,7 @@ class Result:
 def write_result(case: Case, name: str, result: Result) -> None:
     """The JSON file goes first and comes last: where it is, the result is whole."""
     (case.folder / f"{name}.json").unlink(missing_ok=True)
-    with replaced_file(case.folder / f"{name}.npy") as partial, partial.open("wb") as stream:
+    with atomic_file(case.folder / f"{name}.npy") as partial, partial.open("wb") as stream:
         np.save(stream, np.stack([getattr(result, array) for array in _ARRAYS]))
     write_json(
         case.folder / f"{name}.json", {k: v for k, v in asdict(result).items() if k not in _ARRAYS}

@@ -15,7 +15,7 @@ from typing import Any
 from peers import PEERS, Peer, Setting, UnusableError
 from rows import read_splits
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.data.outcomes import balanced_accuracy
 from titles.params import Params, load_params
 
@@ -84,7 +84,7 @@ def main() -> None:
     peer = PEERS[options.name](params)
     grid = [options.setting] if options.setting else peer.grid
     found = search(peer, params, grid, options.budget)
-    with replaced_file(options.result) as partial:
+    with atomic_file(options.result) as partial:
         partial.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant(
         "word dropout can take all words of a title",
         "src/titles/training/trainer.py",
-        "    stays_BL |= ~(stays_BL & (place_BL > 0)).any(dim=1, keepdim=True)\n",
+        "    stays_BL |= ~(stays_BL & (index_BL > 0)).any(dim=1, keepdim=True)\n",
         "",
         "test_training.py test_objective.py",
     ),
@@ -142,15 +142,15 @@ MUTANTS = [
     Mutant(
         "the split follows from the place in the file",
         "src/titles/prepare/split.py",
-        "luck_N = _mixed(keys_N ^",
-        "luck_N = _mixed(np.arange(len(keys_N)).astype(np.uint64) ^",
+        "shuffle_key_N = _mixed(keys_N ^",
+        "shuffle_key_N = _mixed(np.arange(len(keys_N)).astype(np.uint64) ^",
         "test_split.py",
     ),
     Mutant(
         "test rows are taken from unreliable ones first",
         "src/titles/prepare/split.py",
-        "np.lexsort((luck_N, ~trusted_N, labels_N))",
-        "np.lexsort((luck_N, trusted_N, labels_N))",
+        "np.lexsort((shuffle_key_N, ~trusted_N, labels_N))",
+        "np.lexsort((shuffle_key_N, trusted_N, labels_N))",
         "test_split.py",
     ),
     Mutant(

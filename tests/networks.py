@@ -88,7 +88,7 @@ def batch_for(net: nn.Module, titles: Sequence[Sequence[int]] = TITLES, extra: i
         encoded(titles, [0] * len(titles)), embedding_of(net).subwords, torch.device("cpu")
     )
     made = batcher.batch(np.arange(len(titles)))
-    return made._replace(place_BL=F.pad(made.place_BL, (0, extra)))
+    return made._replace(index_BL=F.pad(made.index_BL, (0, extra)))
 
 
 def answers(net: nn.Module, titles: Sequence[Sequence[int]] = TITLES, extra: int = 0) -> Tensor:
@@ -145,7 +145,7 @@ def settings(name: str, **changes: Any) -> Cnn | Mlp:
         "weight_decay": 0.0,
         "logit_adjustment": 0.0,
         "label_smoothing": 0.0,
-        "robustness": 0.0,
+        "gce_q": 0.0,
         "class_weighting": "none",
         "patience": 0,
         "precision": "float32",

@@ -34,8 +34,8 @@ def batch(encode):
 
 def grams_by_word(batch):
     """The buckets of each distinct word, found through the batch's positions."""
-    places_U = np.split(batch.gram_place_G.numpy(), batch.gram_ends_U.numpy()[:-1])
-    return [batch.grams_M.numpy()[places].tolist() for places in places_U]
+    places_U = np.split(batch.ngram_index_G.numpy(), batch.ngram_ends_U.numpy()[:-1])
+    return [batch.ngrams_M.numpy()[places].tolist() for places in places_U]
 
 
 def letters_of(word):
@@ -59,12 +59,12 @@ def test_an_epoch_gives_every_title_once_with_its_words_and_label(many, batch_si
     for rows in ordered(many, batch_size, shuffle):
         batch = batcher.batch(rows)
         assert batch.labels_B.tolist() == rows.tolist()
-        assert batch.words_U[0] == PAD
-        for title, n in zip(batch.words_U.numpy()[batch.place_BL.numpy()], rows.tolist(), strict=True):
+        assert batch.tokens_U[0] == PAD
+        for title, n in zip(batch.tokens_U.numpy()[batch.index_BL.numpy()], rows.tolist(), strict=True):
             words = [n + 2] * (1 + n * 7 % 6)
             assert title.tolist() == words + [PAD] * (len(title) - len(words))
         seen.append(len(rows))
-        assert batch.place_BL.shape[1] == many.lengths[rows].max()
+        assert batch.index_BL.shape[1] == many.lengths[rows].max()
     assert sum(seen) == 203
     assert sorted(seen, reverse=True) == [batch_size] * (203 // batch_size) + [203 % batch_size] * (
         203 % batch_size > 0
@@ -97,10 +97,10 @@ def test_of_chosen_rows_each_comes_once_and_no_other(many, shuffled):
 
 def test_shuffled_batches_hold_next_to_no_padding_and_do_not_come_by_length(many):
     batcher = Batcher(many, None, CPU)
-    places = [batcher.batch(rows).place_BL for rows in ordered(many, 5, np.random.default_rng(1))]
-    padding = sum(int((place_BL == 0).sum()) for place_BL in places)
+    places = [batcher.batch(rows).index_BL for rows in ordered(many, 5, np.random.default_rng(1))]
+    padding = sum(int((index_BL == 0).sum()) for index_BL in places)
     assert padding <= 0.02 * len(many.word_ids)
-    widths = [place_BL.shape[1] for place_BL in places]
+    widths = [index_BL.shape[1] for index_BL in places]
     assert widths != sorted(widths)
 
 
@@ -110,9 +110,9 @@ def test_every_word_is_found_again_through_its_place(batch, letters, rows):
     made = batch(letters, rows)
     assert all(values.dtype == torch.int64 for values in made)
     assert made.labels_B.tolist() == [10 + row for row in rows]
-    words, grams = made.words_U.tolist(), grams_by_word(made) if letters else None
-    for places, title in zip(made.place_BL.tolist(), (ROWS[row] for row in rows), strict=True):
-        assert places[len(title) :] == [0] * (made.place_BL.shape[1] - len(title))
+    words, grams = made.tokens_U.tolist(), grams_by_word(made) if letters else None
+    for places, title in zip(made.index_BL.tolist(), (ROWS[row] for row in rows), strict=True):
+        assert places[len(title) :] == [0] * (made.index_BL.shape[1] - len(title))
         for place, word in zip(places, title, strict=False):
             assert words[place] == (word if word > 0 else UNK)
             if letters:
@@ -121,33 +121,33 @@ def test_every_word_is_found_again_through_its_place(batch, letters, rows):
 
 def test_without_letters_distinct_words_stand_once_and_all_unknown_ones_are_one(batch):
     made = batch(letters=False)
-    assert sorted(made.words_U.tolist()) == [PAD, UNK, 2, 3, 4, 5, 6, 7]
-    assert all(len(values) == 0 for values in (made.grams_M, made.gram_place_G, made.gram_ends_U))
+    assert sorted(made.tokens_U.tolist()) == [PAD, UNK, 2, 3, 4, 5, 6, 7]
+    assert all(len(values) == 0 for values in (made.ngrams_M, made.ngram_index_G, made.ngram_ends_U))
 
 
 def test_with_letters_unknown_words_keep_apart_and_stand_once_each(batch):
     made = batch(letters=True)
-    assert sorted(made.words_U.tolist()) == [PAD, *[UNK] * 3, *range(2, 8)]
+    assert sorted(made.tokens_U.tolist()) == [PAD, *[UNK] * 3, *range(2, 8)]
     places_of = {}
-    for places, title in zip(made.place_BL.tolist(), ROWS, strict=True):
+    for places, title in zip(made.index_BL.tolist(), ROWS, strict=True):
         for place, word in zip(places, title, strict=False):
             places_of.setdefault(word, set()).add(place)
     assert all(len(places) == 1 for places in places_of.values())
-    assert len(set().union(*places_of.values())) == len(places_of) == len(made.words_U) - 1
+    assert len(set().union(*places_of.values())) == len(places_of) == len(made.tokens_U) - 1
 
 
 def test_distinct_n_grams_stand_once_and_all_of_them_are_used(batch):
     made = batch(letters=True)
-    grams = made.grams_M.tolist()
-    assert len(set(grams)) == len(grams) < len(made.gram_place_G)
-    assert set(made.gram_place_G.tolist()) == set(range(len(grams)))
+    grams = made.ngrams_M.tolist()
+    assert len(set(grams)) == len(grams) < len(made.ngram_index_G)
+    assert set(made.ngram_index_G.tolist()) == set(range(len(grams)))
     assert set(grams) == {gram for title in ROWS for word in title for gram in own_grams(word)}
 
 
 def test_a_word_without_n_grams_has_none_wherever_it_stands(batch):
     for rows in ([4], [5], [5, 4, 1]):
         made = batch(True, rows)
-        lengths = dict(zip(made.words_U.tolist(), map(len, grams_by_word(made)), strict=True))
+        lengths = dict(zip(made.tokens_U.tolist(), map(len, grams_by_word(made)), strict=True))
         assert lengths.get(2, 3 + 2) == len(own_grams(2)) == 3 + 2
         assert min(map(len, grams_by_word(made)[1:])) == 0 == len(own_grams(-2))
 
@@ -167,8 +167,8 @@ def test_distinct_words_are_found_among_many_as_numpy_finds_them(encode):
     rows = [random.integers(2, 500, size=size).tolist() for size in random.integers(1, 9, size=300)]
     titles = encode(rows)
     made = Batcher(titles, None, CPU).batch(np.arange(300))
-    assert np.array_equal(np.sort(made.words_U.numpy()[1:]), np.unique(titles.word_ids))
-    found = made.words_U.numpy()[made.place_BL.numpy()[made.place_BL.numpy() > 0]]
+    assert np.array_equal(np.sort(made.tokens_U.numpy()[1:]), np.unique(titles.word_ids))
+    found = made.tokens_U.numpy()[made.index_BL.numpy()[made.index_BL.numpy() > 0]]
     assert np.array_equal(found, titles.word_ids)
 
 

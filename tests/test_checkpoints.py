@@ -35,14 +35,14 @@ from titles.tracking import tracker as tracking
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
 from titles.training import run as training_run
-from titles.training.trainer import Learning, set_up
+from titles.training.trainer import Trainer, set_up
 
 # Every source of randomness is in use.
 GIVEN = {
     "epochs": 6,
     "dropout": 0.3,
     "word_dropout": 0.2,
-    "robustness": 0.5,
+    "gce_q": 0.5,
     "schedule": "one_cycle",
     "weight_decay": 0.01,
     "learning_rate": 0.02,
@@ -205,10 +205,10 @@ def test_a_state_is_whole_after_its_way_through_a_file(tmp_path):
         set_up(params().compute, seed)
         net = network("cnn", "partial", dropout=0.3, seed=seed, subwords=SUBWORDS)
         given = settings("cnn", **GIVEN)
-        return Learning(net, encoded(), encoded(), 4, given, seed, torch.device("cpu"))
+        return Trainer(net, encoded(), encoded(), 4, given, seed, torch.device("cpu"))
 
     one = learning(1)
-    next(one.records())
+    next(one.epochs())
     tensors, numbers = one.state()
     checkpoint = checkpoints.Checkpoint(tmp_path / "any-key")
     checkpoint.write(tensors, numbers)
@@ -219,10 +219,10 @@ def test_a_state_is_whole_after_its_way_through_a_file(tmp_path):
     assert all(torch.equal(read[0][key], tensors[key]) for key in tensors)
     assert any("optimiser.0" in key for key in tensors)
     assert any("optimiser.1" in key for key in tensors)
-    expected = [(record.train_loss, record.validation_loss) for record in one.records()]
+    expected = [(record.train_loss, record.validation_loss) for record in one.epochs()]
     other = learning(2)
     other.restore(*read)
-    found = [(record.train_loss, record.validation_loss) for record in other.records()]
+    found = [(record.train_loss, record.validation_loss) for record in other.epochs()]
     assert found == expected
     assert len(found) == 5
 
@@ -333,7 +333,7 @@ def test_the_key_follows_settings_code_and_the_number_of_processes(tmp_path, mon
     first = key()
     assert key(seed=2) != first
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoints.distributed, "processes", lambda: 2)
+        patched.setattr(checkpoints.distributed, "world_size", lambda: 2)
         assert key() != first
     with monkeypatch.context() as patched:
         changed = tmp_path / "training.py"

@@ -26,7 +26,7 @@ def synced(monkeypatch):
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").write_bytes(b"old")
-    with contract.replaced_file(Path("out")) as partial:
+    with contract.atomic_file(Path("out")) as partial:
         partial.write_bytes(b"new")
     assert synced == [("out.partial", False), (".", True)]
 
@@ -34,7 +34,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, syn
 def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").mkdir()
-    with contract.replaced_folder(Path("out")) as partial:
+    with contract.atomic_folder(Path("out")) as partial:
         (partial / "a").write_bytes(b"new")
         (partial / "b").mkdir()
         (partial / "b/c").write_bytes(b"new")
@@ -54,7 +54,7 @@ def test_what_the_disk_refuses_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(OSError, match="No space left"),
-        contract.replaced_file(tmp_path / "out") as partial,
+        contract.atomic_file(tmp_path / "out") as partial,
     ):
         partial.write_bytes(b"new")
     assert (tmp_path / "out").read_bytes() == b"old"

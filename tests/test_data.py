@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from titles.data.contract import UNK
-from titles.data.encoded import EncodedTitles, WordVectors, known
+from titles.data.encoded import EncodedTitles, WordVectors, map_oov
 from titles.prepare.text import tokenise
 
 ROWS = [[2, 3, 4], [5], [6, -1], [2, 2, 2, 2, 7], [-2, 9]]
@@ -53,7 +53,7 @@ def test_consecutive_rows_come_as_lists(encode):
 
 def test_all_unknown_words_are_the_unknown_word_and_known_ones_stay():
     ids = np.array([-1, 2, -700, 9, 1], np.int32)
-    np.testing.assert_array_equal(known(ids), np.array([1, 2, 1, 9, 1], np.int32), strict=True)
+    np.testing.assert_array_equal(map_oov(ids), np.array([1, 2, 1, 9, 1], np.int32), strict=True)
 
 
 def damage_missing(folder):

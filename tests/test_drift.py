@@ -13,7 +13,7 @@ import yaml
 
 from documents import commands, read, sections
 from small_project import copy, ran, run
-from titles.data.contract import NO_REFERENCE, replaced_folder
+from titles.data.contract import NO_REFERENCE, atomic_folder
 from titles.params import Prepare, load_params
 from titles.prepare import drift
 from titles.prepare.preparation import prepare
@@ -40,7 +40,7 @@ def write(path: Path, counts: dict[str, int], language: str = "spanish", more: s
 
 
 def prepared(tmp_path: Path, name: str, source: str, **changes: Any) -> dict[str, Any]:
-    with replaced_folder(tmp_path / name) as folder:
+    with atomic_folder(tmp_path / name) as folder:
         return prepare(settings(source=source, **changes), 7, folder)
 
 

@@ -13,7 +13,7 @@ from titles.params import Evaluate
 N = 90
 LABELS = ["A,B", 'C "D"', "EÑE", "F", "G", "NEVER"]
 SETTINGS = Evaluate(
-    bootstrap_samples=200, calibration_bins=4, wanted_precision=0.6, confused_categories=3
+    bootstrap_samples=200, calibration_bins=4, target_precision=0.6, confused_categories=3
 )
 MODELS = ("cnn", "mlp", "average")
 
@@ -53,9 +53,9 @@ def total(table):
 
 def test_the_headline_compares_the_cnn_with_the_mlp_and_not_the_reverse(outcomes):
     found = headline(outcomes, outcomes, outcomes, SETTINGS, 1)
-    assert list(found) == ["average", "cnn", "mlp", "cnn_less_mlp"]
+    assert list(found) == ["average", "cnn", "mlp", "cnn_minus_mlp"]
     difference = found["cnn"]["balanced_accuracy"] - found["mlp"]["balanced_accuracy"]
-    assert found["cnn_less_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
+    assert found["cnn_minus_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
     assert difference > 0
     for name in MODELS:
         bins = calibration(outcomes[name].confidence_N, outcomes[name].right_N, 4)

@@ -269,7 +269,7 @@ TURNED = LETTERS | {
     "schedule": "one_cycle",
     "logit_adjustment": 1.0,
     "label_smoothing": 0.1,
-    "robustness": 0.3,
+    "gce_q": 0.3,
 }
 
 

@@ -60,8 +60,8 @@ def test_windows_are_those_that_won_the_networks_maximum(title):
     batch = batch_for(network, [title])
     with torch.no_grad():
         embedded_UD = network.embedding(batch)
-        expected_F = network.filters(embedded_UD, batch.place_BL)[0]
-        found_F, start_F = pooled(network.filters, embedded_UD, batch.place_BL[0])
+        expected_F = network.filters(embedded_UD, batch.index_BL)[0]
+        found_F, start_F = pooled(network.filters, embedded_UD, batch.index_BL[0])
     torch.testing.assert_close(found_F, expected_F)
     # The title cut to the window that won responds as the whole title does.
     lengths_F = np.repeat(network.filters.lengths, len(found_F) // 3)
@@ -69,7 +69,7 @@ def test_windows_are_those_that_won_the_networks_maximum(title):
         window = title[start : start + length]
         cut = batch_for(network, [window])
         with torch.no_grad():
-            response = network.filters(network.embedding(cut), cut.place_BL)[0, number]
+            response = network.filters(network.embedding(cut), cut.index_BL)[0, number]
         torch.testing.assert_close(response, expected_F[number])
 
 
@@ -84,7 +84,7 @@ def test_contributions_of_windows_add_up_to_what_filters_add_to_the_logit(monkey
         network.hidden.weight.abs_()
     batch = batch_for(network, [[5, 3, 9]])
     with torch.no_grad():
-        pooled_BF = network.filters(network.embedding(batch), batch.place_BL)
+        pooled_BF = network.filters(network.embedding(batch), batch.index_BL)
         added_C = network(batch)[0] - network.output(network.hidden(torch.zeros_like(pooled_BF)))[0]
     (best,) = explain(made, "word5 word3 word9", 1).categories
     total = sum(window.contribution for window in best.windows)

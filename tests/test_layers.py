@@ -10,7 +10,13 @@ from numba.core.caching import CacheImpl
 from torch import nn
 
 from titles.models.parts import kernels
-from titles.models.parts.layers import Dropout, _greatest_window, greatest_window, rows, sum_of_rows
+from titles.models.parts.layers import (
+    Dropout,
+    _max_over_time_conv_on_gpu,
+    embedding_bag,
+    embedding_lookup,
+    max_over_time_conv,
+)
 
 UNITS = 2_000_003  # no multiple of 8
 
@@ -82,7 +88,7 @@ def test_rows_are_those_of_an_embedding_and_their_gradient_is_its_gradient(index
     weights = torch.randn(len(index), 3)
     gradients = []
     for look_up in (
-        lambda table: rows(table, index, distinct=distinct),
+        lambda table: embedding_lookup(table, index, distinct=distinct),
         lambda t: F.embedding(index, t),
     ):
         table = torch.arange(18.0).view(6, 3).requires_grad_()
@@ -97,7 +103,7 @@ def test_rows_are_those_of_an_embedding_and_their_gradient_is_its_gradient(index
 @pytest.mark.parametrize(("index", "distinct"), [([4, 1], True), ([4, 1, 4, 4], False)])
 def test_a_gradient_names_each_row_once(index, distinct):
     table = nn.Parameter(torch.zeros(6, 3))
-    rows(table, torch.tensor(index), distinct=distinct).sum().backward()
+    embedding_lookup(table, torch.tensor(index), distinct=distinct).sum().backward()
     named = table.grad._indices()[0].tolist()
     assert sorted(named) == [1, 4]
 
@@ -105,11 +111,11 @@ def test_a_gradient_names_each_row_once(index, distinct):
 def test_gradients_of_two_batches_add_up():
     table = nn.Parameter(torch.zeros(6, 3))
     for index in ([4, 1], [1, 5]):
-        rows(table, torch.tensor(index), distinct=True).sum().backward()
+        embedding_lookup(table, torch.tensor(index), distinct=True).sum().backward()
     assert table.grad.to_dense()[:, 0].tolist() == [0, 2, 0, 0, 1, 1]
 
 
-# -- sum_of_rows
+# -- embedding_bag
 
 
 BAGS = torch.tensor([3, 3, 0, 5, 1, 3, 2]), torch.tensor([2, 2, 6, 7])  # the second bag is empty
@@ -124,7 +130,7 @@ def test_sums_of_rows_are_those_of_a_plain_loop_and_so_are_their_gradients():
         return torch.stack([rows_RD[bag].sum(dim=0) for bag in bags])
 
     outcomes = []
-    for function in (lambda table: sum_of_rows(table, *BAGS), plain):
+    for function in (lambda table: embedding_bag(table, *BAGS), plain):
         rows_RD = torch.arange(18, dtype=torch.float64).view(6, 3).requires_grad_()
         found_BD = function(rows_RD)
         (found_BD * weights).sum().backward()
@@ -134,15 +140,15 @@ def test_sums_of_rows_are_those_of_a_plain_loop_and_so_are_their_gradients():
     assert (outcomes[0][1][4] == 0).all()
 
 
-# -- greatest_window
+# -- max_over_time_conv
 
 
-def plain_greatest_window(rows_RC, place_BL, lengths):
+def plain_greatest_window(rows_RC, index_BL, lengths):
     """Every window of every title, one at a time."""
     filters = rows_RC.shape[1] // sum(lengths)
     blocks = rows_RC.split([length * filters for length in lengths], dim=1)
     titles = []
-    for place_L in place_BL.tolist():
+    for place_L in index_BL.tolist():
         greatest = []
         for length, block in zip(lengths, blocks, strict=True):
             windows = []
@@ -172,7 +178,9 @@ of_lengths = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 
 
 @of_lengths
-@pytest.mark.parametrize("function", [greatest_window, _greatest_window], ids=["compiled", "for a GPU"])
+@pytest.mark.parametrize(
+    "function", [max_over_time_conv, _max_over_time_conv_on_gpu], ids=["compiled", "for a GPU"]
+)
 def test_the_greatest_window_and_its_gradient_are_those_of_a_plain_loop(function, lengths):
     filters = 8
     weights = torch.arange(1, 1 + 4 * filters * len(lengths), dtype=torch.float64).view(4, -1)
@@ -191,7 +199,7 @@ def test_the_greatest_window_and_its_gradient_are_those_of_a_plain_loop(function
 def test_the_gradient_of_the_greatest_window_is_its_slope(lengths):
     # All places but that of no word, whose row stays what it is.
     def of_words(rows_WC):
-        return greatest_window(F.pad(rows_WC, (0, 0, 1, 0)), PLACES, lengths)
+        return max_over_time_conv(F.pad(rows_WC, (0, 0, 1, 0)), PLACES, lengths)
 
     assert torch.autograd.gradcheck(of_words, words(6, 2 * sum(lengths))[1:].requires_grad_())
 
@@ -208,13 +216,13 @@ def test_the_greatest_window_is_that_of_convolutions_over_padded_titles(lengths)
         padded_BDL = F.pad(vectors_UD[PLACES].transpose(1, 2), (0, length - 1))
         responses_BFL = F.conv1d(padded_BDL, kernels_FDK)
         expected.append(responses_BFL.masked_fill((PLACES == 0)[:, None], -torch.inf).amax(dim=2))
-    found = greatest_window(torch.cat(rows, dim=1), PLACES, lengths)
+    found = max_over_time_conv(torch.cat(rows, dim=1), PLACES, lengths)
     torch.testing.assert_close(found, torch.cat(expected, dim=1), rtol=1e-12, atol=1e-12)
 
 
 def test_of_equal_windows_one_alone_learns():
     rows_RC = torch.ones(3, 1, dtype=torch.float64).requires_grad_()
-    greatest_window(rows_RC, torch.tensor([[1, 2, 1]]), [1]).sum().backward()
+    max_over_time_conv(rows_RC, torch.tensor([[1, 2, 1]]), [1]).sum().backward()
     assert rows_RC.grad.sum() == 1
     assert rows_RC.grad[0] == 0
 
@@ -222,7 +230,7 @@ def test_of_equal_windows_one_alone_learns():
 def test_what_is_no_number_is_not_lost_among_windows():
     rows_RC = words(6, 2)
     rows_RC[2, 1] = torch.nan
-    found_BF = greatest_window(rows_RC, PLACES, [1])
+    found_BF = max_over_time_conv(rows_RC, PLACES, [1])
     assert found_BF.isnan().tolist() == [[False, True], [False, False], [False, True], [False, False]]
 
 
@@ -232,14 +240,14 @@ def test_what_is_no_number_is_not_lost_among_windows():
 @pytest.mark.parametrize("threads", [2, 3])
 def test_any_number_of_threads_gives_the_same_bytes(threads):
     draw = torch.Generator().manual_seed(1)
-    place_BL = torch.randint(0, 50, (300, 9), generator=draw)
-    place_BL[:, 0] = 7
+    index_BL = torch.randint(0, 50, (300, 9), generator=draw)
+    index_BL[:, 0] = 7
     weights = torch.randn(300, 60, generator=draw)
 
     def outcome():
         rows_RC = words(49, 150).float().requires_grad_()
-        greatest_BF = greatest_window(rows_RC, place_BL, [2, 3])
-        bags_BD = sum_of_rows(rows_RC, place_BL.flatten(), torch.arange(9, 2701, 9))
+        greatest_BF = max_over_time_conv(rows_RC, index_BL, [2, 3])
+        bags_BD = embedding_bag(rows_RC, index_BL.flatten(), torch.arange(9, 2701, 9))
         ((greatest_BF * weights).sum() + (bags_BD[:, :60] * weights).sum()).backward()
         return greatest_BF.detach(), rows_RC.grad
 

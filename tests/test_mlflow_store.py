@@ -197,7 +197,7 @@ def test_both_networks_together_have_a_run_of_their_evaluation(synced: tuple[Pat
     run = run_of(local(project), "narrow", "average")
     scores = show(project, "narrow", "evaluate")
     assert run.data.metrics["test/loss"] == scores["average"]["loss"]
-    assert run.data.metrics["test/cnn_less_mlp/difference"] == scores["cnn_less_mlp"]["difference"]
+    assert run.data.metrics["test/cnn_minus_mlp/difference"] == scores["cnn_minus_mlp"]["difference"]
     assert not CURVES & set(run.data.metrics)
 
 

@@ -37,7 +37,7 @@ def test_what_onnx_is_made_from_says_the_same(net):
 
 def test_a_title_whose_leading_words_are_left_out_is_still_classified(net):
     made = batch_for(net, [TITLES[0]])
-    logits_BC = net(made._replace(place_BL=made.place_BL * torch.tensor([0, 0, 1])))
+    logits_BC = net(made._replace(index_BL=made.index_BL * torch.tensor([0, 0, 1])))
     vector_D = net.embedding.matrix()[TITLES[0][2]]
     means = [vector_D]
     if net.leading_words:

@@ -40,7 +40,7 @@ def scores() -> dict[str, dict[str, float]]:
     del found["average"]["calibration_error_before"]
     del found["mlp"]["precision_kept"]
     test = {"difference": 0.5678, "difference_low": -0.1234, "difference_high": 0.9876}
-    return found | {"cnn_less_mlp": test}
+    return found | {"cnn_minus_mlp": test}
 
 
 @pytest.fixture(autouse=True)

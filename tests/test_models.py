@@ -102,12 +102,12 @@ def test_every_parameter_gets_the_gradient_of_a_naive_network(name, freeze, subw
     found = gradients(answers(net, titles))
     if freeze is not True:
         # `matrix` records no gradient: the naive network reads the learning rows themselves.
-        tables = torch.cat([net.embedding.frozen_FD, net.embedding.learning_VD])
+        tables = torch.cat([net.embedding.frozen_FD, net.embedding.trainable_VD])
         net.embedding.matrix = lambda: tables[net.embedding.row_V]
     expected = gradients(torch.stack([NAIVE[name](net, title) for title in titles]))
     for key, values in expected.items():
         torch.testing.assert_close(found[key], values, rtol=1e-10, atol=1e-12, msg=key)
-    assert ("embedding.learning_VD" in expected) == (freeze is not True)
+    assert ("embedding.trainable_VD" in expected) == (freeze is not True)
     assert ("embedding.grams_RD" in expected) == (subwords is not None)
 
 
@@ -131,8 +131,8 @@ def test_padding_changes_neither_logits_nor_gradients(name, freeze, subwords):
 def test_words_left_out_are_words_that_add_nothing_and_start_no_window(name, subwords):
     net = precise(name, subwords=subwords)
     made = batch_for(net, [[8, 2, 9, 10]])
-    without_second = made._replace(place_BL=made.place_BL * torch.tensor([1, 0, 1, 1]))
-    moved = made._replace(place_BL=made.place_BL[:, [0, 2, 3]])
+    without_second = made._replace(index_BL=made.index_BL * torch.tensor([1, 0, 1, 1]))
+    moved = made._replace(index_BL=made.index_BL[:, [0, 2, 3]])
     assert not torch.allclose(net(without_second), net(moved))
     if name == "mlp":
         # The first word alone leads, as the second has left a gap.
@@ -140,8 +140,8 @@ def test_words_left_out_are_words_that_add_nothing_and_start_no_window(name, sub
         torch.testing.assert_close(net(without_second), net(moved))
     else:
         # The first word alone and the last two words alone, with a gap where the second was.
-        last = net(made._replace(place_BL=made.place_BL * torch.tensor([0, 0, 1, 1])))
-        torch.testing.assert_close(last, net(made._replace(place_BL=made.place_BL[:, 2:])))
+        last = net(made._replace(index_BL=made.index_BL * torch.tensor([0, 0, 1, 1])))
+        torch.testing.assert_close(last, net(made._replace(index_BL=made.index_BL[:, 2:])))
 
 
 @all_freezes

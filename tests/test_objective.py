@@ -101,7 +101,7 @@ def test_the_gradient_of_the_loss_is_its_slope(smoothing):
 @pytest.mark.parametrize("q", [0.3, 1.0])
 def test_the_slope_with_robustness_is_that_of_the_generalised_cross_entropy(logits_BC, q):
     logits_BC.requires_grad_()
-    goal = objective(logit_adjustment=0.5, robustness=q)
+    goal = objective(logit_adjustment=0.5, gce_q=q)
     losses_B, log_right_B = goal.losses(logits_BC, LABELS)
     (losses_B * goal.weights(LABELS, log_right_B, progress=0.9)).sum().backward()
     found, logits_BC.grad = logits_BC.grad, None
@@ -111,7 +111,7 @@ def test_the_slope_with_robustness_is_that_of_the_generalised_cross_entropy(logi
 
 
 def test_robustness_comes_in_over_the_first_quarter_and_keeps_the_categories_weights(logits_BC):
-    goal = objective(robustness=0.4, class_weighting="balanced")
+    goal = objective(gce_q=0.4, class_weighting="balanced")
     _, log_right_B = goal.losses(logits_BC, LABELS)
     for progress, power in ((0, 0), (0.125, 0.2), (0.25, 0.4), (1, 0.4)):
         expected_B = goal.weight_C[LABELS] * log_right_B.exp() ** power
@@ -126,7 +126,7 @@ def test_wrong_labels_teach_less_with_robustness(name):
     sure = {}
     for q in (0.0, 0.7):
         net = network(name)
-        given = settings(name, epochs=100, batch_size=80, learning_rate=0.05, robustness=q)
+        given = settings(name, epochs=100, batch_size=80, learning_rate=0.05, gce_q=q)
         list(fit(net, encoded(titles, labels), encoded(titles, labels), C, given, 1, CPU))
         (outcomes,) = evaluate([net], encoded(titles, labels), CPU)
         assert outcomes.predicted_N.tolist() == [number for number in range(4) for _ in range(20)]
@@ -146,7 +146,7 @@ def stepped(name, epochs=1, **changes):
 @both_networks
 def test_robustness_has_no_say_in_the_first_step_and_one_in_those_that_follow(name):
     def same(epochs):
-        pairs = zip(stepped(name, epochs, robustness=1.0), stepped(name, epochs), strict=True)
+        pairs = zip(stepped(name, epochs, gce_q=1.0), stepped(name, epochs), strict=True)
         return all(torch.equal(a, b) for a, b in pairs)
 
     assert same(1)
@@ -233,18 +233,18 @@ def places(lengths, width=9):
 @pytest.mark.parametrize("dropped", [0.1, 0.5, 0.99])
 def test_word_dropout_leaves_every_title_a_word_and_adds_none(dropped):
     torch.manual_seed(4)
-    place_BL = places([1, 2, 3, 9] * 500) * torch.arange(3, 12)
-    left_BL = _some_words(place_BL, dropped)
+    index_BL = places([1, 2, 3, 9] * 500) * torch.arange(3, 12)
+    left_BL = _some_words(index_BL, dropped)
     assert (left_BL > 0).any(dim=1).all()
-    assert ((left_BL == place_BL) | (left_BL == 0)).all()
-    assert not torch.equal(left_BL, place_BL)
+    assert ((left_BL == index_BL) | (left_BL == 0)).all()
+    assert not torch.equal(left_BL, index_BL)
 
 
 def test_word_dropout_leaves_out_the_share_it_says():
     torch.manual_seed(4)
-    place_BL = places([9] * 20_000)
-    share = 1 - float(_some_words(place_BL, 0.2).double().mean())
-    assert abs(share - 0.2) < 5 * math.sqrt(0.2 * 0.8 / place_BL.numel())
+    index_BL = places([9] * 20_000)
+    share = 1 - float(_some_words(index_BL, 0.2).double().mean())
+    assert abs(share - 0.2) < 5 * math.sqrt(0.2 * 0.8 / index_BL.numel())
 
 
 def test_a_title_that_would_lose_all_its_words_keeps_all():

@@ -193,10 +193,10 @@ def test_every_knob_of_the_committed_file_is_documented_on_its_line():
             id="nothing of a label left",
         ),
         pytest.param(
-            {"cnn.robustness": 1.1},
-            "cnn.robustness",
+            {"cnn.gce_q": 1.1},
+            "cnn.gce_q",
             "less than or equal to 1",
-            id="robustness past the absolute error",
+            id="gce_q past the absolute error",
         ),
         pytest.param(
             {"mlp.leading_words": -1},

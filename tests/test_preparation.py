@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, replaced_folder, write_json
+from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, atomic_folder, write_json
 from titles.data.encoded import EncodedTitles
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.listings import sources
@@ -56,7 +56,7 @@ def run(tmp_path, text_settings):
             }
             | changes
         )
-        with replaced_folder(tmp_path / target) as folder:
+        with atomic_folder(tmp_path / target) as folder:
             metrics = prepare(settings, seed, folder)
         return metrics, tmp_path / target
 

@@ -21,7 +21,7 @@ from networks import (
     settings,
     vocabulary,
 )
-from titles.data.contract import replaced_folder
+from titles.data.contract import atomic_folder
 from titles.models.parts import saved
 from titles.training.trainer import fit
 
@@ -45,7 +45,7 @@ def contents(folder):
 
 
 def write(saved_model, folder):
-    with replaced_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         saved.write(saved_model, partial)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titles.data.contract import replaced_folder
+from titles.data.contract import atomic_folder
 from titles.listings import sources
 from titles.listings.sample import write_csv
 from titles.params import load_params
@@ -37,7 +37,7 @@ def _prepare(source: Path, folder: Path) -> dict[str, bytes]:
     """Prepares in chunks of 500 rows; gives the bytes of all files."""
     params = load_params(ROOT / "params.yaml")
     settings = params.prepare.model_copy(update={"source": str(source)})
-    with replaced_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         preparation.prepare(settings, params.seed, partial)
     return _bytes_of(folder)
 

@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_ends_the_training(name, broken, epochs):
     net = network(name)
     if broken == "vectors":
         with torch.no_grad():
-            net.embedding.learning_VD[3] = torch.nan
+            net.embedding.trainable_VD[3] = torch.nan
     with pytest.raises(DivergedError, match=r"no longer a number|no numbers"):
         trained(net, name, epochs=epochs, learning_rate=1e30 if broken == "learning rate" else 1e-3)
 

@@ -158,7 +158,7 @@ class Training(_Section):
     weight_decay: Annotated[Number, Field(ge=0)]
     logit_adjustment: Annotated[Number, Field(ge=0)]
     label_smoothing: Share
-    robustness: Annotated[Number, Field(ge=0, le=1)]
+    gce_q: Annotated[Number, Field(ge=0, le=1)]
     class_weighting: Literal["none", "sqrt", "balanced"]
     patience: NotNegative
     precision: Literal["float32", "bfloat16"]
@@ -180,7 +180,7 @@ class Mlp(Training):
 class Evaluate(_Section):
     bootstrap_samples: Annotated[int, Field(ge=100)]
     calibration_bins: Annotated[int, Field(ge=2)]
-    wanted_precision: Annotated[Number, Field(gt=0, lt=1)]
+    target_precision: Annotated[Number, Field(gt=0, lt=1)]
     confused_categories: Annotated[int, Field(ge=2)]
 
 
@@ -203,6 +203,10 @@ class Params(_Section):
                 f"prepare.max_words = {prepare.max_words}"
             )
         return cnn
+
+
+# Names that parameters had before.
+_RENAMED = {"robustness": "gce_q", "wanted_precision": "target_precision"}
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -242,6 +246,8 @@ def _describe(problem: dict[str, Any]) -> str:
     keys = [str(key) for key in problem["loc"]]
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
+        if keys[-1] in _RENAMED:
+            return f"{dotted}: is called {_RENAMED[keys[-1]]} now"
         near = difflib.get_close_matches(keys[-1], _keys(keys[:-1]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{dotted}: unknown key{hint}"

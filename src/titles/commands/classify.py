@@ -52,7 +52,7 @@ def add(commands: Commands) -> None:
         metavar="P",
         help="give no category to a title whose likeliest has a probability below P, from 0 to 1, but "
         "say in problem which it was and how likely (default: 0). The threshold of each --model in "
-        "metrics/evaluate.json is the P above which the share evaluate.wanted_precision is right",
+        "metrics/evaluate.json is the P above which the share evaluate.target_precision is right",
     )
     predict.add_argument(
         "--out",

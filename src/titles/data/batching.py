@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from titles.data.contract import PAD, UNK, Batch
-from titles.data.encoded import EncodedTitles, known
+from titles.data.encoded import EncodedTitles, map_oov
 from titles.data.subwords import VocabularySubwords
 
 # Shuffled titles are sorted by length within a pool of so many batches: next to no padding is left,
@@ -82,24 +82,24 @@ class Batcher:
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         ids_T, inside_BL = self._titles.words(rows)
         if self._subwords is None:
-            words_U, place_T = self._words(known(ids_T))
+            tokens_U, index_T = self._words(map_oov(ids_T))
             grams: tuple[NDArray[Any], ...] = (np.empty(0, np.int64),) * 3
         else:
             # Unknown words are numbered on from the vocabulary, and stand last.
             vocabulary = self._subwords.vocabulary
-            numbers_U, place_T = self._words(np.where(ids_T < 0, vocabulary - 1 - ids_T, ids_T))
+            numbers_U, index_T = self._words(np.where(ids_T < 0, vocabulary - 1 - ids_T, ids_T))
             order_U = np.argsort(numbers_U >= vocabulary, kind="stable")
-            numbers_U, place_T = numbers_U[order_U], np.argsort(order_U).astype(np.int32)[place_T]
+            numbers_U, index_T = numbers_U[order_U], np.argsort(order_U).astype(np.int32)[index_T]
             first = int((numbers_U < vocabulary).sum())
-            words_U = np.append(numbers_U[:first], np.full(len(numbers_U) - first, UNK))
+            tokens_U = np.append(numbers_U[:first], np.full(len(numbers_U) - first, UNK))
             found = self._subwords.grams.of(numbers_U[:first])
             if first < len(numbers_U):
                 found = found.followed_by(self._unknown.of(numbers_U[first:] - vocabulary))
             grams = (*self._distinct_grams(found.buckets), np.append(0, found.ends))
-        place_BL = np.zeros(inside_BL.shape, np.int64)
-        place_BL[inside_BL] = place_T + 1
+        index_BL = np.zeros(inside_BL.shape, np.int64)
+        index_BL[inside_BL] = index_T + 1
         labels_B = self._titles.labels[rows]
-        arrays = (place_BL, np.append(PAD, words_U), *grams, labels_B)
+        arrays = (index_BL, np.append(PAD, tokens_U), *grams, labels_B)
         return Batch(*(torch.from_numpy(a).to(self._device, torch.int64) for a in arrays))
 
 

@@ -57,24 +57,25 @@ class Batch(NamedTuple):
     """Titles of one step; all int64. Each distinct word is there once: it is looked up, composed and
     projected once, however often it stands in the batch.
 
-    place_BL: the word's position in words_U, 0 after the last word; every title has a word.
-    words_U: ids of the distinct words, after PAD at 0; several can be UNK, each with letters of its own.
-    grams_M: buckets of the distinct n-grams of those words; none for a network without subwords.
-    gram_place_G: positions in grams_M, of all words one after another.
-    gram_ends_U: where each word's n-grams end in gram_place_G.
+    index_BL: the word's position in tokens_U, 0 after the last word; every title has a word.
+    tokens_U: ids of the distinct words, after PAD at 0; several can be UNK, each with its
+        own letters.
+    ngrams_M: buckets of the distinct n-grams of those words; none for a network without subwords.
+    ngram_index_G: positions in ngrams_M, of all words one after another.
+    ngram_ends_U: where each word's n-grams end in ngram_index_G.
     labels_B: category ids.
     """
 
-    place_BL: Tensor
-    words_U: Tensor
-    grams_M: Tensor
-    gram_place_G: Tensor
-    gram_ends_U: Tensor
+    index_BL: Tensor
+    tokens_U: Tensor
+    ngrams_M: Tensor
+    ngram_index_G: Tensor
+    ngram_ends_U: Tensor
     labels_B: Tensor
 
 
 @contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `folder` when the block ends without an error.
 
     Under its name stands the old content or the new, never a mixture, after a power cut too; cut off
@@ -105,7 +106,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` when the block ends without an error.
 
     Under its name stands the old content or the new, after a power cut too.
@@ -153,7 +154,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         ValueError: a value is NaN or infinite, or the place cannot be written to.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with replaced_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

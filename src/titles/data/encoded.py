@@ -109,12 +109,12 @@ class EncodedTitles:
     def lists(self, rows: NDArray[np.int64]) -> list[list[int]]:
         """Word ids of consecutive rows as Python lists, UNK for an unknown word."""
         first = int(self.ends[rows[0] - 1]) if rows[0] else 0
-        ids = known(self.word_ids[first : self.ends[rows[-1]]]).tolist()
+        ids = map_oov(self.word_ids[first : self.ends[rows[-1]]]).tolist()
         ends = (self.ends[rows] - first).tolist()
         return [ids[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def known(word_ids: NDArray[np.int32]) -> NDArray[np.int32]:
+def map_oov(word_ids: NDArray[np.int32]) -> NDArray[np.int32]:
     """The same ids, with UNK for each of `EncodedTitles.unknown_words`."""
     return np.where(word_ids < 0, np.int32(UNK), word_ids)
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, replaced_file
+from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.models.parts.saved import SavedModel, weights
 from titles.params import Params
@@ -52,7 +52,7 @@ def write(
         _limits(params),
         _parameters(params),
     )
-    with replaced_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -124,7 +124,7 @@ def _results(scores: Mapping[str, Mapping[str, float]], groups: Mapping[str, Any
         measures = (f"{score[measure]:.4f}" for measure in shown)
         rows.append((name, f"{score['balanced_accuracy']:.4f}", interval, *measures))
     header = ("model", "balanced accuracy", "95 % interval", *(m.replace("_", " ") for m in shown))
-    test = scores["cnn_less_mlp"]
+    test = scores["cnn_minus_mlp"]
     members = [
         (kind.replace("_", " "), group, f"{found['rows']:,}", *(f"{found[name]:.4f}" for name in _KINDS))
         for kind, members in groups.items()
@@ -171,7 +171,7 @@ def _confidence(
         "they count in the average in inverse proportion to the loss that is then left there. The "
         "calibration error is the mean distance between confidence and share right, over bins of "
         "confidence. Of validation's titles from the threshold on, a share of "
-        f"{params.evaluate.wanted_precision:g} or more is right, by the lower end of a one-sided 95 % "
+        f"{params.evaluate.target_precision:g} or more is right, by the lower end of a one-sided 95 % "
         "interval; coverage and precision are those of test. A threshold of 1 with a coverage of 0 "
         "means that none was found."
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data.contract import replaced_folder
+from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
@@ -73,7 +73,7 @@ def write(
         columns[f"{name}_confidence"] = pa.array(model.confidence_N.astype(np.float32))
         columns[f"{name}_rank"] = pa.array(model.rank_N.astype(np.int32))
         columns[f"{name}_loss"] = pa.array(model.loss_N.astype(np.float32))
-    with replaced_folder(path.parent) as folder:
+    with atomic_folder(path.parent) as folder:
         pq.write_table(pa.table(columns), folder / path.name, compression="zstd", compression_level=3)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from titles.data.contract import LANGUAGES, QUALITIES, replaced_folder
+from titles.data.contract import LANGUAGES, QUALITIES, atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes, balanced_accuracy
 from titles.evaluation import metrics
@@ -42,8 +42,8 @@ def headline(
         if name != "average":  # calibrated are the networks that it is of
             error = _calibration(as_trained[name], settings).error
             found[name]["calibration_error_before"] = error
-        found[name] |= metrics.abstention(validation[name], model, settings.wanted_precision)
-    found["cnn_less_mlp"] = metrics.paired_test(
+        found[name] |= metrics.abstention(validation[name], model, settings.target_precision)
+    found["cnn_minus_mlp"] = metrics.paired_test(
         outcomes["cnn"], outcomes["mlp"], settings.bootstrap_samples, seed
     )
     return found
@@ -105,7 +105,7 @@ def write_tables(
     and given category of titles of the categories most often mistaken; reliability_<model>.csv: share
     right by confidence; coverage_<model>.csv: share right of the titles of most confidence, by how many.
     """
-    with replaced_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         _write_categories(outcomes, labels, partial)
         with_pairs = (
             (name, labels[right], labels[given], rows)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm import tqdm
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.experiments.queue import Queue, Task
 from titles.experiments.revisions import experiments, git, head, inputs_of, params_of, scores_of, table
 from titles.params import Params, load_params, parse_params
@@ -509,5 +509,5 @@ def write_markdown(plan: Plan, scores: dict[str, Scores], baseline: str, path: P
         f"All experiments set {common}." if common else "",
         f"Commit {baseline[:7]}. `titles pruebas` runs them, `dvc exp show` has all that was measured.",
     ]
-    with replaced_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")

@@ -32,7 +32,7 @@ from urllib.parse import urljoin, urlsplit
 
 from tqdm import tqdm
 
-from titles.data.contract import SPLITS, named, replaced_folder, write_json
+from titles.data.contract import SPLITS, atomic_folder, named, write_json
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -537,7 +537,7 @@ def _fetch_folder(address: str, archive: Path) -> str:
     else:
         _fetch_file(address, archive)
         try:
-            with replaced_folder(folder) as partial:
+            with atomic_folder(folder) as partial:
                 _unpack(archive, partial, folder.name)
                 files = {
                     str(file.relative_to(partial)): {

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import yaml
 from tqdm import tqdm
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 
 T = TypeVar("T")
 
@@ -318,7 +318,7 @@ def generate(rows: int, seed: int) -> Iterator[SampleRow]:
 @contextmanager
 def _text(path: Path) -> Iterator[TextIO]:
     """Open a text file, gzipped if its name ends in .gz, that takes the place of ``path`` when whole."""
-    with replaced_file(path) as partial, ExitStack() as stack:
+    with atomic_file(path) as partial, ExitStack() as stack:
         raw: Any = stack.enter_context(partial.open("wb"))
         if path.suffix == ".gz":
             # No name and no time in the header, so that equal rows make equal bytes.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
-from titles.models.parts.layers import Dropout, greatest_window
+from titles.models.parts.layers import Dropout, max_over_time_conv
 
 
 class TitleCNN(nn.Module):
@@ -49,7 +49,7 @@ class TitleCNN(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
-        pooled_BF = self.filters(self.embedding(batch), batch.place_BL)
+        pooled_BF = self.filters(self.embedding(batch), batch.index_BL)
         hidden_BH = F.relu(self.hidden(self.dropout(pooled_BF)))
         logits_BC: Tensor = self.output(self.dropout(hidden_BH))
         return logits_BC
@@ -76,7 +76,7 @@ class WindowFilters(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
             nn.init.uniform_(bias, -bound, bound)
 
-    def forward(self, embedded_UD: Tensor, place_BL: Tensor) -> Tensor:
+    def forward(self, embedded_UD: Tensor, index_BL: Tensor) -> Tensor:
         """The greatest response of each filter, (B, F), at least 0.
 
         Args:
@@ -84,6 +84,6 @@ class WindowFilters(nn.Module):
         """
         # Sums of less precise products are precise.
         rows_UC = self.project(embedded_UD).to(self.bias_F.dtype)
-        greatest_BF = greatest_window(rows_UC, place_BL, self.lengths)
+        greatest_BF = max_over_time_conv(rows_UC, index_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
         return F.relu(greatest_BF + self.bias_F)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
-from titles.models.parts.layers import Dropout, sum_of_rows
+from titles.models.parts.layers import Dropout, embedding_bag
 
 
 class TitleMLP(nn.Module):
@@ -50,7 +50,7 @@ class TitleMLP(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
         table_RD, row_T = self.embedding.table_of(batch)
-        row_BL, is_word_BL = row_T.view(batch.place_BL.shape), batch.place_BL > 0
+        row_BL, is_word_BL = row_T.view(batch.index_BL.shape), batch.index_BL > 0
         hidden = _mean(table_RD, row_BL, is_word_BL)
         if leading := self.leading_words:
             first_BD = _mean(table_RD, row_BL[:, :leading], is_word_BL[:, :leading])
@@ -66,5 +66,5 @@ def _mean(table_RD: Tensor, row_BL: Tensor, is_word_BL: Tensor) -> Tensor:
     titles, words = row_BL.shape
     end_B = torch.arange(words, (titles + 1) * words, words, device=row_BL.device)
     # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
-    sum_BD = sum_of_rows(table_RD, row_BL.flatten(), end_B)
+    sum_BD = embedding_bag(table_RD, row_BL.flatten(), end_B)
     return sum_BD / is_word_BL.sum(dim=1, keepdim=True).clamp(min=1)

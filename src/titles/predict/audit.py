@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, replaced_file
+from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
@@ -68,7 +68,7 @@ def audit(params: Params, folds: int, top: int, out: Path) -> str:
             f"no category of train has {folds} rows, one for each fold: nothing can be judged"
         )
     # The place is taken before the training: one that cannot be written to is told at once.
-    with replaced_file(out) as partial:
+    with atomic_file(out) as partial:
         outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params)
         # Where all rows of a category can lie in one fold, its network knows of none.
         judged_N = rows_C[titles.labels] >= folds
@@ -112,7 +112,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
         ValueError: as for `training.fit`; an input is missing or damaged.
     """
     settings = params.mlp.model_copy(
-        update={"logit_adjustment": 0.0, "class_weighting": "none", "robustness": 0.0}
+        update={"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
     )
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)

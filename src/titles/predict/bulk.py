@@ -57,7 +57,7 @@ def classify(
             for place in np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist():
                 told[place] = chunk.problems.get(place, "no word")
             problems.update(filter(None, told))
-            for place, doubt in ranked.doubts(classifier.labels, at_least).items():
+            for place, doubt in ranked.abstentions(classifier.labels, at_least).items():
                 told[place] = doubt
                 problems[doubt.partition(":")[0]] += 1
                 ranked.categories_NK[place] = UNCLASSIFIED

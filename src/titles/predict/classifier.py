@@ -45,7 +45,7 @@ class Ranked(NamedTuple):
     categories_NK: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
 
-    def doubts(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
+    def abstentions(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
         """By row, why no category is given: the likeliest has a probability below `at_least`."""
         category_N, probability_N = self.categories_NK[:, 0], self.probabilities_NK[:, 0]
         unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()

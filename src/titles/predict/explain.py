@@ -108,7 +108,7 @@ def _windows(
     device = network.output.weight.device
     batch = Batcher(titles, network.embedding.subwords, device).batch(np.arange(1))
     with torch.no_grad():
-        pooled_F, start_F = pooled(network.filters, network.embedding(batch), batch.place_BL[0])
+        pooled_F, start_F = pooled(network.filters, network.embedding(batch), batch.index_BL[0])
     pooled_F.requires_grad_()
     logits_C = network.output(F.relu(network.hidden(pooled_F)))
     lengths_F = np.repeat(network.filters.lengths, len(pooled_F) // len(network.filters.lengths))

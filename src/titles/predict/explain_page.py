@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.explain import Category, Explanation
@@ -75,7 +75,7 @@ footer {{ color: #555 }}
 <footer>{legend_html(explanation)}</footer>
 </html>
 """
-    with replaced_file(file) as partial:
+    with atomic_file(file) as partial:
         partial.write_text(page, encoding="utf-8")
 
 

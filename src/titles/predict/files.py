@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 import orjson
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.listings.listing import Chunk, Listing
 from titles.listings.listing_files import CSV, JSON_LINES, PARQUET
 
@@ -81,7 +81,7 @@ def writer(
             yield write
         sys.stdout.buffer.flush()
     else:
-        with replaced_file(file) as partial, partial.open("wb") as raw:
+        with atomic_file(file) as partial, partial.open("wb") as raw:
             # Without a time stamp: the same rows are the same bytes.
             zipped = file.name.endswith(".gz") and kind != PARQUET
             stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if zipped else nullcontext(raw)

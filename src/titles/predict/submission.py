@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.listings import listing_files
 from titles.listings.listing import Chunk
 from titles.listings.listing_files import CSV
@@ -34,7 +34,7 @@ def submit(classifier: Classifier, test: Path, out: Path) -> str:
     without = 0
     with (
         listing_files.opened(test, CSV, "title", ["id"], _WANTED) as listing,
-        replaced_file(out) as partial,
+        atomic_file(out) as partial,
         partial.open("w", encoding="utf-8", newline="") as stream,
     ):
         id_place = listing.columns.index("id")

@@ -97,8 +97,8 @@ def stratified(
         test_C = np.where(reliable_C > 0, np.minimum(test_C, np.ceil(reliable_C / 2)), test_C)
         left_C = reliable_C - test_C
         validation_C = np.where(left_C > 0, np.minimum(validation_C, left_C), validation_C)
-    luck_N = _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + _GOLDEN))
-    order_N = np.lexsort((luck_N, ~trusted_N, labels_N))
+    shuffle_key_N = _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + _GOLDEN))
+    order_N = np.lexsort((shuffle_key_N, ~trusted_N, labels_N))
     starts_C = np.cumsum(rows_C) - rows_C
     place_N = np.empty(len(labels_N), np.int64)
     place_N[order_N] = np.arange(len(labels_N)) - np.repeat(starts_C, rows_C)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from titles.data.contract import replaced_folder
+from titles.data.contract import atomic_folder
 
 
 @contextmanager
 def exported(out: Path, mark: str) -> Iterator[Path]:
-    """`contract.replaced_folder` that takes the place of an earlier export only.
+    """`contract.atomic_folder` that takes the place of an earlier export only.
 
     Args:
         mark: the file by which an export of this kind is known.
@@ -24,5 +24,5 @@ def exported(out: Path, mark: str) -> Iterator[Path]:
         folder.is_dir() and ((folder / mark).exists() or not any(folder.iterdir()))
     ):
         raise ValueError(f"{out} is there already and is no earlier export: name another folder")
-    with replaced_folder(folder) as made:
+    with atomic_folder(folder) as made:
         yield made

@@ -97,11 +97,11 @@ class TitlesModel(PythonModel):
         # pandas has NaN for what is missing.
         for chunk in listing.of_titles(column.where(column.notna(), None).tolist()).chunks:
             ranked = self._classifier.top(chunk.titles, k)
-            doubts = ranked.doubts(labels, at_least)
+            abstentions = ranked.abstentions(labels, at_least)
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
             for place, (codes, shares) in enumerate(answers):
-                if place in doubts:
-                    rows.append(([], [], doubts[place]))
+                if place in abstentions:
+                    rows.append(([], [], abstentions[place]))
                 elif codes[0] >= 0:
                     rows.append(([labels[code] for code in codes], shares, ""))
                 else:

@@ -411,8 +411,8 @@ def _test_metrics(model: str, evaluation: Result) -> dict[str, float]:
     scores = evaluation.scores
     found = {f"test/{name}": value for name, value in scores.get(model, {}).items()}
     if model == evaluation.model:
-        pair = scores.get("cnn_less_mlp", {})
-        found |= {f"test/cnn_less_mlp/{name}": value for name, value in pair.items()}
+        pair = scores.get("cnn_minus_mlp", {})
+        found |= {f"test/cnn_minus_mlp/{name}": value for name, value in pair.items()}
     return found
 
 

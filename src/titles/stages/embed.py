@@ -8,7 +8,7 @@ from titles.data.contract import (
     PREPARED,
     TEXT,
     VOCABULARY,
-    replaced_folder,
+    atomic_folder,
     write_json,
 )
 from titles.data.encoded import EncodedTitles
@@ -35,7 +35,7 @@ def main() -> None:
     else:
         titles = EncodedTitles.open(PREPARED / "train")
         vectors = train(titles, words, params.embed, params.seed)
-    with replaced_folder(EMBEDDED) as folder:
+    with atomic_folder(EMBEDDED) as folder:
         vectors.write(folder)
     covered = coverage(vectors, words)
     write_json(

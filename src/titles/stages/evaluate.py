@@ -56,7 +56,7 @@ def main() -> None:
     write_json(METRICS / "groups.json", groups)
     write_json(METRICS / "evaluate.json", scores)
     print(f"evaluate: {len(titles)} test titles, {len(labels)} categories")
-    print(described(scores, params.evaluate.wanted_precision))
+    print(described(scores, params.evaluate.target_precision))
 
 
 if __name__ == "__main__":

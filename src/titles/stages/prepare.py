@@ -1,6 +1,6 @@
 """Stage prepare: listing files to encoded splits."""
 
-from titles.data.contract import METRICS, PREPARED, replaced_folder, write_json
+from titles.data.contract import METRICS, PREPARED, atomic_folder, write_json
 from titles.params import load_params
 from titles.prepare.preparation import prepare
 from titles.stages import entry_point
@@ -9,7 +9,7 @@ from titles.stages import entry_point
 @entry_point
 def main() -> None:
     params = load_params()
-    with replaced_folder(PREPARED) as folder:
+    with atomic_folder(PREPARED) as folder:
         metrics = prepare(params.prepare, params.seed, folder)
     write_json(METRICS / "prepare.json", metrics)
     rows = metrics["rows"]

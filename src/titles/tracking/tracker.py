@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from titles.data.contract import replaced_file, replaced_folder
+from titles.data.contract import atomic_file, atomic_folder
 from titles.params import Params
 
 EXPERIMENT = "titles"
@@ -77,7 +77,7 @@ class DvcliveTracker(Tracker):
         self._live.step = step
         for name, value in metrics.items():
             self._live.log_metric(name, value)
-        with replaced_folder(self._folder) as folder:
+        with atomic_folder(self._folder) as folder:
             shutil.copytree(self._growing / "plots", folder / "plots")
 
     def close(self, failed: bool) -> None:
@@ -158,7 +158,7 @@ class MlflowTracker(Tracker):
             run = client.create_run(experiment_id, tags=tags, run_name=run_name)
         self._run = run.info.run_id
         if note:
-            with replaced_file(note) as partial:
+            with atomic_file(note) as partial:
                 partial.write_text(self._run, encoding="utf-8")
         log_params(client, self._run, values)
         self._client = client

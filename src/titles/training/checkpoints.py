@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.models.parts import distributed
 
 FOLDER = Path(".titles/checkpoints")
@@ -69,7 +69,7 @@ class Checkpoint:
         text = json.dumps(numbers)
         metadata = {"numbers": text, "sha256": _checksum(whole, text)}
         try:
-            with replaced_file(self._file) as partial:
+            with atomic_file(self._file) as partial:
                 save_file(whole, partial, metadata)
         except (ValueError, OSError, SafetensorError) as error:
             print(f"warning: no checkpoint of this epoch: {error}", file=sys.stderr)
@@ -178,7 +178,7 @@ def key(settings: Mapping[str, Any], data: Iterable[Path]) -> str:
         "format": _FORMAT,
         "settings": settings,
         "versions": [sys.version, np.__version__, torch.__version__],
-        "processes": distributed.processes(),
+        "processes": distributed.world_size(),
         "code": code,
         "data": {path.as_posix(): _digest(path) for path in files},
     }

@@ -18,7 +18,7 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _WARM_UP, _START = 0.1, 0.04
 
 
-class RowAdam(Optimizer):
+class LazyAdam(Optimizer):
     """Adam (Kingma and Ba, 2015) that leaves rows without a gradient, and their momentum, as they are.
 
     Plain Adam reads and writes the whole table three times a step, and moves rows by old momentum that
@@ -40,7 +40,7 @@ class RowAdam(Optimizer):
 
 def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
     if not state:
-        state |= {"steps": 0, "mean": torch.zeros_like(table), "square": torch.zeros_like(table)}
+        state |= {"steps": 0, "exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
     state["steps"] += 1
     assert table.grad is not None
     if table.grad.is_sparse:
@@ -56,10 +56,14 @@ def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
         [_BETA1, _BETA2, rate / (1 - _BETA1**steps), 1 - _BETA2**steps, _EPSILON],
         table.detach().numpy().dtype,
     )
-    vectors, mean, square = (t.detach().numpy() for t in (table, state["mean"], state["square"]))
+    vectors, exp_avg, exp_avg_sq = (
+        t.detach().numpy() for t in (table, state["exp_avg"], state["exp_avg_sq"])
+    )
     named, gradient = rows.numpy(), gradient_RD.contiguous().numpy()
     kernels.in_parts(
-        lambda first, last: kernels.adam(vectors, mean, square, named, gradient, rates, first, last),
+        lambda first, last: kernels.adam(
+            vectors, exp_avg, exp_avg_sq, named, gradient, rates, first, last
+        ),
         len(named),
         4 * gradient.size,
     )
@@ -73,13 +77,13 @@ def _step_of_rows(
     if len(moving) < len(rows):
         rows, gradient_RD = rows.index_select(0, moving), gradient_RD.index_select(0, moving)
     # index_select reads rows several times as fast as brackets do.
-    mean_RD = state["mean"].index_select(0, rows).lerp_(gradient_RD, 1 - _BETA1)
-    square_RD = state["square"].index_select(0, rows).mul_(_BETA2)
-    square_RD.addcmul_(gradient_RD, gradient_RD, value=1 - _BETA2)
-    state["mean"].index_copy_(0, rows, mean_RD)
-    state["square"].index_copy_(0, rows, square_RD)
-    spread_RD = square_RD.div_(1 - _BETA2 ** state["steps"]).sqrt_().add_(_EPSILON)
-    change_RD = mean_RD.div_(spread_RD).mul_(-rate / (1 - _BETA1 ** state["steps"]))
+    exp_avg_RD = state["exp_avg"].index_select(0, rows).lerp_(gradient_RD, 1 - _BETA1)
+    exp_avg_sq_RD = state["exp_avg_sq"].index_select(0, rows).mul_(_BETA2)
+    exp_avg_sq_RD.addcmul_(gradient_RD, gradient_RD, value=1 - _BETA2)
+    state["exp_avg"].index_copy_(0, rows, exp_avg_RD)
+    state["exp_avg_sq"].index_copy_(0, rows, exp_avg_sq_RD)
+    spread_RD = exp_avg_sq_RD.div_(1 - _BETA2 ** state["steps"]).sqrt_().add_(_EPSILON)
+    change_RD = exp_avg_RD.div_(spread_RD).mul_(-rate / (1 - _BETA1 ** state["steps"]))
     table.index_add_(0, rows, change_RD)
 
 

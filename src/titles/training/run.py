@@ -18,7 +18,7 @@ from titles.data.contract import (
     PREPARED,
     TEXT,
     VOCABULARY,
-    replaced_folder,
+    atomic_folder,
     write_json,
 )
 from titles.data.encoded import EncodedTitles, WordVectors
@@ -30,7 +30,7 @@ from titles.models.parts.embedding import WordEmbedding
 from titles.params import Params, Text, Training
 from titles.tracking.tracker import Tracker, tracked
 from titles.training import checkpoints
-from titles.training.trainer import EpochRecord, Learning, set_up
+from titles.training.trainer import EpochRecord, Trainer, set_up
 
 
 def run(
@@ -53,7 +53,7 @@ def run(
             `architecture`.
 
     Raises:
-        ValueError: see `training.Learning` and `checkpoints.opened`; inputs are missing or damaged.
+        ValueError: see `training.Trainer` and `checkpoints.opened`; inputs are missing or damaged.
     """
     device = set_up(params.compute, params.seed)
     words = Vocabulary.read(VOCABULARY)
@@ -61,7 +61,7 @@ def run(
     embedding = new_embedding(settings, words)
     network = build(embedding, len(labels), **architecture).to(device)
     model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
-    if distributed.processes() > 1:  # that several can go on together is not proven
+    if distributed.world_size() > 1:  # that several can go on together is not proven
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
     with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
@@ -94,7 +94,7 @@ def _record(
         return
     # The place is taken before the training: one that cannot be written to is told at once.
     with (
-        replaced_folder(MODELS / name) as folder,
+        atomic_folder(MODELS / name) as folder,
         tracked(name, params, PLOTS / name, checkpoint.run, checkpoint.abandoned) as tracker,
     ):
         last_good = MODELS / f"{name}.last_good"
@@ -157,7 +157,7 @@ def _train(
     if last_good:
         shutil.rmtree(last_good, ignore_errors=True)
     try:
-        course = Learning(model.network, train, validation, len(model.labels), settings, seed, device)
+        course = Trainer(model.network, train, validation, len(model.labels), settings, seed, device)
         if found := checkpoint.read():
             tensors, numbers = found
             course.restore(tensors, numbers)
@@ -167,7 +167,7 @@ def _train(
             for record in records:
                 tracker.log(_logged(record), record.epoch)
             print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
-        for record in course.records():
+        for record in course.epochs():
             tracker.log(_logged(record), record.epoch)
             records.append(record)
             better = best is None or _rank(record) > _rank(best)
@@ -187,7 +187,7 @@ def _train(
         distributed.end_undisturbed()
         if best and last_good:
             model.network.load_state_dict(weights)
-            with replaced_folder(last_good) as folder:
+            with atomic_folder(last_good) as folder:
                 saved.write(model, folder)
             print(f"{model.name}: epoch {best.epoch}, the best so far, is kept in {last_good}")
         raise
@@ -215,5 +215,5 @@ def _line(name: str, epochs: int, record: EpochRecord, better: bool) -> str:
         f"{name} epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
         f"validation loss {record.validation_loss:.4f}, "
         f"balanced accuracy {record.validation_balanced_accuracy:.4f}"
-        f"{' *' if better else '  '} ({record.titles_a_second:,.0f} titles/s)"
+        f"{' *' if better else '  '} ({record.titles_per_second:,.0f} titles/s)"
     )

@@ -25,12 +25,12 @@ from titles.data.outcomes import Outcomes, balanced_accuracy
 from titles.models.parts import distributed
 from titles.models.parts.embedding import embedding_of
 from titles.params import Compute, Training
-from titles.training.optimisers import RowAdam, one_cycle
+from titles.training.optimisers import LazyAdam, one_cycle
 
 # Steps between two looks at whether the loss is still a number: a look waits for the GPU.
 _STEPS_A_LOOK = 50
-# Share of a training after which robustness is there in full.
-_ROBUST_FROM = 0.25
+# Share of a training after which gce_q is there in full.
+_GCE_FULL_FROM = 0.25
 # Titles a step without gradients; it changes memory and speed, not results.
 _EVALUATION_BATCH = 1024
 
@@ -48,7 +48,7 @@ class EpochRecord:
     validation_loss: float
     validation_accuracy: float
     validation_balanced_accuracy: float
-    titles_a_second: float
+    titles_per_second: float
 
 
 def set_up(compute: Compute, seed: int) -> torch.device:
@@ -86,7 +86,7 @@ def optimisers(model: nn.Module, settings: Training) -> list[torch.optim.Optimiz
     adam = torch.optim.Adam(
         layers, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    return [adam, RowAdam(tables, lr=settings.learning_rate)] if tables else [adam]
+    return [adam, LazyAdam(tables, lr=settings.learning_rate)] if tables else [adam]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Objective:
         log prior times tau: Menon et al. (2021), "Long-tail learning via logit adjustment". The
         probabilities that it gives are then those of a title whose category could as well be any, which
         is what balanced accuracy asks for.
-    robustness: a title counts by the probability that its label gets, to this power: labels that the
+    gce_q: a title counts by the probability that its label gets, to this power: labels that the
         network finds absurd, as wrong ones are, teach it little. Without smoothing the gradient is that
         of the generalised cross-entropy with this q, Zhang and Sabuncu (2018), arXiv:1805.07836, up to
         a factor for the whole batch.
@@ -107,7 +107,7 @@ class Objective:
     """
 
     weight_C: Tensor
-    robustness: float
+    gce_q: float
     shift_C: Tensor | None
     smoothing: float
     smooth_C: Tensor
@@ -120,7 +120,7 @@ class Objective:
         shift_C = settings.logit_adjustment * torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
         return Objective(
             class_weights(titles, categories, settings.class_weighting).to(device),
-            settings.robustness,
+            settings.gce_q,
             shift_C.to(device) if settings.logit_adjustment else None,
             settings.label_smoothing,
             shift_C.softmax(dim=0).to(device),
@@ -150,8 +150,8 @@ class Objective:
                 the network knows no label, and what it finds absurd is what is rare.
         """
         weight_B = self.weight_C[labels_B]
-        if self.robustness:
-            power = self.robustness * min(1.0, progress / _ROBUST_FROM)
+        if self.gce_q:
+            power = self.gce_q * min(1.0, progress / _GCE_FULL_FROM)
             weight_B = weight_B * (power * log_right_B).exp()
         return weight_B
 
@@ -195,11 +195,11 @@ def fit(
     seed: int,
     device: torch.device,
 ) -> Iterator[EpochRecord]:
-    """Train in place, from the first epoch: see `Learning`."""
-    return Learning(model, train, validation, categories, settings, seed, device).records()
+    """Train in place, from the first epoch: see `Trainer`."""
+    return Trainer(model, train, validation, categories, settings, seed, device).epochs()
 
 
-class Learning:
+class Trainer:
     """A training, which between two epochs can be saved and restored.
 
     Raises:
@@ -223,7 +223,7 @@ class Learning:
                     "so give prepare.source more rows"
                 )
         embedding = embedding_of(model)
-        embedding.sparse_gradients = distributed.processes() == 1  # NCCL cannot average sparse ones
+        embedding.sparse_gradients = distributed.world_size() == 1  # NCCL cannot average sparse ones
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
@@ -235,11 +235,11 @@ class Learning:
         self._objective = Objective.of(train, categories, settings, device)
         self._optimisers = optimisers(model, settings)
         self._batcher = Batcher(train, embedding.subwords, device)
-        self._model = distributed.shared(model)
+        self._model = distributed.wrap(model)
         self._shuffle = np.random.default_rng(seed)
         self._device = device
 
-    def records(self) -> Iterator[EpochRecord]:
+    def epochs(self) -> Iterator[EpochRecord]:
         """Train in place and yield a record after each epoch, until `settings.epochs` are done.
 
         The caller decides what an epoch is worth: it logs, keeps the best weights, and stops by no
@@ -262,7 +262,7 @@ class Learning:
                 len(self._titles) / seconds,
             ]
             self._epochs_done = number
-            yield EpochRecord(number, *distributed.of_first(measured))
+            yield EpochRecord(number, *distributed.broadcast(measured))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the next epochs of one process depend on: tensors, not copied, and numbers that JSON
@@ -311,7 +311,7 @@ class Learning:
         runs and splits compare."""
         self._model.train()
         total = torch.zeros((), dtype=torch.float64, device=self._device)
-        rank, processes = distributed.rank(), distributed.processes()
+        rank, processes = distributed.rank(), distributed.world_size()
         with tqdm(
             total=len(self._titles),
             desc=f"epoch {number}",
@@ -341,7 +341,7 @@ class Learning:
             optimiser.zero_grad(set_to_none=True)
         batch = self._batcher.batch(rows)
         if self._settings.word_dropout:
-            batch = batch._replace(place_BL=_some_words(batch.place_BL, self._settings.word_dropout))
+            batch = batch._replace(index_BL=_some_words(batch.index_BL, self._settings.word_dropout))
         # Products alone get less precise: weights, their gradients and sums stay float32.
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
@@ -374,11 +374,11 @@ def _below(key: str, prefix: str) -> str:
     return key.removeprefix(prefix) if key.startswith(prefix) else ""
 
 
-def _some_words(place_BL: Tensor, dropped: float) -> Tensor:
+def _some_words(index_BL: Tensor, dropped: float) -> Tensor:
     """Makes each word padding with the chance `dropped`; a title that would lose all keeps all."""
-    stays_BL = torch.rand(place_BL.shape, device=place_BL.device) >= dropped
-    stays_BL |= ~(stays_BL & (place_BL > 0)).any(dim=1, keepdim=True)
-    return place_BL * stays_BL
+    stays_BL = torch.rand(index_BL.shape, device=index_BL.device) >= dropped
+    stays_BL |= ~(stays_BL & (index_BL > 0)).any(dim=1, keepdim=True)
+    return index_BL * stays_BL
 
 
 def _check_finite(total: Tensor, epoch: int) -> None:

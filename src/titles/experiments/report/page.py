@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from titles.data.contract import replaced_file
+from titles.data.contract import atomic_file
 from titles.evaluation.predictions import MODELS
 from titles.experiments.report import charts
 from titles.experiments.report.comparison import (
@@ -49,7 +49,7 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
         (page, html_text(experiments, pairs, model)),
         (markdown, markdown_text(experiments, pairs, model)),
     ):
-        with replaced_file(path) as partial:
+        with atomic_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
 
 

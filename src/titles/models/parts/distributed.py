@@ -26,7 +26,7 @@ def rank() -> int:
     return dist.get_rank() if _in_a_group() else 0
 
 
-def processes() -> int:
+def world_size() -> int:
     return dist.get_world_size() if _in_a_group() else 1
 
 
@@ -93,7 +93,7 @@ def own_gpu() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def shared(network: nn.Module) -> nn.Module:
+def wrap(network: nn.Module) -> nn.Module:
     """The network, for steps that average the gradients of all processes. Weights start as rank 0's."""
     if not _in_a_group():
         return network
@@ -111,10 +111,10 @@ def total(value: Tensor) -> Tensor:
 
 def mean(value: Tensor) -> Tensor:
     """The mean over all processes."""
-    return total(value) / processes() if _in_a_group() else value
+    return total(value) / world_size() if _in_a_group() else value
 
 
-def of_first(values: list[float]) -> list[float]:
+def broadcast(values: list[float]) -> list[float]:
     """The values of rank 0, so that all decide alike."""
     if not _in_a_group():
         return values

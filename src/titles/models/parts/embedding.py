@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from titles.data.contract import PAD, Batch
 from titles.data.subwords import VocabularySubwords
-from titles.models.parts.layers import rows, sum_of_rows
+from titles.models.parts.layers import embedding_bag, embedding_lookup
 
 Freeze = bool | Literal["partial"]
 
-_GRAM_SPREAD = 0.1  # standard deviation of the n-grams' first vectors; zero ones learn far slower
+_NGRAM_STD = 0.1  # standard deviation of the n-grams' first vectors; zero ones learn far slower
 
 
 class WordEmbedding(nn.Module):
@@ -53,12 +53,12 @@ class WordEmbedding(nn.Module):
         row_V[~frozen_V] = torch.arange(int(frozen_V.sum()), len(frozen_V))
         self.register_buffer("row_V", row_V)
         self.register_buffer("frozen_FD", matrix_VD[frozen_V].clone())
-        self.learning_VD = nn.Parameter(matrix_VD[~frozen_V].clone()) if not frozen_V.all() else None
+        self.trainable_VD = nn.Parameter(matrix_VD[~frozen_V].clone()) if not frozen_V.all() else None
         self.subwords = subwords
         self.grams_RD: nn.Parameter | None = None
         if subwords:
             self.grams_RD = nn.Parameter(torch.empty(subwords.subwords.buckets, self.dimension))
-            nn.init.normal_(self.grams_RD, std=_GRAM_SPREAD)
+            nn.init.normal_(self.grams_RD, std=_NGRAM_STD)
         # Gradients that hold the looked-up rows alone, a fraction of the table.
         self.sparse_gradients = True
 
@@ -68,46 +68,46 @@ class WordEmbedding(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Vectors (U, D), the first zero."""
-        vectors_UD = self._words(batch.words_U)
+        vectors_UD = self._words(batch.tokens_U)
         if self.grams_RD is not None:
-            grams_MD = self._rows(self.grams_RD, batch.grams_M, distinct=True)
-            sums_UD = sum_of_rows(grams_MD, batch.gram_place_G, batch.gram_ends_U)
-            counts_U = batch.gram_ends_U.diff(prepend=batch.gram_ends_U[:1]).clamp(min=1)
+            ngrams_MD = self._rows(self.grams_RD, batch.ngrams_M, distinct=True)
+            sums_UD = embedding_bag(ngrams_MD, batch.ngram_index_G, batch.ngram_ends_U)
+            counts_U = batch.ngram_ends_U.diff(prepend=batch.ngram_ends_U[:1]).clamp(min=1)
             # By the root of their number: sums of independent vectors are then as long as one of them.
             vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
         return vectors_UD
 
     def table_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """A table of vectors, and the rows of it (B * L,) that the batch's titles hold."""
-        place_T = batch.place_BL.flatten()
-        if self.learning_VD is None and self.grams_RD is None:  # no need to copy what nothing changes
-            row_U = self.row_V.index_select(0, batch.words_U)
-            return self.frozen_FD, row_U.index_select(0, place_T)
-        return self(batch), place_T
+        index_T = batch.index_BL.flatten()
+        if self.trainable_VD is None and self.grams_RD is None:  # no need to copy what nothing changes
+            row_U = self.row_V.index_select(0, batch.tokens_U)
+            return self.frozen_FD, row_U.index_select(0, index_T)
+        return self(batch), index_T
 
-    def _words(self, words_U: Tensor) -> Tensor:
-        row_U = self.row_V.index_select(0, words_U)
+    def _words(self, tokens_U: Tensor) -> Tensor:
+        row_U = self.row_V.index_select(0, tokens_U)
         frozen = len(self.frozen_FD)
-        if self.learning_VD is None:
+        if self.trainable_VD is None:
             return self.frozen_FD.index_select(0, row_U)
         distinct = self.subwords is None  # with subwords, several words can be the unknown one
         if frozen == 1:  # PAD alone
-            learning_UD = self._rows(self.learning_VD, row_U[1:] - 1, distinct=distinct)
-            return F.pad(learning_UD, (0, 0, 1, 0))
+            trainable_UD = self._rows(self.trainable_VD, row_U[1:] - 1, distinct=distinct)
+            return F.pad(trainable_UD, (0, 0, 1, 0))
         (learning,) = torch.where(row_U >= frozen)
         frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
-        learning_UD = self._rows(self.learning_VD, row_U[learning] - frozen, distinct=distinct)
-        return frozen_UD.index_copy(0, learning, learning_UD)
+        trainable_UD = self._rows(self.trainable_VD, row_U[learning] - frozen, distinct=distinct)
+        return frozen_UD.index_copy(0, learning, trainable_UD)
 
     def _rows(self, table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
         if self.sparse_gradients:
-            return rows(table_RD, index, distinct=distinct)
+            return embedding_lookup(table_RD, index, distinct=distinct)
         return F.embedding(index, table_RD)
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
         """The words' own vectors in the order of the vocabulary, (V, D)."""
-        tables = [self.frozen_FD] if self.learning_VD is None else [self.frozen_FD, self.learning_VD]
+        tables = [self.frozen_FD] if self.trainable_VD is None else [self.frozen_FD, self.trainable_VD]
         return torch.cat(tables)[self.row_V]
 
 

@@ -89,9 +89,9 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @compiled
-def greatest_windows(
+def max_over_time_conv(
     rows_RC: _Floats,
-    place_BL: _Ints,
+    index_BL: _Ints,
     lengths: _Ints,
     filters: int,
     greatest_BF: _Floats,
@@ -99,10 +99,10 @@ def greatest_windows(
     first: int,
     last: int,
 ) -> None:
-    """`layers.greatest_window` of titles `first` to `last`, and the word at which each window starts."""
-    sums_LF = np.empty((place_BL.shape[1], greatest_BF.shape[1]), rows_RC.dtype)
+    """`layers.max_over_time_conv` of titles `first` to `last`, and the start of each winning window."""
+    sums_LF = np.empty((index_BL.shape[1], greatest_BF.shape[1]), rows_RC.dtype)
     for title in range(first, last):
-        place_L = place_BL[title]
+        place_L = index_BL[title]
         sums_LF[:] = 0
         # Each word's row is read once, from end to end, and added to all windows that the word is in.
         for word in range(len(place_L)):
@@ -133,10 +133,10 @@ def greatest_windows(
 
 
 @compiled
-def spread_over_windows(
+def max_over_time_conv_backward(
     gradient_BF: _Floats,
     start_BF: _Ints,
-    place_BL: _Ints,
+    index_BL: _Ints,
     lengths: _Ints,
     filters: int,
     rows_RC: _Floats,
@@ -145,9 +145,9 @@ def spread_over_windows(
 ) -> None:
     """Add the gradient of each title's greatest windows to the rows of their words, for the filters
     `first` to `last` of each length."""
-    titles, words = place_BL.shape
+    titles, words = index_BL.shape
     for title in range(titles):
-        place_L = place_BL[title]
+        place_L = index_BL[title]
         column, out = 0, 0
         for length in lengths:
             gradient_F, start_F = gradient_BF[title, out:], start_BF[title, out:]
@@ -161,7 +161,7 @@ def spread_over_windows(
 
 
 @compiled
-def spread_over_bags(
+def embedding_bag_backward(
     gradient_BD: _Floats, row_T: _Ints, end_B: _Ints, rows_RD: _Floats, first: int, last: int
 ) -> None:
     """Add the gradient of each bag to its rows, for dimensions `first` to `last`."""
@@ -178,8 +178,8 @@ def spread_over_bags(
 @compiled
 def adam(
     table_RD: _Floats,
-    mean_RD: _Floats,
-    square_RD: _Floats,
+    exp_avg_RD: _Floats,
+    exp_avg_sq_RD: _Floats,
     row_T: _Ints,
     gradient_TD: _Floats,
     rates: _Floats,
@@ -202,11 +202,11 @@ def adam(
         if not moves:
             continue
         row = row_T[place]
-        table_D, mean_D, square_D = table_RD[row], mean_RD[row], square_RD[row]
+        table_D, exp_avg_D, exp_avg_sq_D = table_RD[row], exp_avg_RD[row], exp_avg_sq_RD[row]
         for number in range(len(gradient_D)):
             slope = gradient_D[number]
-            mean = keep * mean_D[number] + (one - keep) * slope
-            square = keep_square * square_D[number] + (one - keep_square) * slope * slope
-            mean_D[number] = mean
-            square_D[number] = square
+            mean = keep * exp_avg_D[number] + (one - keep) * slope
+            square = keep_square * exp_avg_sq_D[number] + (one - keep_square) * slope * slope
+            exp_avg_D[number] = mean
+            exp_avg_sq_D[number] = square
             table_D[number] -= step * mean / (np.sqrt(square / correction) + epsilon)

@@ -39,17 +39,17 @@ class Dropout(nn.Module):
         return units * factor
 
 
-def rows(table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
+def embedding_lookup(table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
     """Rows of a table, with a sparse gradient that names each row once.
 
     Args:
         distinct: whether no row is asked for twice, which saves looking for those.
     """
-    found: Tensor = _Rows.apply(table_RD, index, distinct)  # type: ignore[no-untyped-call]
+    found: Tensor = _EmbeddingLookup.apply(table_RD, index, distinct)  # type: ignore[no-untyped-call]
     return found
 
 
-class _Rows(torch.autograd.Function):
+class _EmbeddingLookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table_RD: Tensor, index: Tensor, distinct: bool) -> Tensor:
         ctx.save_for_backward(index)
@@ -68,26 +68,26 @@ class _Rows(torch.autograd.Function):
         return sparse, None, None
 
 
-def sum_of_rows(rows_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
+def embedding_bag(embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
     """Sums of the rows of each bag, (B, D).
 
     Args:
         row_T: rows of all bags one after another. end_B: where each bag ends in them.
     """
-    if rows_RD.is_cuda:
-        return F.embedding_bag(row_T, rows_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
-    summed: Tensor = _SumOfRows.apply(rows_RD, row_T, end_B)  # type: ignore[no-untyped-call]
+    if embeddings_RD.is_cuda:
+        return F.embedding_bag(row_T, embeddings_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
+    summed: Tensor = _EmbeddingBag.apply(embeddings_RD, row_T, end_B)  # type: ignore[no-untyped-call]
     return summed
 
 
-class _SumOfRows(torch.autograd.Function):
+class _EmbeddingBag(torch.autograd.Function):
     """The backward pass of torch sorts the rows first."""
 
     @staticmethod
-    def forward(ctx: Any, rows_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
+    def forward(ctx: Any, embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
         ctx.save_for_backward(row_T, end_B)
-        ctx.shape = rows_RD.shape
-        return F.embedding_bag(row_T, rows_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
+        ctx.shape = embeddings_RD.shape
+        return F.embedding_bag(row_T, embeddings_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
 
     @staticmethod
     @once_differentiable
@@ -97,74 +97,74 @@ class _SumOfRows(torch.autograd.Function):
         given, row, end = gradient_BD.contiguous().numpy(), row_T.numpy(), end_B.numpy()
         rows = gradient.numpy()
         kernels.in_parts(
-            lambda first, last: kernels.spread_over_bags(given, row, end, rows, first, last),
+            lambda first, last: kernels.embedding_bag_backward(given, row, end, rows, first, last),
             ctx.shape[1],
             len(row) * ctx.shape[1],
         )
         return gradient, None, None
 
 
-def greatest_window(rows_RC: Tensor, place_BL: Tensor, lengths: Sequence[int]) -> Tensor:
+def max_over_time_conv(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
     """For each length and filter the maximum over all windows of a title of the sum of what their words
     add, (B, lengths * filters).
 
     Args:
         rows_RC: what the word at a place adds: by length, by its position in the window, by filter.
-        place_BL: places of words; 0 is no word, and its row is zeros. A window starts at every word
+        index_BL: places of words; 0 is no word, and its row is zeros. A window starts at every word
             and may reach past the last.
         lengths: words a window.
     """
     if rows_RC.is_cuda:
-        return _greatest_window(rows_RC, place_BL, lengths)
-    greatest: Tensor = _GreatestWindow.apply(rows_RC, place_BL, lengths)  # type: ignore[no-untyped-call]
+        return _max_over_time_conv_on_gpu(rows_RC, index_BL, lengths)
+    greatest: Tensor = _MaxOverTimeConv.apply(rows_RC, index_BL, lengths)  # type: ignore[no-untyped-call]
     return greatest
 
 
-def _greatest_window(rows_RC: Tensor, place_BL: Tensor, lengths: Sequence[int]) -> Tensor:
+def _max_over_time_conv_on_gpu(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
     """In operators of torch, for a GPU."""
     blocks = iter(rows_RC.chunk(sum(lengths), dim=1))
     found = []
     for length in lengths:
-        places = F.pad(place_BL, (0, length - 1)).unfold(1, place_BL.shape[1], 1).unbind(1)
+        places = F.pad(index_BL, (0, length - 1)).unfold(1, index_BL.shape[1], 1).unbind(1)
         first, *others = [F.embedding(window_BL, next(blocks)) for window_BL in places]
-        summed_BLF = sum(others, start=first).masked_fill((place_BL == 0)[..., None], -torch.inf)
+        summed_BLF = sum(others, start=first).masked_fill((index_BL == 0)[..., None], -torch.inf)
         found.append(summed_BLF.max(dim=1).values)
     return torch.cat(found, dim=1)
 
 
-class _GreatestWindow(torch.autograd.Function):
+class _MaxOverTimeConv(torch.autograd.Function):
     """Only the window that won gets a gradient: the rows of its words, filter by filter."""
 
     @staticmethod
-    def forward(ctx: Any, rows_RC: Tensor, place_BL: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(ctx: Any, rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
         filters = rows_RC.shape[1] // sum(lengths)
-        greatest_BF = rows_RC.new_empty(len(place_BL), len(lengths) * filters)
+        greatest_BF = rows_RC.new_empty(len(index_BL), len(lengths) * filters)
         start_BF = torch.empty(greatest_BF.shape, dtype=torch.int32)
-        ctx.save_for_backward(start_BF, place_BL)
+        ctx.save_for_backward(start_BF, index_BL)
         ctx.shape, ctx.lengths, ctx.filters = rows_RC.shape, np.array(lengths), filters
-        rows, place = rows_RC.detach().contiguous().numpy(), place_BL.numpy()
+        rows, place = rows_RC.detach().contiguous().numpy(), index_BL.numpy()
         greatest, start = greatest_BF.numpy(), start_BF.numpy()
         kernels.in_parts(
-            lambda first, last: kernels.greatest_windows(
+            lambda first, last: kernels.max_over_time_conv(
                 rows, place, ctx.lengths, filters, greatest, start, first, last
             ),
-            len(place_BL),
-            place_BL.numel() * rows_RC.shape[1],
+            len(index_BL),
+            index_BL.numel() * rows_RC.shape[1],
         )
         return greatest_BF
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BF: Tensor) -> tuple[Tensor, None, None]:
-        start_BF, place_BL = ctx.saved_tensors
+        start_BF, index_BL = ctx.saved_tensors
         gradient = gradient_BF.new_zeros(ctx.shape)
         given, start = gradient_BF.contiguous().numpy(), start_BF.numpy()
-        place, rows = place_BL.numpy(), gradient.numpy()
+        place, rows = index_BL.numpy(), gradient.numpy()
         kernels.in_parts(
-            lambda first, last: kernels.spread_over_windows(
+            lambda first, last: kernels.max_over_time_conv_backward(
                 given, start, place, ctx.lengths, ctx.filters, rows, first, last
             ),
             ctx.filters,
-            len(place_BL) * ctx.shape[1],
+            len(index_BL) * ctx.shape[1],
         )
         return gradient, None, None

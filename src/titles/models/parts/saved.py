@@ -66,7 +66,7 @@ def weights(models: Sequence[SavedModel]) -> torch.Tensor:
 
 
 def write(model: SavedModel, folder: Path) -> None:
-    """Write into a folder that exists; `contract.replaced_folder` makes it appear whole."""
+    """Write into a folder that exists; `contract.atomic_folder` makes it appear whole."""
     embedding = embedding_of(model.network)
     state = {k: v for k, v in model.network.state_dict().items() if not k.startswith("embedding.")}
     state[_MATRIX] = embedding.matrix()
