@@ -32,7 +32,7 @@ from workspace import Workspace
 from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, atomic_file, read_lines
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
-from titles.params import load_params
+from titles.models.registry import load_params
 
 SAMPLE = Path("data/raw/sample.csv.gz")
 COURSE = Path("experiments/course.yaml")

@@ -20,9 +20,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from titles.data.batching import Batcher, ordered
 from titles.data.encoded import EncodedTitles
+from titles.models.cnn import CNNSection
+from titles.models.mlp import MLPSection
 from titles.models.parts.embedding import embedding_of
-from titles.params import Cnn, Mlp, Training
-from titles.training.trainer import Objective, optimisers
+from titles.params import Training
+from titles.training.objective import Objective
+from titles.training.trainer import optimisers
 
 _CPU = torch.device("cpu")
 _LARGE = 2048
@@ -57,7 +60,7 @@ def distinct_words(titles: EncodedTitles, batch_size: int) -> int:
     return round(float(np.mean([len(np.unique(part)) for part in parts[:-1]])))
 
 
-def cnn_products(settings: Cnn, dimension: int, distinct: int, classes: int) -> list[Product]:
+def cnn_products(settings: CNNSection, dimension: int, distinct: int, classes: int) -> list[Product]:
     """Distinct words are projected once to each place of a window; adding up windows is not counted."""
     filters = settings.filter_count
     pooled = filters * len(settings.filter_lengths)
@@ -68,7 +71,7 @@ def cnn_products(settings: Cnn, dimension: int, distinct: int, classes: int) -> 
     ]
 
 
-def mlp_products(settings: Mlp, dimension: int, classes: int) -> list[Product]:
+def mlp_products(settings: MLPSection, dimension: int, classes: int) -> list[Product]:
     """Means over words are not counted."""
     sizes = [dimension * (2 if settings.leading_words else 1), *settings.hidden_layers, classes]
     return [

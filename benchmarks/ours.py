@@ -21,9 +21,9 @@ from titles.data.outcomes import balanced_accuracy
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
-from titles.params import load_params
+from titles.models.parts.inference import evaluate, set_up
+from titles.models.registry import load_params
 from titles.predict.classifier import Classifier
-from titles.training.trainer import evaluate, set_up
 
 
 def judge() -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from rows import read_splits
 
 from titles.data.contract import MODELS
 from titles.listings.sample import write_csv
-from titles.params import load_params
+from titles.models.registry import load_params
 
 TOP = 5
 _BLOCK = 10_000

@@ -20,11 +20,12 @@ from titles.data.vocabulary import Vocabulary
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts.embedding import WordEmbedding
+from titles.models.parts.inference import set_up
 from titles.models.parts.saved import SavedModel
 from titles.params import Cnn, Mlp, load_params
 from titles.predict.classifier import Classifier
 from titles.prepare.text import tokenise
-from titles.training.trainer import fit, set_up
+from titles.training.trainer import fit
 
 DIMENSION = 300
 TOP = 5

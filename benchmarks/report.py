@@ -15,7 +15,7 @@ from results import Case, Result, read_result
 
 from titles.data.outcomes import Ints
 from titles.evaluation.metrics import bootstrap_interval
-from titles.params import load_params
+from titles.models.registry import load_params
 
 OURS = {"cnn": "CNN", "mlp": "MLP", "average": "CNN and MLP averaged"}
 PEERS = {

@@ -17,7 +17,8 @@ from rows import read_splits
 
 from titles.data.contract import atomic_file
 from titles.data.outcomes import balanced_accuracy
-from titles.params import Params, load_params
+from titles.models.registry import load_params
+from titles.params import Params
 
 
 def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -> dict[str, Any]:

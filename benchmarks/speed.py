@@ -28,7 +28,7 @@ from generated import CATEGORIES, WORDS
 from limits import cnn_products, distinct_words, limit_section, mlp_products, profile_section
 from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_turns, our_network, settings
 
-from titles.training.trainer import set_up
+from titles.models.parts.inference import set_up
 
 CPU = torch.device("cpu")
 # The course takes 128 titles a step. Ours share more words the more titles there are, and are measured

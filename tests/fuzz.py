@@ -46,7 +46,8 @@ from titles.listings import listing_files, sources
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
-from titles.params import Text, load_params
+from titles.models.registry import load_params
+from titles.params import Text
 from titles.prepare.text import tokenise
 
 ROOT = Path(__file__).parent.parent

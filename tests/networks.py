@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,14 @@ from titles.data.contract import (
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
 from titles.models.parts.embedding import Freeze, WordEmbedding, embedding_of
-from titles.params import Cnn, Compute, Mlp, Params, Text, load_params
+from titles.models.registry import NETWORKS, load_params
+from titles.params import Compute, Params, Text, Training
 
 # Threads cost more than they save on tensors this small.
 torch.set_num_threads(1)
 
-NAMES = ("cnn", "mlp")
+NAMES = tuple(NETWORKS)
 FREEZES: tuple[Freeze, ...] = (False, "partial", True)
 
 V, D, C = 12, 5, 4
@@ -60,7 +59,6 @@ TEXT_RULES = Text(
     strip_accents=False, digits="zero", drop_seller_noise=False, max_title_chars=90, max_words=17
 )
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": TitleCNN, "mlp": TitleMLP}
 SIZES: dict[str, dict[str, Any]] = {
     "cnn": {"filter_lengths": [1, 3, 6], "filter_count": 10, "fc_size": 9},
     "mlp": {"leading_words": 2, "hidden_layers": [13, 14]},
@@ -120,7 +118,7 @@ def network(
     subwords: Subwords | None = None,
 ) -> Any:
     torch.manual_seed(seed)
-    return ARCHITECTURES[name](embedding(freeze, subwords), C, **SIZES[name], dropout=dropout)
+    return NETWORKS[name](embedding(freeze, subwords), C, **SIZES[name], dropout=dropout)
 
 
 def gradient(values: Tensor) -> Tensor:
@@ -129,7 +127,7 @@ def gradient(values: Tensor) -> Tensor:
     return values.grad.to_dense().clone()
 
 
-def settings(name: str, **changes: Any) -> Cnn | Mlp:
+def settings(name: str, **changes: Any) -> Training:
     values: dict[str, Any] = {
         "dropout": 0.0,
         "word_dropout": 0.0,
@@ -151,7 +149,7 @@ def settings(name: str, **changes: Any) -> Cnn | Mlp:
         "precision": "float32",
     }
     values |= SIZES[name] | changes
-    return Cnn(**values) if name == "cnn" else Mlp(**values)
+    return NETWORKS[name].Section(**values)
 
 
 @cache

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from networks import CATEGORIES, LABEL_NAMES, NAMES, TEXT_RULES, answers, encoded, network, vocabulary
-from titles.evaluation import calibration
-from titles.evaluation.calibration import LEAST, MOST, calibrated, divide_logits, fit_temperature
+from titles.models.parts import calibration
+from titles.models.parts.calibration import LEAST, MOST, calibrated, divide_logits, fit_temperature
 from titles.models.parts.saved import SavedModel
 
 CPU = torch.device("cpu")

@@ -17,11 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from networks import (
-    ARCHITECTURES,
     FREEZES,
     LETTERS,
     NAMES,
-    SIZES,
+    NETWORKS,
     SUBWORDS,
     encoded,
     network,
@@ -31,11 +30,12 @@ from networks import (
 )
 from titles.data import contract
 from titles.data.contract import METRICS, MODELS, PLOTS
+from titles.models.parts.inference import set_up
 from titles.tracking import tracker as tracking
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
 from titles.training import run as training_run
-from titles.training.trainer import Trainer, set_up
+from titles.training.trainer import Trainer
 
 # Every source of randomness is in use.
 GIVEN = {
@@ -78,11 +78,10 @@ def back(place):
 def train(name="mlp", cut_at=None, **changes):
     """Run the training; it is cut off in the midst of epoch `cut_at`."""
     given = params(**GIVEN | changes)
-    section = getattr(given, name)
     steps = 0
 
     def build(*args, **sizes):
-        net = ARCHITECTURES[name](*args, **sizes)
+        net = NETWORKS[name](*args, **sizes)
         net.register_forward_hook(hook)
         return net
 
@@ -93,7 +92,7 @@ def train(name="mlp", cut_at=None, **changes):
             raise CutOff
 
     def run():
-        training_run.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+        training_run.train(name, build, given)
 
     if cut_at:
         with pytest.raises(CutOff):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from networks import ARCHITECTURES, LETTERS, TEXT_RULES, answers, params, write_prepared
+from networks import LETTERS, NETWORKS, TEXT_RULES, answers, params, write_prepared
 from titles.data.contract import METRICS, MODELS, PLOTS
 from titles.models.parts import saved
 from titles.stages import train_cnn, train_mlp
@@ -115,7 +115,7 @@ def results(folder):
 
 
 def answers_of(folder):
-    return answers(saved.read(folder, ARCHITECTURES).network).detach().numpy()
+    return answers(saved.read(folder, NETWORKS).network).detach().numpy()
 
 
 def folder_name(name, freeze, size, changes):
@@ -158,7 +158,7 @@ def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, fr
     np.testing.assert_allclose(
         answers_of(two / MODELS / name), answers_of(one / MODELS / name), atol=1e-4
     )
-    assert saved.read(two / MODELS / name, ARCHITECTURES).text == TEXT_RULES
+    assert saved.read(two / MODELS / name, NETWORKS).text == TEXT_RULES
 
     curves = [file for file in files_of_two if file.startswith("plots/")]
     assert len(curves) == 4

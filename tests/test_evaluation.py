@@ -7,7 +7,7 @@ import pytest
 
 from networks import encoded
 from titles.evaluation.metrics import Outcomes, balanced_accuracy, calibration, confused_pairs, threshold
-from titles.evaluation.tables import by_group, described, headline, write_tables
+from titles.evaluation.tables import by_group, described, headline, measures, pairs, write_tables
 from titles.params import Evaluate
 
 N = 90
@@ -51,15 +51,33 @@ def total(table):
     return sum(int(row["titles"]) for row in table)
 
 
-def test_the_headline_compares_the_cnn_with_the_mlp_and_not_the_reverse(outcomes):
-    found = headline(outcomes, outcomes, outcomes, SETTINGS, 1)
-    assert list(found) == ["average", "cnn", "mlp", "cnn_minus_mlp"]
+def test_networks_are_compared_in_their_order_and_not_the_reverse(outcomes):
+    found = measures(outcomes, outcomes, outcomes, SETTINGS, 1)
+    assert list(found) == ["average", "cnn", "mlp"]
     difference = found["cnn"]["balanced_accuracy"] - found["mlp"]["balanced_accuracy"]
-    assert found["cnn_minus_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
+    tests = pairs(outcomes, SETTINGS, 1)
+    assert list(tests) == ["cnn_minus_mlp"]
+    assert tests["cnn_minus_mlp"]["difference"] == pytest.approx(difference, abs=2e-6)
     assert difference > 0
+    three = pairs({"gru": outcomes["mlp"], **outcomes}, SETTINGS, 1)
+    assert list(three) == ["gru_minus_cnn", "gru_minus_mlp", "cnn_minus_mlp"]
     for name in MODELS:
         bins = calibration(outcomes[name].confidence_N, outcomes[name].right_N, 4)
         assert found[name]["calibration_error"] == bins.error
+
+
+def test_the_headline_has_balanced_accuracies_first_and_test_and_validation_apart(outcomes):
+    validation = dict.fromkeys(outcomes, outcomes["average"])
+    found = measures(outcomes, outcomes, validation, SETTINGS, 1)
+    shown = headline(found)
+    assert list(shown)[:4] == [
+        *(f"{name}.balanced_accuracy" for name in ("average", "cnn", "mlp")),
+        "average.validation_balanced_accuracy",
+    ]
+    assert len(shown) == 12
+    assert shown["cnn.balanced_accuracy"] == found["cnn"]["balanced_accuracy"]
+    expected = found["average"]["balanced_accuracy"]
+    assert shown["cnn.validation_balanced_accuracy"] == expected != shown["cnn.balanced_accuracy"]
 
 
 def shifted(outcomes, by):
@@ -71,7 +89,7 @@ def shifted(outcomes, by):
 
 def test_calibration_is_told_before_and_after_and_before_only_of_networks(outcomes):
     shy = shifted(outcomes, -0.2)
-    found = headline(outcomes, shy, outcomes, SETTINGS, 1)
+    found = measures(outcomes, shy, outcomes, SETTINGS, 1)
     for name in ("cnn", "mlp"):
         bins = calibration(shy[name].confidence_N, shy[name].right_N, 4)
         assert found[name]["calibration_error_before"] == bins.error
@@ -81,7 +99,7 @@ def test_calibration_is_told_before_and_after_and_before_only_of_networks(outcom
 
 def test_the_threshold_is_of_validation_and_what_it_gives_of_test(outcomes):
     validation = shifted(outcomes, 0.2)
-    found = headline(outcomes, outcomes, validation, SETTINGS, 1)["cnn"]
+    found = measures(outcomes, outcomes, validation, SETTINGS, 1)["cnn"]
     model = outcomes["cnn"]
     assert found["threshold"] == threshold(validation["cnn"].confidence_N, model.right_N, 0.6)
     kept_N = model.confidence_N >= found["threshold"]
@@ -91,18 +109,19 @@ def test_the_threshold_is_of_validation_and_what_it_gives_of_test(outcomes):
 
 
 def test_a_threshold_that_was_not_found_keeps_nothing_and_is_told(outcomes):
-    found = headline(outcomes, outcomes, outcomes, SETTINGS, 1)
+    found = measures(outcomes, outcomes, outcomes, SETTINGS, 1)
     assert found["mlp"] | {"threshold": 1.0, "coverage": 0.0} == found["mlp"]
     assert "precision_kept" not in found["mlp"]
-    cnn, mlp, _ = described(found, 0.6).split("\n          ")[1:]
+    _, cnn, mlp = described(found, 0.6).split("\n          ")[1:]
     assert re.search(
-        r"from a confidence of 0\.\d{3} on, \d+\.\d% of the titles, \d+\.\d% are right", cnn
+        r"\d+\.\d% of the titles have a confidence of at least 0\.\d{3}; \d+\.\d% of these are right",
+        cnn,
     )
     assert "no threshold for a precision of 0.6 was found on validation" in mlp
 
 
 def test_a_threshold_that_no_test_title_reaches_is_told(outcomes):
-    found = headline(shifted(outcomes, -1), outcomes, outcomes, SETTINGS, 1)
+    found = measures(shifted(outcomes, -1), outcomes, outcomes, SETTINGS, 1)
     assert 0 < found["cnn"]["threshold"] < 1
     assert found["cnn"]["coverage"] == 0
     assert f"no title has a confidence of {found['cnn']['threshold']:.3f}" in described(found, 0.6)

@@ -10,11 +10,11 @@ import yaml
 
 from networks import (
     ABSENT,
-    ARCHITECTURES,
     CATEGORIES,
     FREEZES,
     LETTERS,
     NAMES,
+    NETWORKS,
     SIZES,
     SUBWORDS,
     TEXT_RULES,
@@ -27,14 +27,15 @@ from networks import (
     write_prepared,
 )
 from titles.data.contract import METRICS, MODELS, PLOTS
-from titles.evaluation.calibration import divide_logits, fit_temperature
 from titles.models.parts import saved
+from titles.models.parts.calibration import divide_logits, fit_temperature
+from titles.models.parts.inference import DivergedError, set_up
 from titles.stages import evaluate as evaluate_stage
 from titles.stages import train_cnn, train_mlp
 from titles.tracking import tracker as tracking
 from titles.tracking.tracker import Tracker
 from titles.training import run as training_run
-from titles.training.trainer import DivergedError, fit, set_up
+from titles.training.trainer import fit
 
 LAST_GOOD = MODELS / "mlp.last_good"
 TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
@@ -82,21 +83,20 @@ def run(given, name="mlp", hook=None):
     """Train `name`; `hook` may change what the network answers."""
 
     def build(*args, **sizes):
-        net = ARCHITECTURES[name](*args, **sizes)
+        net = NETWORKS[name](*args, **sizes)
         if hook:
             net.register_forward_hook(hook)
         return net
 
-    section = getattr(given, name)
-    training_run.run(name, build, SIZES[name] | {"dropout": section.dropout}, section, given)
+    training_run.train(name, build, given)
 
 
 def replayed(given, name, epochs):
-    """The network after so many epochs of the same training, without training_run.run."""
+    """The network after so many epochs of the same training, without training_run.train."""
     section = getattr(given, name)
     device = set_up(given.compute, given.seed)
     subwords = SUBWORDS if section.subword_buckets else None
-    net = ARCHITECTURES[name](
+    net = NETWORKS[name](
         embedding(section.freeze_embeddings, subwords), C, **SIZES[name], dropout=section.dropout
     )
     records = fit(net, encoded(), encoded(), C, section, given.seed, device)
@@ -106,7 +106,7 @@ def replayed(given, name, epochs):
 
 def same_answers(folder, net):
     """Whether the folder has the network, calibrated as it says."""
-    model = saved.read(folder, ARCHITECTURES)
+    model = saved.read(folder, NETWORKS)
     divide_logits(net, model.temperature)
     return torch.equal(answers(model.network), answers(net))
 
@@ -143,7 +143,7 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, le
     assert best in (3, 4)
     assert same_answers(MODELS / name, replayed(given, name, best))
     assert not same_answers(MODELS / name, replayed(given, name, 5))
-    model = saved.read(MODELS / name, ARCHITECTURES)
+    model = saved.read(MODELS / name, NETWORKS)
     assert (model.name, model.text) == (name, TEXT_RULES)
     assert json.loads((METRICS / f"{name}.json").read_text()) == {name: recorder.summary}
     assert recorder.summary["best_epoch"] == best
@@ -160,7 +160,7 @@ def test_what_is_saved_has_the_temperature_of_its_best_epoch_on_validation(recor
     run(given, name)
     net = replayed(given, name, best_of(recorder))
     labels_N = torch.tensor(CATEGORIES)
-    model = saved.read(MODELS / name, ARCHITECTURES)
+    model = saved.read(MODELS / name, NETWORKS)
     assert (model.temperature, model.calibrated_loss) == fit_temperature(answers(net).detach(), labels_N)
     assert model.temperature < 1  # smoothing makes a network shy
     losses = [F.cross_entropy(answers(each), labels_N) for each in (model.network, net)]
@@ -174,7 +174,7 @@ def test_what_is_saved_has_the_temperature_of_its_best_epoch_on_validation(recor
 @pytest.mark.usefixtures("recorder")
 def test_a_network_reads_the_letters_that_its_section_says_or_none(name, letters, expected):
     run(params(epochs=1, **letters), name)
-    subwords = saved.read(MODELS / name, ARCHITECTURES).network.embedding.subwords
+    subwords = saved.read(MODELS / name, NETWORKS).network.embedding.subwords
     assert (subwords and subwords.subwords) == expected
 
 
@@ -216,7 +216,7 @@ def test_a_training_that_breaks_leaves_its_best_epoch_and_no_result(recorder, ev
     assert len(recorder.scores) == 3
     best = best_of(recorder)
     assert same_answers(LAST_GOOD, replayed(given, "mlp", best))
-    assert saved.read(LAST_GOOD, ARCHITECTURES).temperature == 1
+    assert saved.read(LAST_GOOD, NETWORKS).temperature == 1
     assert [path.name for path in MODELS.iterdir()] == [LAST_GOOD.name]
     assert not METRICS.exists()
     assert recorder.failed is True

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from imports import SRC, imported_files
-from networks import ARCHITECTURES, LABEL_NAMES, SIZES, TEXT_RULES, C, network, vocabulary
+from networks import LABEL_NAMES, NETWORKS, SIZES, TEXT_RULES, C, network, vocabulary
 from titles.data.subwords import Subwords
 from titles.models.parts import saved
 from titles.predict.classifier import Classifier
@@ -46,7 +46,7 @@ def write_network(name: str, folder: Path) -> Path:
 
 def expected(folders: list[Path], k: int) -> dict[str, Any]:
     """What the classifier says, in the form of the model's answers."""
-    models = [saved.read(folder, ARCHITECTURES) for folder in folders]
+    models = [saved.read(folder, NETWORKS) for folder in folders]
     ranked = Classifier(models, torch.device("cpu")).top(TITLES, k)
     return {
         "category": [[LABEL_NAMES[c] for c in row if c >= 0] for row in ranked.categories_NK.tolist()],

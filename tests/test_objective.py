@@ -20,8 +20,10 @@ from networks import (
     network,
     settings,
 )
+from titles.models.parts.inference import evaluate
+from titles.training.objective import Objective
 from titles.training.optimisers import one_cycle
-from titles.training.trainer import Objective, _some_words, evaluate, fit
+from titles.training.trainer import fit, word_dropout
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float
@@ -234,7 +236,7 @@ def places(lengths, width=9):
 def test_word_dropout_leaves_every_title_a_word_and_adds_none(dropped):
     torch.manual_seed(4)
     index_BL = places([1, 2, 3, 9] * 500) * torch.arange(3, 12)
-    left_BL = _some_words(index_BL, dropped)
+    left_BL = word_dropout(index_BL, dropped)
     assert (left_BL > 0).any(dim=1).all()
     assert ((left_BL == index_BL) | (left_BL == 0)).all()
     assert not torch.equal(left_BL, index_BL)
@@ -243,13 +245,13 @@ def test_word_dropout_leaves_every_title_a_word_and_adds_none(dropped):
 def test_word_dropout_leaves_out_the_share_it_says():
     torch.manual_seed(4)
     index_BL = places([9] * 20_000)
-    share = 1 - float(_some_words(index_BL, 0.2).double().mean())
+    share = 1 - float(word_dropout(index_BL, 0.2).double().mean())
     assert abs(share - 0.2) < 5 * math.sqrt(0.2 * 0.8 / index_BL.numel())
 
 
 def test_a_title_that_would_lose_all_its_words_keeps_all():
     torch.manual_seed(4)
-    words_left = (_some_words(places([2] * 4000), 0.5) > 0).sum(dim=1)
+    words_left = (word_dropout(places([2] * 4000), 0.5) > 0).sum(dim=1)
     # Of four equally likely cases one loses none, two lose one, one would lose both.
     share = float((words_left == 2).double().mean())
     assert abs(share - 0.5) < 5 * math.sqrt(0.25 / 4000)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titles.params import Embed, Params, load_params, parse_params
+from titles.models.registry import load_params, parse_params
+from titles.params import Embed, Params
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 REMOVED = object()

@@ -21,7 +21,7 @@ from titles.experiments.suite import (
     wanted,
     write_markdown,
 )
-from titles.params import load_params, parse_params
+from titles.models.registry import load_params, parse_params
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "experiments/course.yaml"

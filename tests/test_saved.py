@@ -6,10 +6,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from networks import (
-    ARCHITECTURES,
     FREEZES,
     LABEL_NAMES,
     NAMES,
+    NETWORKS,
     SIZES,
     SUBWORDS,
     TEXT_RULES,
@@ -59,7 +59,7 @@ def rewrite(path, **changes):
 def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, subwords):
     written = model(name, freeze, subwords)
     write(written, tmp_path / "model")
-    read = saved.read(tmp_path / "model", ARCHITECTURES)
+    read = saved.read(tmp_path / "model", NETWORKS)
     assert not read.network.training
     assert torch.equal(answers(read.network), answers(written.network))
     assert torch.equal(answers(read.network, WITH_UNKNOWN), answers(written.network, WITH_UNKNOWN))
@@ -191,7 +191,7 @@ def test_letters_that_do_not_fit_are_refused_in_words(tmp_path, damage):
     action, message = DAMAGES_OF_LETTERS[damage]
     action(folder)
     with pytest.raises(ValueError, match=f"(?s){message}") as caught:
-        saved.read(folder, ARCHITECTURES)
+        saved.read(folder, NETWORKS)
     assert str(folder) in str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_model_is_refused_in_words(tmp_path, damage):
     action, message = DAMAGES[damage]
     action(folder)
     with pytest.raises(ValueError, match=f"(?s){message}") as caught:
-        saved.read(folder, ARCHITECTURES)
+        saved.read(folder, NETWORKS)
     assert str(folder) in str(caught.value)
 
 
@@ -211,7 +211,7 @@ def test_weights_of_another_size_or_network_are_refused(tmp_path, name):
     write(model(name), tmp_path / "model")
     rewrite(tmp_path / "model" / "model.json", architecture="mlp", settings=other_sizes(name))
     with pytest.raises(ValueError, match="its weights do not fit"):
-        saved.read(tmp_path / "model", ARCHITECTURES)
+        saved.read(tmp_path / "model", NETWORKS)
 
 
 @pytest.mark.parametrize("file", sorted(FILES))
@@ -219,7 +219,7 @@ def test_a_missing_file_is_named(tmp_path, file):
     write(model("cnn"), tmp_path / "model")
     (tmp_path / "model" / file).unlink()
     with pytest.raises(ValueError, match=file):
-        saved.read(tmp_path / "model", ARCHITECTURES)
+        saved.read(tmp_path / "model", NETWORKS)
 
 
 def test_a_write_that_fails_leaves_the_old_model(tmp_path):

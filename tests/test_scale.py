@@ -17,7 +17,7 @@ import yaml
 from titles.data.contract import atomic_folder
 from titles.listings import sources
 from titles.listings.sample import write_csv
-from titles.params import load_params
+from titles.models.registry import load_params
 from titles.prepare import preparation
 from titles.prepare.workers import SCHEDULER
 

@@ -31,8 +31,10 @@ from networks import (
 )
 from titles.data.contract import PAD
 from titles.evaluation.metrics import balanced_accuracy
+from titles.models.parts.inference import DivergedError, evaluate, set_up
 from titles.params import Compute
-from titles.training.trainer import DivergedError, class_weights, evaluate, fit, optimisers, set_up
+from titles.training.objective import class_weights
+from titles.training.trainer import fit, optimisers
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float
@@ -71,7 +73,7 @@ def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
     code = """if True:
         import sys, torch
         from titles.params import Compute
-        from titles.training.trainer import set_up
+        from titles.models.parts.inference import set_up
         set_up(Compute(device="cpu", threads=1), 3)
         repeatable = torch.are_deterministic_algorithms_enabled()
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -1,20 +1,21 @@
-"""The schema of params.yaml and its only reader."""
+"""The schema of params.yaml and its reader; models/registry.py adds the sections of the networks."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
+    create_model,
     field_validator,
 )
 
@@ -35,7 +36,7 @@ def _sequence(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+def distinct(values: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(values)) != len(values):
         raise ValueError("holds a value twice")
     return values
@@ -142,7 +143,7 @@ class Embed(_Section):
 
 
 class Training(_Section):
-    """The knobs that both networks share."""
+    """Parameters of every network; the section of a network adds its own."""
 
     dropout: Share
     word_dropout: Share
@@ -165,16 +166,14 @@ class Training(_Section):
 
     _in_order = field_validator("subword_max")(_subwords_in_order)
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Keyword arguments of the network: its own parameters and dropout."""
+        own = self.model_dump(mode="json", exclude=set(Training.model_fields))
+        return own | {"dropout": self.dropout}
 
-class Cnn(Training):
-    filter_lengths: Annotated[Sizes, AfterValidator(_distinct)]
-    filter_count: Positive
-    fc_size: Positive
-
-
-class Mlp(Training):
-    leading_words: NotNegative
-    hidden_layers: Sizes
+    def check_titles(self, max_words: int) -> None:
+        """Raise ValueError if the network cannot read titles of at most `max_words` words."""
 
 
 class Evaluate(_Section):
@@ -185,32 +184,40 @@ class Evaluate(_Section):
 
 
 class Params(_Section):
+    """The parameters that belong to no network; `schema` adds a section for each network."""
+
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     compute: Compute
     prepare: Prepare
     embed: Embed
-    cnn: Cnn
-    mlp: Mlp
     evaluate: Evaluate
 
-    @field_validator("cnn")
+    @field_validator("*")
     @classmethod
-    def _filters_fit_titles(cls, cnn: Cnn, info: ValidationInfo) -> Cnn:
+    def _network_fits_titles(cls, value: Any, info: ValidationInfo) -> Any:
         prepare = info.data.get("prepare")
-        if prepare is not None and max(cnn.filter_lengths) > prepare.max_words:
-            raise ValueError(
-                f"filter_lengths has {max(cnn.filter_lengths)}, but titles are cut at "
-                f"prepare.max_words = {prepare.max_words}"
-            )
-        return cnn
+        if isinstance(value, Training) and prepare is not None:
+            value.check_titles(prepare.max_words)
+        return value
+
+    def network(self, name: str) -> Training:
+        """The section of a network."""
+        section: Training = getattr(self, name)
+        return section
+
+
+def schema(sections: Mapping[str, type[Training]]) -> type[Params]:
+    """Parameters with a section for each network, by name."""
+    fields: dict[str, Any] = {name: (section, ...) for name, section in sections.items()}
+    return create_model("Params", __base__=Params, **fields)
 
 
 # Names that parameters had before.
 _RENAMED = {"robustness": "gce_q", "wanted_precision": "target_precision"}
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the parameters.
+def read(path: Path, form: type[Params]) -> Params:
+    """Read and check a file of parameters.
 
     Raises:
         ValueError: the file is missing, is no YAML mapping, or breaks the schema; the message lists
@@ -224,31 +231,31 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ValueError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold sections such as prepare: and cnn:")
-    return parse_params(values, str(path))
+    return parse(values, str(path), form)
 
 
-def parse_params(values: dict[str, Any], name: str = "params") -> Params:
+def parse(values: dict[str, Any], name: str, form: type[Params]) -> Params:
     """Check parameters that are already a mapping; `name` opens the error message.
 
     Raises:
-        ValueError: as for `load_params`.
+        ValueError: as for `read`.
     """
     try:
-        return Params.model_validate(values)
+        return form.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(dict(problem)) for problem in error.errors()]
+        problems = [_describe(dict(problem), form) for problem in error.errors()]
     raise ValueError(
         f"{name} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems)
     )
 
 
-def _describe(problem: dict[str, Any]) -> str:
+def _describe(problem: dict[str, Any], form: type[BaseModel]) -> str:
     keys = [str(key) for key in problem["loc"]]
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         if keys[-1] in _RENAMED:
             return f"{dotted}: is called {_RENAMED[keys[-1]]} now"
-        near = difflib.get_close_matches(keys[-1], _keys(keys[:-1]), n=1)
+        near = difflib.get_close_matches(keys[-1], _keys(form, keys[:-1]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{dotted}: unknown key{hint}"
     if problem["type"] == "missing":
@@ -262,8 +269,7 @@ def _describe(problem: dict[str, Any]) -> str:
     return f"{dotted}: {message}, not {problem['input']!r}"
 
 
-def _keys(section: list[str]) -> list[str]:
-    model: type[BaseModel] = Params
+def _keys(model: type[BaseModel], section: list[str]) -> list[str]:
     for key in section:
         annotation = model.model_fields[key].annotation
         assert isinstance(annotation, type)

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from titles.models.registry import AVERAGE, NETWORKS
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
-NETWORKS = ("cnn", "mlp")
-AVERAGE = "average"
 
 
 def positive(text: str) -> int:
@@ -24,12 +23,19 @@ def positive(text: str) -> int:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """--model: one network, or all."""
+    """--model: one network, or the average."""
     command.add_argument(
         "--model",
         choices=[AVERAGE, *NETWORKS],
         default=AVERAGE,
-        help="network, or the average of both (default: %(default)s)",
+        help="network, or the average of all (default: %(default)s)",
+    )
+
+
+def add_network(command: argparse.ArgumentParser, default: str) -> None:
+    """--model: one network."""
+    command.add_argument(
+        "--model", choices=list(NETWORKS), default=default, help="network (default: %(default)s)"
     )
 
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import add_model, add_models, end_on_termination, positive
+from titles.commands import add_model, add_models, add_network, end_on_termination, positive
 
 if TYPE_CHECKING:
     from titles.commands import Commands
@@ -98,7 +98,7 @@ def add(commands: Commands) -> None:
         help="list titles that are likely in the wrong category",
         description="List the rows of the train split whose category is most likely wrong, by "
         "confident learning (Northcutt et al., 2021): each row is judged by a network that has learnt "
-        "from others, the MLP of params.yaml. Takes as long as --folds trainings of it. The file is a "
+        "from others, with the settings of params.yaml. Takes as long as --folds trainings. The file is a "
         "CSV of rank, line in the source, title as networks read it, category given, category "
         "suggested, the latter's probability, score (0: surely wrong) and the source's label_quality.",
     )
@@ -112,6 +112,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="networks to train, each on all parts of train but one (default: %(default)s)",
     )
+    add_network(audit, "mlp")
     audit.add_argument(
         "--out",
         type=Path,
@@ -181,10 +182,10 @@ def _explain(options: argparse.Namespace) -> None:
 def _audit(options: argparse.Namespace) -> None:
     end_on_termination()
     import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
-    from titles.params import load_params
+    from titles.models.registry import load_params
     from titles.predict.audit import audit
 
-    print(audit(load_params(), options.folds, options.top, options.out))
+    print(audit(load_params(), options.folds, options.top, options.out, options.model))
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

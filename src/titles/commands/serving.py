@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import AVERAGE, NETWORKS, add_model, add_models, end_on_termination
+from titles.commands import add_model, add_models, add_network, end_on_termination
+from titles.models.registry import AVERAGE, NETWORKS
 
 if TYPE_CHECKING:
     from titles.commands import Commands
@@ -26,7 +27,7 @@ def add(commands: Commands) -> None:
         description="Write a network as ONNX, with all that turns titles into its inputs: model.onnx, "
         "encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
     )
-    onnx.add_argument("--model", choices=NETWORKS, default="cnn", help="network (default: %(default)s)")
+    add_network(onnx, "cnn")
     _add_places(onnx)
     onnx.set_defaults(run=_export_onnx)
     mlflow = kinds.add_parser(

@@ -36,7 +36,7 @@ def params(root: Path) -> Iterator[Finding]:
     """Whether params.yaml holds, and a GPU is there if it asks for one."""
     from joblib import cpu_count
 
-    from titles.params import load_params
+    from titles.models.registry import load_params
 
     try:
         compute = load_params(root / "params.yaml").compute

@@ -1,4 +1,4 @@
-"""The model card: what the networks are, what they learnt from, how good they are and where not.
+"""The model card: the networks, their data, results and limits.
 
 After Mitchell et al. (2019), "Model Cards for Model Reporting", arXiv:1810.03993. The same results give
 the same bytes.
@@ -13,32 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 from tabulate import tabulate
 
 from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.models.parts.saved import SavedModel, weights
+from titles.models.registry import AVERAGE, NETWORKS
 from titles.params import Params
 
 SAMPLE = "data/raw/sample.csv.gz"
-_KINDS = {
-    "cnn": "filters over windows of words, maximum over the title (Kim, 2014)",
-    "mlp": "means of word vectors, hidden layers",
-    "average": "weighted mean of both networks' logits",
-}
+_AVERAGE_SUMMARY = "weighted mean of the networks' logits"
 
 
 def write(
     path: Path,
     models: Mapping[str, SavedModel],
-    scores: Mapping[str, Mapping[str, float]],
-    groups: Mapping[str, Mapping[str, Mapping[str, float]]],
+    details: Mapping[str, Mapping[str, Mapping[str, Any]]],
     params: Params,
 ) -> None:
     """Write the card, in Markdown, from the stage's results and the prepared data.
 
     Args:
-        scores, groups: see `evaluation.headline` and `evaluation.by_group`.
+        details: the content of metrics/details.json.
 
     Raises:
         ValueError: a split is missing or damaged, or the place cannot be written to.
@@ -47,10 +44,10 @@ def write(
         _opening(models),
         _uses(),
         _data(models, params),
-        _results(scores, groups),
-        _confidence(models, scores, params),
+        _results(models, details),
+        _confidence(models, details["models"], params),
         _limits(params),
-        _parameters(params),
+        _parameters(models, params),
     )
     with atomic_file(path) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -71,12 +68,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _opening(models: Mapping[str, SavedModel]) -> str:
-    rows = [
-        (name, f"`models/{name}`" if name in models else "both", kind) for name, kind in _KINDS.items()
-    ]
+    rows = [(name, f"`models/{name}`", NETWORKS[name].summary) for name in models]
+    rows.append((AVERAGE, "all of them", _AVERAGE_SUMMARY))
     return (
         "# Model card: titles of listings into categories\n\n"
-        "Two networks that give a listing its category by its title alone, and their average.\n\n"
+        "Networks that predict the category of a listing from its title, and their average.\n\n"
         + _table(("model", "folder", "how it works"), rows)
     )
 
@@ -84,9 +80,8 @@ def _opening(models: Mapping[str, SavedModel]) -> str:
 def _uses() -> str:
     return """## Intended use
 
-- To suggest categories to somebody who lists an item, or to sort titles in bulk and leave to people
-  those that the networks are not sure of.
-- To find listings that stand in a wrong category.
+- To suggest categories to a seller, or to classify titles in bulk and leave uncertain ones to people.
+- To find listings in a wrong category.
 
 Not meant for texts other than titles of listings, for categories that are not in `labels.txt`, or for
 decisions about people."""
@@ -101,52 +96,59 @@ def _data(models: Mapping[str, SavedModel], params: Params) -> str:
         LABELS: f"{len(model.labels):,} categories",
     }
     rows = [(f"`{path.as_posix()}`", size, f"`{digest(path)}`") for path, size in sizes.items()]
-    made_up = (
-        "\n\nThese listings are made up: `titles sample` wrote them, to be as hard as real ones. No "
-        "real listing is among them, and figures on real listings will differ."
+    synthetic = (
+        "\n\nThese listings are synthetic: `titles sample` wrote them, to be as hard as real ones. No "
+        "real listing is among them, and scores on real listings will differ."
         if params.prepare.source == SAMPLE
         else ""
     )
     return (
         f"## Data\n\nRead from `{params.prepare.source}`, language: {params.prepare.language}.\n\n"
         f"{_table(('prepared', 'holds', 'md5, as in dvc.lock'), rows)}\n\n"
-        "Networks learn from train; the best epoch, temperatures and thresholds are chosen on "
-        f"validation; all figures here are of test.{made_up}"
+        "Networks are trained on train; the best epoch, temperatures and thresholds are chosen on "
+        f"validation; all scores here are on test.{synthetic}"
     )
 
 
-def _results(scores: Mapping[str, Mapping[str, float]], groups: Mapping[str, Any]) -> str:
+def _results(models: Iterable[str], details: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     shown = ("accuracy", "macro_f1", "top_3", "top_5", "loss")
     rows = []
-    for name in _KINDS:
-        score = scores[name]
+    names = (*models, AVERAGE)
+    for name in names:
+        score = details["models"][name]
         interval = f"{score['balanced_accuracy_low']:.4f} to {score['balanced_accuracy_high']:.4f}"
         measures = (f"{score[measure]:.4f}" for measure in shown)
         rows.append((name, f"{score['balanced_accuracy']:.4f}", interval, *measures))
     header = ("model", "balanced accuracy", "95 % interval", *(m.replace("_", " ") for m in shown))
-    test = scores["cnn_minus_mlp"]
     members = [
-        (kind.replace("_", " "), group, f"{found['rows']:,}", *(f"{found[name]:.4f}" for name in _KINDS))
-        for kind, members in groups.items()
+        (kind.replace("_", " "), group, f"{found['rows']:,}", *(f"{found[name]:.4f}" for name in names))
+        for kind, members in details["groups"].items()
         for group, found in members.items()
+    ]
+    differences = [
+        (
+            pair.replace("_", " "),
+            f"{test['difference']:.4f}",
+            f"{test['difference_low']:.4f} to {test['difference_high']:.4f}",
+        )
+        for pair, test in details["pairs"].items()
     ]
     return (
         f"## Results\n\n{_table(header, rows)}\n\n"
-        "Balanced accuracy is the mean over categories of the share that is right; its interval is a "
-        "bootstrap within categories. The loss is in nats a title. The CNN's balanced "
-        f"accuracy less the MLP's is {test['difference']:.4f} "
-        f"({test['difference_low']:.4f} to {test['difference_high']:.4f}).\n\n"
-        "Balanced accuracy of groups of titles:\n\n"
-        + _table(("by", "group", "titles", *_KINDS), members)
+        "Balanced accuracy is the mean recall of the categories; its interval is a bootstrap within "
+        "categories. The loss is in nats per title.\n\n"
+        "Differences in balanced accuracy on the same titles:\n\n"
+        f"{_table(('networks', 'difference', '95 % interval'), differences)}\n\n"
+        "Balanced accuracy of groups of titles:\n\n" + _table(("by", "group", "titles", *names), members)
     )
 
 
 def _confidence(
-    models: Mapping[str, SavedModel], scores: Mapping[str, Mapping[str, float]], params: Params
+    models: Mapping[str, SavedModel], scores: Mapping[str, Mapping[str, Any]], params: Params
 ) -> str:
     weight = dict(zip(models, weights(list(models.values())).tolist(), strict=True))
     rows = []
-    for name in _KINDS:
+    for name in (*models, AVERAGE):
         score = scores[name]
         before, kept = score.get("calibration_error_before"), score.get("precision_kept")
         rows.append(
@@ -167,38 +169,36 @@ def _confidence(
     )
     return (
         f"## Confidence\n\n{_table(header, rows)}\n\n"
-        "Logits were divided by a temperature that was fitted on validation (Guo et al., 2017); "
-        "they count in the average in inverse proportion to the loss that is then left there. The "
-        "calibration error is the mean distance between confidence and share right, over bins of "
-        "confidence. Of validation's titles from the threshold on, a share of "
-        f"{params.evaluate.target_precision:g} or more is right, by the lower end of a one-sided 95 % "
-        "interval; coverage and precision are those of test. A threshold of 1 with a coverage of 0 "
-        "means that none was found."
+        "Logits are divided by a temperature that was fitted on validation (Guo et al., 2017). The "
+        "average weights networks by the inverse of the validation loss after that. The calibration "
+        "error is the mean difference between confidence and accuracy over bins of confidence. The "
+        "threshold is the lowest confidence from which the precision on validation is at least "
+        f"{params.evaluate.target_precision:g}, by the lower end of a one-sided 95 % interval; coverage "
+        "and precision are those of test. Threshold 1 with coverage 0 means that there is none."
     )
 
 
 def _limits(params: Params) -> str:
     rows_held_out = {
-        "reliable": "validation and test take reliable ones wherever a category has any",
-        "any": "validation and test hold such labels too, so that no figure can reach 1",
+        "reliable": "validation and test take reliable rows wherever a category has any",
+        "any": "validation and test have such labels too, so that no score can reach 1",
     }[params.prepare.holdout_quality]
     return f"""## Limits
 
-- Labels are what sellers chose: some are wrong where label quality is unreliable or unknown. Train has
-  all of them; {rows_held_out}.
-- The languages are those of the data above. Of words that train never had, letters at best are known.
-- Probabilities are right on average over titles like those of validation. Where categories are more or
-  less frequent, or titles are others, they are not; nor need they be for each category alone.
-- A title of an item of no known category gets a known one all the same."""
+- Sellers chose the labels: some are wrong where label quality is unreliable or unknown. Train has all
+  of them; {rows_held_out}.
+- The languages are those of the data above. Of words that are not in train, only letters are read.
+- Probabilities are calibrated on average over titles like those of validation: not for each category by
+  itself, and not for data with other titles or other shares of categories.
+- A title of an item outside the known categories gets a known category all the same."""
 
 
-def _parameters(params: Params) -> str:
-    sections = {
+def _parameters(models: Iterable[str], params: Params) -> str:
+    sections: dict[str, BaseModel] = {
         "compute": params.compute,
         "prepare": params.prepare,
         "embed": params.embed,
-        "cnn": params.cnn,
-        "mlp": params.mlp,
+        **{name: params.network(name) for name in models},
         "evaluate": params.evaluate,
     }
     values = {"seed": params.seed} | {name: s.model_dump(mode="json") for name, s in sections.items()}

@@ -1,9 +1,10 @@
-"""The test split through trained models: metrics, and tables that DVC plots."""
+"""Results on the test split: the numbers of metrics/ and the tables that DVC plots."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +14,74 @@ from titles.data.contract import LANGUAGES, QUALITIES, atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes, balanced_accuracy
 from titles.evaluation import metrics
-from titles.evaluation.predictions import MODELS
+from titles.models.registry import AVERAGE
 from titles.params import Evaluate
 
 _OTHER = "(other)"
 _HARDEST = 20
 _CURVE_POINTS = 100
+# Kinds of mistakes listed per model: bounds a file that lies in git.
+_MOST_PAIRS = 5000
+_HEADLINE = ("balanced_accuracy", "validation_balanced_accuracy", "accuracy", "loss")
 
 
-def headline(
+def measures(
     outcomes: Mapping[str, Outcomes],
     as_trained: Mapping[str, Outcomes],
     validation: Mapping[str, Outcomes],
     settings: Evaluate,
     seed: int,
 ) -> dict[str, dict[str, float]]:
-    """The measures of each model, and the paired test of the CNN against the MLP.
+    """The measures of each model, the average first.
 
     Args:
-        as_trained: of the same titles, before calibration.
-        validation: of other titles, on which thresholds of confidence are chosen.
+        as_trained: outcomes of the networks on the same titles before calibration.
+        validation: outcomes on the validation split, on which confidence thresholds are chosen.
     """
     found = {}
-    # The average first, as tables of DVC begin with what does.
-    for name, model in sorted(outcomes.items(), key=lambda named: named[0] != "average"):
+    for name, model in sorted(outcomes.items(), key=lambda named: named[0] != AVERAGE):
+        held_out = validation[name]
         found[name] = metrics.summary(model, settings.bootstrap_samples, seed)
+        found[name]["validation_balanced_accuracy"] = round(
+            balanced_accuracy(held_out.labels_N, held_out.right_N), 6
+        )
         found[name]["calibration_error"] = _calibration(model, settings).error
-        if name != "average":  # calibrated are the networks that it is of
+        if name != AVERAGE:  # its networks are calibrated, not the average itself
             error = _calibration(as_trained[name], settings).error
             found[name]["calibration_error_before"] = error
-        found[name] |= metrics.abstention(validation[name], model, settings.target_precision)
-    found["cnn_minus_mlp"] = metrics.paired_test(
-        outcomes["cnn"], outcomes["mlp"], settings.bootstrap_samples, seed
-    )
+        found[name] |= metrics.abstention(held_out, model, settings.target_precision)
     return found
 
 
-def described(scores: Mapping[str, Mapping[str, float]], wanted: float) -> str:
-    """What `headline` found, as lines for people; `wanted` is the precision asked for."""
-    return "\n".join(_lines(name, scores[name], wanted) for name in MODELS)
+def pairs(
+    outcomes: Mapping[str, Outcomes], settings: Evaluate, seed: int
+) -> dict[str, dict[str, float]]:
+    """The paired test of each network against each later one, as cnn_minus_mlp."""
+    networks = [name for name in outcomes if name != AVERAGE]
+    return {
+        f"{one}_minus_{other}": metrics.paired_test(
+            outcomes[one], outcomes[other], settings.bootstrap_samples, seed
+        )
+        for one, other in combinations(networks, 2)
+    }
 
 
-def _lines(name: str, score: Mapping[str, float], wanted: float) -> str:
+def headline(models: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The measures that experiments are compared by, under names such as cnn.accuracy.
+
+    `dvc exp show` has a column for each, in this order.
+    """
+    return {
+        f"{name}.{measure}": values[measure] for measure in _HEADLINE for name, values in models.items()
+    }
+
+
+def described(models: Mapping[str, Mapping[str, float]], target: float) -> str:
+    """The result of `measures` as text; `target` is the precision asked for."""
+    return "\n".join(_lines(name, values, target) for name, values in models.items())
+
+
+def _lines(name: str, score: Mapping[str, float], target: float) -> str:
     before = score.get("calibration_error_before")
     lines = (
         f"{name:>8}: balanced accuracy {score['balanced_accuracy']:.4f} "
@@ -65,11 +92,11 @@ def _lines(name: str, score: Mapping[str, float], wanted: float) -> str:
     )
     if "precision_kept" in score:
         return lines + (
-            f"from a confidence of {score['threshold']:.3f} on, {score['coverage']:.1%} of the titles, "
-            f"{score['precision_kept']:.1%} are right"
+            f"{score['coverage']:.1%} of the titles have a confidence of at least "
+            f"{score['threshold']:.3f}; {score['precision_kept']:.1%} of these are right"
         )
     return lines + (
-        f"no threshold for a precision of {wanted:g} was found on validation"
+        f"no threshold for a precision of {target:g} was found on validation"
         if score["threshold"] == 1
         else f"no title has a confidence of {score['threshold']:.3f}"
     )
@@ -101,19 +128,24 @@ def write_tables(
     """Write the tables that dvc.yaml declares as plots; what the folder held before is gone.
 
     categories.csv: rows, recall, precision and F1 of each category; hardest.csv: of the average, the
-    categories of least recall; confused_pairs.csv: all mistakes by kind; confusion_<model>.csv: right
-    and given category of titles of the categories most often mistaken; reliability_<model>.csv: share
-    right by confidence; coverage_<model>.csv: share right of the titles of most confidence, by how many.
+    categories of least recall; confused_pairs.csv: mistakes by right and given category;
+    confusion_<model>.csv: right and given category of each title of the most confused categories;
+    reliability_<model>.csv: accuracy by confidence; coverage_<model>.csv: accuracy of the most confident
+    titles, by their share.
     """
     with atomic_folder(folder) as partial:
         _write_categories(outcomes, labels, partial)
+        mistakes = {
+            name: metrics.confused_pairs(model.labels_N, model.predicted_N)
+            for name, model in outcomes.items()
+        }
         with_pairs = (
             (name, labels[right], labels[given], rows)
-            for name, model in outcomes.items()
-            for right, given, rows in metrics.confused_pairs(model.labels_N, model.predicted_N)
+            for name, found in mistakes.items()
+            for right, given, rows in found[:_MOST_PAIRS]
         )
         _write(partial / "confused_pairs.csv", ("model", "category", "given", "titles"), with_pairs)
-        shown = _most_mistaken(outcomes["average"], settings.confused_categories)
+        shown = _most_mistaken(outcomes[AVERAGE], settings.confused_categories)
         for name, model in outcomes.items():
             rows = (
                 (labels[right], labels[given] if given in shown else _OTHER)
@@ -154,14 +186,14 @@ def _write_categories(outcomes: Mapping[str, Outcomes], labels: Sequence[str], f
     }
     measures = ("recall", "precision", "f1")
     rates = np.stack([getattr(t, m) for t in tables.values() for m in measures], 1).round(6)
-    rows_C = tables["average"].rows
+    rows_C = tables[AVERAGE].rows
     header = ("category", "rows", *(f"{name}_{m}" for name in tables for m in measures))
     rows = (
         (label, count, *rate)
         for label, count, rate in zip(labels, rows_C.tolist(), rates.tolist(), strict=True)
     )
     _write(folder / "categories.csv", header, rows)
-    recall_C = tables["average"].recall.round(6)
+    recall_C = tables[AVERAGE].recall.round(6)
     occurs = np.flatnonzero(rows_C)
     hardest = occurs[np.argsort(recall_C[occurs], kind="stable")][:_HARDEST].tolist()
     _write(

@@ -27,7 +27,7 @@ from dvc_data.index import DataIndexDirError
 from scmrepo.exceptions import SCMError
 
 from titles.data.contract import METRICS, MODELS, PLOTS, PREPARED
-from titles.params import parse_params
+from titles.models.registry import parse_params
 from titles.tracking.tracker import data_hashes, flat
 
 WORKSPACE = "workspace"

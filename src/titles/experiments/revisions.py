@@ -19,7 +19,8 @@ import yaml
 from tabulate import tabulate
 
 from titles.data.contract import METRICS
-from titles.params import Params, parse_params
+from titles.models.registry import parse_params
+from titles.params import Params
 
 NETWORKS = ("cnn", "mlp", "average")
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from titles.data.contract import atomic_file
 from titles.experiments.queue import Queue, Task
 from titles.experiments.revisions import experiments, git, head, inputs_of, params_of, scores_of, table
-from titles.params import Params, load_params, parse_params
+from titles.models.registry import load_params, parse_params
+from titles.params import Params
 
 _POLL = 2.0  # seconds
 _HEARTBEAT = 60.0  # seconds between lines where there is no terminal

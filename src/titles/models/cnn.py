@@ -7,17 +7,36 @@ all lengths, H units of the hidden layer, C categories.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, max_over_time_conv
+from titles.models.parts.network import Network
+from titles.params import Positive, Sizes, Training, distinct
 
 
-class TitleCNN(nn.Module):
+class CNNSection(Training):
+    """The section `cnn` of params.yaml."""
+
+    filter_lengths: Annotated[Sizes, AfterValidator(distinct)]
+    filter_count: Positive
+    fc_size: Positive
+
+    def check_titles(self, max_words: int) -> None:
+        if max(self.filter_lengths) > max_words:
+            raise ValueError(
+                f"filter_lengths has {max(self.filter_lengths)}, but titles are cut at "
+                f"prepare.max_words = {max_words}"
+            )
+
+
+class TitleCNN(Network):
     """Filters of several lengths, the maximum of each over the title, a hidden layer, categories.
 
     A window starts at every word of a title and may reach past its last word, where vectors are zero.
@@ -30,6 +49,9 @@ class TitleCNN(nn.Module):
         dropout: share of units dropped in training, before and after the hidden layer.
     """
 
+    Section = CNNSection
+    summary = "filters over windows of words, maximum over the title (Kim, 2014)"
+
     def __init__(
         self,
         embedding: WordEmbedding,
@@ -40,8 +62,7 @@ class TitleCNN(nn.Module):
         fc_size: int,
         dropout: float,
     ) -> None:
-        super().__init__()
-        self.embedding = embedding
+        super().__init__(embedding, classes)
         self.filters = WindowFilters(embedding.dimension, filter_lengths, filter_count)
         self.dropout = Dropout(dropout)
         self.hidden = nn.Linear(filter_count * len(filter_lengths), fc_size)
@@ -49,7 +70,12 @@ class TitleCNN(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
-        pooled_BF = self.filters(self.embedding(batch), batch.index_BL)
+        return self._classify(self.filters(self.embedding(batch), batch.index_BL))
+
+    def logits(self, vectors_BLD: Tensor, is_token_BL: Tensor) -> Tensor:
+        return self._classify(self.filters.convolved(vectors_BLD, is_token_BL))
+
+    def _classify(self, pooled_BF: Tensor) -> Tensor:
         hidden_BH = F.relu(self.hidden(self.dropout(pooled_BF)))
         logits_BC: Tensor = self.output(self.dropout(hidden_BH))
         return logits_BC
@@ -65,7 +91,7 @@ class WindowFilters(nn.Module):
 
     def __init__(self, dimension: int, lengths: Sequence[int], count: int) -> None:
         super().__init__()
-        self.lengths = tuple(lengths)
+        self.lengths, self.count = tuple(lengths), count
         self.project = nn.Linear(dimension, sum(lengths) * count, bias=False)
         self.bias_F = nn.Parameter(torch.zeros(len(lengths) * count))
         blocks = torch.split(self.project.weight, [length * count for length in lengths])
@@ -87,3 +113,16 @@ class WindowFilters(nn.Module):
         greatest_BF = max_over_time_conv(rows_UC, index_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
         return F.relu(greatest_BF + self.bias_F)
+
+    def convolved(self, vectors_BLD: Tensor, is_token_BL: Tensor) -> Tensor:
+        """The same by convolutions over all tokens of the titles."""
+        vectors_BDL = vectors_BLD.transpose(1, 2)
+        blocks = torch.split(self.project.weight, [self.count * length for length in self.lengths])
+        greatest = []
+        for length, block in zip(self.lengths, blocks, strict=True):
+            # Rows of a block: by place in the window, then by filter.
+            weight_FDK = block.view(length, self.count, -1).permute(1, 2, 0)
+            response_BFL = F.conv1d(F.pad(vectors_BDL, (0, length - 1)), weight_FDK)
+            outside_B1L = ~is_token_BL[:, None]
+            greatest.append(response_BFL.masked_fill(outside_B1L, -torch.inf).amax(dim=2))
+        return F.relu(torch.cat(greatest, dim=1) + self.bias_F)

@@ -15,9 +15,18 @@ from torch import Tensor, nn
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, embedding_bag
+from titles.models.parts.network import Network
+from titles.params import NotNegative, Sizes, Training
 
 
-class TitleMLP(nn.Module):
+class MLPSection(Training):
+    """The section `mlp` of params.yaml."""
+
+    leading_words: NotNegative
+    hidden_layers: Sizes
+
+
+class TitleMLP(Network):
     """The mean over the words of a title, that over its first words beside it, then hidden layers.
 
     A mean does not say in which order the words stood, and titles begin with what is sold: "capa para
@@ -29,6 +38,9 @@ class TitleMLP(nn.Module):
         dropout: share of units dropped in training after each layer.
     """
 
+    Section = MLPSection
+    summary = "means of word vectors, hidden layers"
+
     def __init__(
         self,
         embedding: WordEmbedding,
@@ -38,8 +50,7 @@ class TitleMLP(nn.Module):
         hidden_layers: Sequence[int],
         dropout: float,
     ) -> None:
-        super().__init__()
-        self.embedding = embedding
+        super().__init__(embedding, classes)
         self.leading_words = leading_words
         means = 2 if leading_words else 1
         sizes = [means * embedding.dimension, *hidden_layers]
@@ -50,21 +61,36 @@ class TitleMLP(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
         table_RD, row_T = self.embedding.table_of(batch)
-        row_BL, is_word_BL = row_T.view(batch.index_BL.shape), batch.index_BL > 0
-        hidden = _mean(table_RD, row_BL, is_word_BL)
+        row_BL, is_token_BL = row_T.view(batch.index_BL.shape), batch.index_BL > 0
+        means = [_mean(_sum_of_rows(table_RD, row_BL), is_token_BL)]
         if leading := self.leading_words:
-            first_BD = _mean(table_RD, row_BL[:, :leading], is_word_BL[:, :leading])
-            hidden = torch.cat([hidden, first_BD], dim=1)
+            sum_BD = _sum_of_rows(table_RD, row_BL[:, :leading])
+            means.append(_mean(sum_BD, is_token_BL[:, :leading]))
+        return self._classify(means)
+
+    def logits(self, vectors_BLD: Tensor, is_token_BL: Tensor) -> Tensor:
+        means = [_mean(vectors_BLD.sum(dim=1), is_token_BL)]
+        if self.leading_words:
+            # Masked, not cut: a title can be shorter.
+            leads_L = torch.arange(vectors_BLD.shape[1], device=vectors_BLD.device) < self.leading_words
+            means.append(_mean((vectors_BLD * leads_L[:, None]).sum(dim=1), is_token_BL & leads_L))
+        return self._classify(means)
+
+    def _classify(self, means: list[Tensor]) -> Tensor:
+        hidden = torch.cat(means, dim=1)
         for layer in self.hidden:
             hidden = self.dropout(F.relu(layer(hidden)))
         logits_BC: Tensor = self.output(hidden)
         return logits_BC
 
 
-def _mean(table_RD: Tensor, row_BL: Tensor, is_word_BL: Tensor) -> Tensor:
-    """(B, D); of no words, zeros."""
+def _sum_of_rows(table_RD: Tensor, row_BL: Tensor) -> Tensor:
+    """(B, D); the row of padding is zero and adds nothing."""
     titles, words = row_BL.shape
     end_B = torch.arange(words, (titles + 1) * words, words, device=row_BL.device)
-    # Where there is no word the vector is zero: it adds nothing, and is left out of the count.
-    sum_BD = embedding_bag(table_RD, row_BL.flatten(), end_B)
-    return sum_BD / is_word_BL.sum(dim=1, keepdim=True).clamp(min=1)
+    return embedding_bag(table_RD, row_BL.flatten(), end_B)
+
+
+def _mean(sum_BD: Tensor, is_token_BL: Tensor) -> Tensor:
+    """(B, D), of the tokens that are there; of none, zeros."""
+    return sum_BD / is_token_BL.sum(dim=1, keepdim=True).clamp(min=1)

@@ -21,10 +21,11 @@ from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, atomic
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
-from titles.models.mlp import TitleMLP
+from titles.models.parts.inference import evaluate, set_up
+from titles.models.registry import NETWORKS
 from titles.params import Params
 from titles.training.run import new_embedding
-from titles.training.trainer import evaluate, fit, set_up
+from titles.training.trainer import fit
 
 HEADER = ("rank", "line", "title", "category", "suggested", "probability", "score", "label_quality")
 
@@ -43,11 +44,12 @@ class Ranking(NamedTuple):
     mislabelled: int
 
 
-def audit(params: Params, folds: int, top: int, out: Path) -> str:
+def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp") -> str:
     """Write the `top` most suspicious rows of the train split to `out` as CSV; returns what was found.
 
     Args:
         folds: networks to train, each on all parts of train but one.
+        network: name of the network to train.
 
     Raises:
         ValueError: folds or top is too small, `out` cannot be written, no category has as many rows as
@@ -69,7 +71,7 @@ def audit(params: Params, folds: int, top: int, out: Path) -> str:
         )
     # The place is taken before the training: one that cannot be written to is told at once.
     with atomic_file(out) as partial:
-        outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params)
+        outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params, network)
         # Where all rows of a category can lie in one fold, its network knows of none.
         judged_N = rows_C[titles.labels] >= folds
         ranking = ranked(outcomes, judged_N)
@@ -101,17 +103,17 @@ def folds_of(labels_N: NDArray[np.int32], folds: int, seed: int) -> Ints:
     return fold_N
 
 
-def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
-    """What the MLP of params.yaml says of each title when it has learnt from the other folds alone.
+def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "mlp") -> Outcomes:
+    """Outcomes for each title of a network that was trained on the other folds.
 
-    It learns without logit adjustment and class weights, so that its probabilities are those of the
-    labels as they are given, frequent ones and wrong ones included. All epochs run, and the one with the
-    least loss on validation counts.
+    It is trained without logit adjustment, class weights and gce_q, so that its probabilities are
+    those of the given labels, frequent and wrong ones included. All epochs run; the one with the lowest
+    validation loss counts.
 
     Raises:
         ValueError: as for `training.fit`; an input is missing or damaged.
     """
-    settings = params.mlp.model_copy(
+    settings = params.network(name).model_copy(
         update={"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
     )
     validation = EncodedTitles.open(PREPARED / "validation")
@@ -128,13 +130,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
         started = time.perf_counter()
         device = set_up(params.compute, params.seed)
         embedding = new_embedding(settings, words)
-        network = TitleMLP(
-            embedding,
-            len(labels),
-            leading_words=settings.leading_words,
-            hidden_layers=settings.hidden_layers,
-            dropout=settings.dropout,
-        ).to(device)
+        network = NETWORKS[name](embedding, len(labels), **settings.architecture).to(device)
         held_N = fold_N == fold
         train = _where(titles, ~held_N)
         least, weights = np.inf, network.state_dict()
@@ -144,8 +140,8 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params) -> Outcomes:
                 weights = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(weights)
         (judged,) = evaluate([network], _where(titles, held_N), device)
-        for name, values in vars(judged).items():
-            getattr(found, name)[held_N] = values
+        for field, values in vars(judged).items():
+            getattr(found, field)[held_N] = values
         print(
             f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(judged):,} to judge; "
             f"validation loss {least:.4f}; {time.perf_counter() - started:.0f} s",

@@ -20,14 +20,11 @@ from titles.data.batching import Batcher, ordered
 from titles.data.contract import UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.subwords import Subwords
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
 from titles.models.parts.embedding import embedding_of
+from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
 from titles.prepare.text import words_of
 
-AVERAGE = "average"
-ARCHITECTURES: dict[str, saved.Architecture] = {"cnn": TitleCNN, "mlp": TitleMLP}
 # Titles a pass of the network: the more, the more of their words are shared and projected once.
 _BATCH = 2048
 _UNCLASSIFIED = -1
@@ -104,12 +101,10 @@ class Classifier:
         Raises:
             ValueError: there is no such network, or its folder is missing, damaged or of another format.
         """
-        if choice not in (AVERAGE, *ARCHITECTURES):
-            raise ValueError(
-                f"model is {choice!r}: expected one of {', '.join([AVERAGE, *ARCHITECTURES])}"
-            )
-        names = list(ARCHITECTURES) if choice == AVERAGE else [choice]
-        return Classifier([saved.read(models / name, ARCHITECTURES) for name in names], device)
+        if choice not in CLASSIFIERS:
+            raise ValueError(f"model is {choice!r}: expected one of {', '.join(CLASSIFIERS)}")
+        names = list(NETWORKS) if choice == AVERAGE else [choice]
+        return Classifier([saved.read(models / name, NETWORKS) for name in names], device)
 
     def words(self, title: str) -> list[str]:
         """The words of a title as the networks read them."""

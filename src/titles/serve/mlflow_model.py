@@ -21,7 +21,8 @@ from mlflow.types.schema import AnyType, Array
 
 from titles.listings import listing
 from titles.models.parts import saved
-from titles.predict.classifier import ARCHITECTURES, Classifier
+from titles.models.registry import NETWORKS
+from titles.predict.classifier import Classifier
 
 MARK = "MLmodel"  # the file by which an MLflow model is known
 COLUMN = "title"
@@ -60,7 +61,7 @@ class TitlesModel(PythonModel):
         Raises:
             ValueError: one is missing or damaged, or they were trained on different data.
         """
-        models = [saved.read(folder, ARCHITECTURES) for folder in folders]
+        models = [saved.read(folder, NETWORKS) for folder in folders]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._classifier = Classifier(models, device)
 

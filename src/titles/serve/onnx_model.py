@@ -1,15 +1,16 @@
 """A trained network as ONNX: the same logits from inputs that anyone can make.
 
-The networks read batches of distinct words, with loops of their own for the CPU. Here they are what they
-are in textbooks. What letters add to a word of the vocabulary never changes once the network is trained,
-and is added to the word's vector beforehand; only unknown words still come with their n-grams.
+Networks read batches of distinct words, with compiled loops on the CPU. ONNX gets `Network.logits`,
+which uses standard operators. The n-grams of a vocabulary word are added to its vector beforehand, as
+they no longer change; only unknown words still come with their n-grams.
 
 Legend: V words of the vocabulary, D dimensions of a vector, B titles, L words, U unknown words,
-G n-grams of a word, R rows of the n-grams' table, F filters, K words a window, C categories.
+G n-grams of a word, R rows of the table of n-grams, C categories.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -26,11 +27,11 @@ from torch import Tensor, nn
 from titles.data.batching import Batcher
 from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE, write_json
 from titles.data.vocabulary import write_labels
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
 from titles.models.parts.embedding import WordEmbedding, embedding_of
-from titles.predict.classifier import ARCHITECTURES, Classifier
+from titles.models.parts.network import Network
+from titles.models.registry import NETWORKS
+from titles.predict.classifier import Classifier
 from titles.serve.onnx_inputs import (
     ENCODING_FILE,
     MODEL_FILE,
@@ -59,88 +60,33 @@ def write(folder: Path, out: Path) -> None:
         ValueError: `folder` is missing or damaged, or of a format that this code does not read; packages
             are missing; the network is too large for one file; or the two disagree.
     """
-    model = saved.read(folder, ARCHITECTURES)
+    model = saved.read(folder, NETWORKS)
     subwords = embedding_of(model.network).subwords
     encoder = Encoder(
         model.vocabulary, model.labels, model.text, subwords.subwords if subwords else None
     )
-    _save(plain(model.network), encoder, out / MODEL_FILE)
+    _save(PlainNetwork(model.network), encoder, out / MODEL_FILE)
     model.vocabulary.write(out / VOCABULARY_FILE)
     write_labels(model.labels, out / LABELS_FILE)
     write_json(out / ENCODING_FILE, description(encoder, model.name, EXAMPLES))
     _compare(model, out)
 
 
-def plain(network: nn.Module) -> nn.Module:
-    """The network as a module that takes words (B, L) and, if it reads letters, unknown_grams (U, G), as
+class PlainNetwork(nn.Module):
+    """A network as a module that takes words (B, L) and, if it reads letters, unknown_grams (U, G), as
     `onnx_inputs.Encoder` makes them."""
-    if isinstance(network, TitleCNN):
-        return PlainCNN(network).eval()
-    assert isinstance(network, TitleMLP)
-    return PlainMLP(network).eval()
 
-
-class PlainCNN(nn.Module):
-    """`models.cnn.TitleCNN` with convolutions."""
-
-    def __init__(self, network: TitleCNN) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.embedding = PlainEmbedding(network.embedding)
-        filters = network.filters
-        count = len(filters.bias_F) // len(filters.lengths)
-        blocks = torch.split(
-            filters.project.weight.detach(), [count * length for length in filters.lengths]
-        )
-        # Rows of a block: by place in the window, then by filter.
-        self.weights = nn.ParameterList(
-            block.view(length, count, -1).permute(1, 2, 0).contiguous()
-            for length, block in zip(filters.lengths, blocks, strict=True)
-        )
-        self.bias_F, self.hidden, self.output = filters.bias_F, network.hidden, network.output
+        # A copy without the embedding, whose tables would be exported too.
+        self.network = copy.copy(network)
+        self.network._modules = {k: v for k, v in network._modules.items() if k != "embedding"}
+        self.eval()
 
-    def forward(self, words_BL: Tensor, grams_UG: Tensor | None = None) -> Tensor:
+    def forward(self, words_BL: Tensor, ngrams_UG: Tensor | None = None) -> Tensor:
         """Logits (B, C)."""
-        vectors_BDL = self.embedding(words_BL, grams_UG).transpose(1, 2)
-        outside_B1L = (words_BL == PAD)[:, None]
-        greatest = [
-            F.conv1d(F.pad(vectors_BDL, (0, weight_FDK.shape[2] - 1)), weight_FDK)
-            .masked_fill(outside_B1L, -torch.inf)
-            .amax(dim=2)
-            for weight_FDK in self.weights
-        ]
-        pooled_BF = F.relu(torch.cat(greatest, dim=1) + self.bias_F)
-        logits_BC: Tensor = self.output(F.relu(self.hidden(pooled_BF)))
-        return logits_BC
-
-
-class PlainMLP(nn.Module):
-    """`models.mlp.TitleMLP` with sums over padded titles."""
-
-    def __init__(self, network: TitleMLP) -> None:
-        super().__init__()
-        self.embedding = PlainEmbedding(network.embedding)
-        self.leading_words = network.leading_words
-        self.hidden, self.output = network.hidden, network.output
-
-    def forward(self, words_BL: Tensor, grams_UG: Tensor | None = None) -> Tensor:
-        """Logits (B, C)."""
-        vectors_BLD = self.embedding(words_BL, grams_UG)
-        counts_BL = words_BL != PAD
-        hidden = _mean(vectors_BLD, counts_BL)
-        if self.leading_words:
-            # A title may be shorter than that, so that they cannot be cut off it.
-            leads_L = torch.arange(words_BL.shape[1]) < self.leading_words
-            first_BD = _mean(vectors_BLD * leads_L[:, None], counts_BL & leads_L)
-            hidden = torch.cat([hidden, first_BD], dim=1)
-        for layer in self.hidden:
-            hidden = F.relu(layer(hidden))
-        logits_BC: Tensor = self.output(hidden)
-        return logits_BC
-
-
-def _mean(vectors_BLD: Tensor, counts_BL: Tensor) -> Tensor:
-    """(B, D), of vectors that are zeros where they do not count."""
-    return vectors_BLD.sum(dim=1) / counts_BL.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.network.logits(self.embedding(words_BL, ngrams_UG), words_BL != PAD)
 
 
 class PlainEmbedding(nn.Module):
@@ -164,12 +110,12 @@ class PlainEmbedding(nn.Module):
             self.register_buffer("grams_RD", F.pad(embedding.grams_RD, (0, 0, 1, 0)))
         self.register_buffer("words_VD", words_VD)
 
-    def forward(self, words_BL: Tensor, grams_UG: Tensor | None) -> Tensor:
+    def forward(self, words_BL: Tensor, ngrams_UG: Tensor | None) -> Tensor:
         """Vectors (B, L, D), zeros after a title's last word."""
-        if grams_UG is None:
+        if ngrams_UG is None:
             return F.embedding(words_BL, self.words_VD)
-        sums_UD = F.embedding(grams_UG, self.grams_RD).sum(dim=1)
-        counts_U1 = (grams_UG != 0).sum(dim=1, keepdim=True).clamp(min=1)
+        sums_UD = F.embedding(ngrams_UG, self.grams_RD).sum(dim=1)
+        counts_U1 = (ngrams_UG != 0).sum(dim=1, keepdim=True).clamp(min=1)
         # A row more, to be looked at where no word is unknown.
         unknown_UD = F.pad(self.words_VD[UNK] + sums_UD * counts_U1.float().rsqrt(), (0, 0, 1, 0))
         known = len(self.words_VD)

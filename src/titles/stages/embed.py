@@ -14,7 +14,8 @@ from titles.data.contract import (
 from titles.data.encoded import EncodedTitles
 from titles.data.vocabulary import Vocabulary
 from titles.embed.vectors import coverage, read_pretrained, train
-from titles.params import Text, load_params
+from titles.models.registry import load_params
+from titles.params import Text
 from titles.prepare.text import normalise
 from titles.stages import entry_point
 

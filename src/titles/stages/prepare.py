@@ -1,7 +1,7 @@
 """Stage prepare: listing files to encoded splits."""
 
 from titles.data.contract import METRICS, PREPARED, atomic_folder, write_json
-from titles.params import load_params
+from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
 from titles.stages import entry_point
 

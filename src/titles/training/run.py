@@ -1,11 +1,10 @@
-"""One training from the prepared data to a saved model: the work that both training stages share."""
+"""One training, from the prepared data to a saved model: the work of every training stage."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,44 +23,36 @@ from titles.data.contract import (
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary, read_labels
-from titles.evaluation.calibration import calibrated
 from titles.models.parts import distributed, saved
+from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
+from titles.models.parts.inference import set_up
+from titles.models.parts.network import Network
 from titles.params import Params, Text, Training
 from titles.tracking.tracker import Tracker, tracked
 from titles.training import checkpoints
-from titles.training.trainer import EpochRecord, Trainer, set_up
+from titles.training.trainer import EpochRecord, Trainer
 
 
-def run(
-    name: str,
-    build: saved.Architecture,
-    architecture: dict[str, Any],
-    settings: Training,
-    params: Params,
-) -> None:
-    """Train, record and save the model `name`.
+def train(name: str, network: type[Network], params: Params) -> None:
+    """Train, record and save the model `name` by its section of params.yaml.
 
-    The best epoch by validation balanced accuracy is what is saved, with its probabilities
-    calibrated on the validation split. A training that ends early, by divergence or interrupt,
-    leaves its best epoch so far in models/<name>.last_good, where no stage takes it for the result.
-    One that is killed goes on after the last epoch of its checkpoint when the same is run again,
-    and comes to the same result to the byte.
-
-    Args:
-        build: constructor of the network, called with an embedding, the number of categories and
-            `architecture`.
+    The best epoch by validation balanced accuracy is saved, with its probabilities calibrated on the
+    validation split. A training that ends early, by divergence or interrupt, leaves its best epoch so
+    far in models/<name>.last_good, which no stage reads. One that was killed resumes after the last
+    epoch of its checkpoint when it is run again, and gives the same bytes.
 
     Raises:
-        ValueError: see `training.Trainer` and `checkpoints.opened`; inputs are missing or damaged.
+        ValueError: see `trainer.Trainer` and `checkpoints.opened`; inputs are missing or damaged.
     """
+    settings = params.network(name)
     device = set_up(params.compute, params.seed)
     words = Vocabulary.read(VOCABULARY)
     labels = read_labels(LABELS)
-    embedding = new_embedding(settings, words)
-    network = build(embedding, len(labels), **architecture).to(device)
-    model = saved.SavedModel(name, architecture, network, words, labels, Text.read(TEXT))
-    if distributed.world_size() > 1:  # that several can go on together is not proven
+    architecture = settings.architecture
+    made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
+    model = saved.SavedModel(name, architecture, made, words, labels, Text.read(TEXT))
+    if distributed.world_size() > 1:  # resuming several processes together is not proven
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
     with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
@@ -69,7 +60,7 @@ def run(
 
 
 def _key(model: saved.SavedModel, settings: Training, params: Params, device: torch.device) -> str:
-    """Of all that the result depends on."""
+    """Hash of everything that the result depends on."""
     given = {
         "seed": params.seed,
         "compute": params.compute.model_dump(mode="json"),
@@ -89,10 +80,10 @@ def _record(
     checkpoint: checkpoints.Checkpoint,
 ) -> None:
     name, seed = model.name, params.seed
-    if distributed.rank() > 0:  # helps to train; all else is done once
+    if distributed.rank() > 0:  # only rank 0 records and saves
         _train(model, settings, seed, device, Tracker(), checkpoint, None)
         return
-    # The place is taken before the training: one that cannot be written to is told at once.
+    # Opened before the training, so that a folder that is not writable fails at once.
     with (
         atomic_folder(MODELS / name) as folder,
         tracked(name, params, PLOTS / name, checkpoint.run, checkpoint.abandoned) as tracker,
@@ -106,7 +97,7 @@ def _record(
             "validation_accuracy": round(best.validation_accuracy, 6),
             "validation_balanced_accuracy": round(best.validation_balanced_accuracy, 6),
         }
-        # What is saved is calibrated; curves and the summary are of the training as it went.
+        # The saved model is calibrated; curves and the summary are of the network as trained.
         model = calibrated(model, EncodedTitles.open(PREPARED / "validation"), device)
         print(f"{name}: temperature {model.temperature:g}")
         saved.write(model, folder)
@@ -115,10 +106,10 @@ def _record(
 
 
 def new_embedding(settings: Training, words: Vocabulary) -> WordEmbedding:
-    """The first layer of a network that has learnt nothing yet, with the vectors of `embed`.
+    """The first layer of an untrained network, with the vectors of `embed`.
 
     Raises:
-        ValueError: the vectors are missing, damaged, or for other words.
+        ValueError: the vectors are missing, damaged, or for another vocabulary.
     """
     vectors = WordVectors.read(EMBEDDED, len(words))
     subwords = None
@@ -142,32 +133,34 @@ def _train(
     checkpoint: checkpoints.Checkpoint,
     last_good: Path | None,
 ) -> EpochRecord:
-    """Train until the epochs or the patience end; the network is left with its best weights.
+    """Train until the epochs or the patience end; load the best weights into the network.
 
     Args:
-        last_good: where the best epoch goes if the training breaks; None keeps it nowhere.
+        last_good: where the best epoch is saved if the training breaks; None saves it nowhere.
     """
-    train = EncodedTitles.open(PREPARED / "train")
+    train_split = EncodedTitles.open(PREPARED / "train")
     validation = EncodedTitles.open(PREPARED / "validation")
-    learning = sum(p.numel() for p in model.network.parameters())
-    print(f"{model.name}: {len(train)} titles, {learning:,} learning parameters, on {device}")
+    trainable = sum(p.numel() for p in model.network.parameters())
+    print(f"{model.name}: {len(train_split)} titles, {trainable:,} trainable parameters, on {device}")
     records: list[EpochRecord] = []
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
     if last_good:
         shutil.rmtree(last_good, ignore_errors=True)
     try:
-        course = Trainer(model.network, train, validation, len(model.labels), settings, seed, device)
+        trainer = Trainer(
+            model.network, train_split, validation, len(model.labels), settings, seed, device
+        )
         if found := checkpoint.read():
             tensors, numbers = found
-            course.restore(tensors, numbers)
+            trainer.restore(tensors, numbers)
             records = [EpochRecord(**record) for record in numbers["records"]]
             best = records[numbers["best"] - 1]
             weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
             for record in records:
                 tracker.log(_logged(record), record.epoch)
             print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
-        for record in course.epochs():
+        for record in trainer.epochs():
             tracker.log(_logged(record), record.epoch)
             records.append(record)
             better = best is None or _rank(record) > _rank(best)
@@ -176,10 +169,10 @@ def _train(
                 best = record
                 weights = {k: v.clone() for k, v in model.network.state_dict().items()}
             elif best and settings.patience and record.epoch - best.epoch >= settings.patience:
-                print(f"{model.name}: stopped, epoch {best.epoch} stays the best")
+                print(f"{model.name}: stopped early, epoch {best.epoch} is the best")
                 break
             if best and checkpoint.due():
-                tensors, numbers = course.state()
+                tensors, numbers = trainer.state()
                 tensors |= {f"best.{k}": v for k, v in weights.items()}
                 numbers |= {"best": best.epoch, "records": [asdict(record) for record in records]}
                 checkpoint.write(tensors, numbers)
@@ -189,7 +182,7 @@ def _train(
             model.network.load_state_dict(weights)
             with atomic_folder(last_good) as folder:
                 saved.write(model, folder)
-            print(f"{model.name}: epoch {best.epoch}, the best so far, is kept in {last_good}")
+            print(f"{model.name}: epoch {best.epoch}, the best so far, is saved in {last_good}")
         raise
     assert best is not None  # there is at least one epoch
     model.network.load_state_dict(weights)
@@ -206,7 +199,7 @@ def _logged(record: EpochRecord) -> dict[str, float]:
 
 
 def _rank(record: EpochRecord) -> tuple[float, float]:
-    # On a small validation split many epochs are equally accurate: the loss then tells them apart.
+    # On a small validation split many epochs are equally accurate: the loss breaks ties.
     return record.validation_balanced_accuracy, -record.validation_loss
 
 

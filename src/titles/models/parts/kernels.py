@@ -18,7 +18,6 @@ from functools import cache, wraps
 from itertools import pairwise
 from typing import Any, ParamSpec
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,22 +26,31 @@ _Floats = NDArray[np.floating[Any]]
 _Ints = NDArray[np.integer[Any]]
 _Given = ParamSpec("_Given")
 
+# `functools.cache` lets two threads compute the same value.
+_making = threading.Lock()
 # Numbers to work on below which handing over to a thread costs more than it saves.
 _WORTH_A_THREAD = 50_000
 
 
 def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
-    """Without the interpreter's lock, so that threads run side by side; kept on disk if it may be."""
-    try:
-        made = numba.njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # neither the package's folder nor that for caches can be written to
-        made = numba.njit(nogil=True)(loop)
+    """Compile at the first call, without the GIL so that threads run side by side; cached on disk where
+    possible."""
+
+    @cache
+    def made() -> Any:
+        import numba  # takes a second, which whoever only reads parameters is spared
+
+        try:
+            return numba.njit(nogil=True, cache=True)(loop)
+        except RuntimeError:  # neither the package's folder nor numba's own cache is writable
+            return numba.njit(nogil=True)(loop)
 
     @wraps(loop)
     def call(*given: _Given.args, **named: _Given.kwargs) -> None:
-        # The first call compiles it, or loads what was.
-        with nullcontext() if made.signatures else undisturbed():
-            made(*given, **named)
+        with _making:
+            function = made()
+        with nullcontext() if function.signatures else undisturbed():
+            function(*given, **named)
 
     return call
 

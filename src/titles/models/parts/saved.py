@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from titles.data.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE, write_json
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary, read_labels, write_labels
 from titles.models.parts.embedding import WordEmbedding, embedding_of
+from titles.models.parts.network import Network
 from titles.params import Text
 
 _MATRIX = "embedding.matrix_VD"
@@ -33,8 +33,6 @@ _GRAMS = "embedding.grams_RD"
 _LEAST_LOSS = 1e-6  # where there is one category, nothing can be lost
 
 _REASON = 300  # characters of what a library says of a damaged file, which can quote all of it
-
-Architecture = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class SavedModel:
 
     name: str
     settings: dict[str, Any]
-    network: nn.Module
+    network: Network
     vocabulary: Vocabulary
     labels: list[str]
     text: Text
@@ -90,11 +88,11 @@ def write(model: SavedModel, folder: Path) -> None:
     write_labels(model.labels, folder / LABELS_FILE)
 
 
-def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
+def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
     """Rebuild the network, on the CPU and set for evaluation.
 
     Args:
-        architectures: the constructors that may be used, by name.
+        networks: the classes that may be used, by name.
 
     Raises:
         ValueError: a file is missing or damaged, the format is another, or the parts do not fit.
@@ -109,7 +107,7 @@ def read(folder: Path, architectures: Mapping[str, Architecture]) -> SavedModel:
             )
         name, settings = description["architecture"], description["settings"]
         text = Text.model_validate(description["text"])
-        build = architectures[name]
+        build = networks[name]
         letters = description["subwords"]
         temperature, loss = description["temperature"], description["calibrated_loss"]
     except FileNotFoundError as error:

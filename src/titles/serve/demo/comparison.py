@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from titles.models.parts import saved
-from titles.predict.classifier import ARCHITECTURES, Classifier
+from titles.models.registry import NETWORKS
+from titles.predict.classifier import Classifier
 from titles.predict.explain import Explanation, explain
 
 _CATEGORIES = 5
@@ -27,7 +28,7 @@ class Comparison:
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        models = [saved.read(folder, ARCHITECTURES) for folder in folders]
+        models = [saved.read(folder, NETWORKS) for folder in folders]
         device = torch.device("cpu")
         self._classifiers: dict[str, Classifier] = {}
         if len(models) > 1:
