@@ -30,10 +30,26 @@ NOT_TRACKED = {
     *(f"src/titles/tracking/{name}.py" for name in ("tracker", "mlflow", "recording")),
 }
 # From the top down: a room imports only rooms below it.
-ROOMS = (
-    "cli commands serve stages predict doctor training experiments evaluation embed models models/parts "
-    "prepare tracking params datasets listings data"
-).split()
+ROOMS = [
+    "cli",
+    "commands",
+    "serve",
+    "stages",
+    "predict",
+    "doctor",
+    "training",
+    "experiments",
+    "evaluation",
+    "embed",
+    "models",
+    "models/parts",
+    "prepare",
+    "tracking",
+    "params",
+    "datasets",
+    "listings",
+    "data",
+]
 
 
 def _tree(path: Path) -> ast.Module:
