@@ -23,21 +23,21 @@ MUTANTS = [
     # -- the objective and the training
     Mutant(
         "the loss has the wrong sign",
-        "src/titles/training/trainer.py",
+        "src/titles/training/objective.py",
         "losses_B = (smoothing - 1) * log_right_B",
         "losses_B = (1 - smoothing) * log_right_B",
         "test_objective.py",
     ),
     Mutant(
         "the gradient forgets that targets are smoothed",
-        "src/titles/training/trainer.py",
+        "src/titles/training/objective.py",
         "(len(labels_B), 1), ctx.smoothing - 1)",
         "(len(labels_B), 1), -1.0)",
         "test_objective.py",
     ),
     Mutant(
         "logits are shifted the wrong way",
-        "src/titles/training/trainer.py",
+        "src/titles/training/objective.py",
         "logits_BC = logits_BC + self.shift_C",
         "logits_BC = logits_BC - self.shift_C",
         "test_objective.py",
@@ -51,7 +51,7 @@ MUTANTS = [
     ),
     Mutant(
         "dropout stays on while a network is evaluated",
-        "src/titles/training/trainer.py",
+        "src/titles/models/parts/inference.py",
         "        model.eval()\n",
         "        model.train()\n",
         "test_training.py",
@@ -95,8 +95,8 @@ MUTANTS = [
     Mutant(
         "padding counts in the mean of the MLP",
         "src/titles/models/mlp.py",
-        "is_word_BL.sum(dim=1, keepdim=True).clamp(min=1)",
-        "is_word_BL.shape[1]",
+        "is_token_BL.sum(dim=1, keepdim=True).clamp(min=1)",
+        "is_token_BL.shape[1]",
         "test_mlp.py test_models.py",
     ),
     Mutant(
@@ -205,7 +205,7 @@ MUTANTS = [
     ),
     Mutant(
         "the temperature multiplies",
-        "src/titles/evaluation/calibration.py",
+        "src/titles/models/parts/calibration.py",
         "values.div_(temperature)",
         "values.mul_(temperature)",
         "test_calibration.py",
@@ -293,9 +293,8 @@ MUTANTS = [
     Mutant(
         "a file that a stage imports is no dependency of it",
         "dvc.yaml",
-        "      - src/titles/data/vocabulary.py\n"
-        "    params:\n      - seed\n      - compute\n      - cnn\n",
-        "    params:\n      - seed\n      - compute\n      - cnn\n",
+        "      - src/titles/training\n      - src/titles/stages/train_cnn.py\n",
+        "      - src/titles/stages/train_cnn.py\n",
         "test_project.py",
     ),
     Mutant(

@@ -18,13 +18,24 @@ def _file(module: str) -> Path | None:
 
 def _names(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # types change no output
+        waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             # `from titles import x` may name a module as well as a value.
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return {name for name in found if name.split(".")[0] == "titles"}
+
+
+def directly_imported_files(path: Path) -> set[str]:
+    """Paths, from the project's folder, of the package's files that a file imports itself."""
+    files = {_file(name) for name in _names(path)}
+    return {file.relative_to(SRC.parent).as_posix() for file in files - {None, path} if file}
 
 
 def imported_files(module: str) -> set[str]:

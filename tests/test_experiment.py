@@ -290,7 +290,10 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
     monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     first = everything()
     assert everything() == first
-    scores = json.loads(first["metrics/evaluate.json"])
+    details = json.loads(first["metrics/details.json"])
+    headline = json.loads(first["metrics/evaluate.json"])
+    scores = details["models"]
+    assert headline["average.validation_balanced_accuracy"] == 1
     printed = capsys.readouterr().out
     for name in ("cnn", "mlp", "average"):
         assert scores[name]["balanced_accuracy"] == 1
@@ -307,7 +310,7 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
     card = first["models/card.md"].decode()
     assert f"{scores['cnn']['loss']:.4f}" in card
     assert yaml.safe_load(card.split("```yaml")[1].split("```")[0]) == given.model_dump(mode="json")
-    groups = json.loads(first["metrics/groups.json"])
+    groups = details["groups"]
     assert sum(group["rows"] for group in groups["language"].values()) == len(CATEGORIES)
     assert "plots/evaluate/categories.csv" in first
 
@@ -328,7 +331,7 @@ def test_a_model_of_other_data_is_not_evaluated(tmp_path, monkeypatch):
         stage()
     labels = MODELS / "mlp" / "labels.txt"
     labels.write_text(labels.read_text().replace("\n", "Z\n"))
-    with pytest.raises(SystemExit, match="models/mlp was trained on other data"):
+    with pytest.raises(SystemExit, match="models/mlp was not trained on data/prepared"):
         evaluate_stage.main()
     assert not METRICS.joinpath("evaluate.json").exists()
 

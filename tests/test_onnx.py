@@ -23,6 +23,7 @@ from titles.cli import main
 from titles.data.batching import Batcher
 from titles.data.subwords import Subwords
 from titles.models.parts.embedding import embedding_of
+from titles.models.parts.network import Network
 from titles.predict.classifier import Classifier
 from titles.serve import onnx_model
 from titles.serve.onnx_inputs import Encoder
@@ -248,14 +249,12 @@ def test_a_network_that_no_file_can_hold_is_refused(
 def test_an_export_that_disagrees_is_refused(
     letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = onnx_model.plain
+    class Wrong(onnx_model.PlainNetwork):
+        def __init__(self, network: Network) -> None:
+            super().__init__(network)
+            self.embedding.words_VD *= 1.01
 
-    def wrong(network: torch.nn.Module) -> torch.nn.Module:
-        made = plain(network)
-        made.embedding.words_VD *= 1.01
-        return made
-
-    monkeypatch.setattr(onnx_model, "plain", wrong)
+    monkeypatch.setattr(onnx_model, "PlainNetwork", Wrong)
     with pytest.raises(ValueError, match="ONNX Runtime gives other logits, by up to"):
         onnx_model.write(letters / "cnn", tmp_path)
 

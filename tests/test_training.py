@@ -232,7 +232,7 @@ def test_a_loss_that_is_no_number_ends_the_training(name, broken, epochs):
     if broken == "vectors":
         with torch.no_grad():
             net.embedding.trainable_VD[3] = torch.nan
-    with pytest.raises(DivergedError, match=r"no longer a number|no numbers"):
+    with pytest.raises(DivergedError, match="not finite"):
         trained(net, name, epochs=epochs, learning_rate=1e30 if broken == "learning rate" else 1e-3)
 
 
@@ -262,7 +262,7 @@ def test_logits_that_are_no_numbers_are_never_evaluated(name):
     net = network(name)
     with torch.no_grad():
         net.output.bias[2] = torch.inf
-    with pytest.raises(DivergedError, match="values that are no numbers"):
+    with pytest.raises(DivergedError, match="not finite"):
         evaluate([net], encoded(), CPU)
 
 

@@ -98,8 +98,8 @@ def add(commands: Commands) -> None:
         help="list titles that are likely in the wrong category",
         description="List the rows of the train split whose category is most likely wrong, by "
         "confident learning (Northcutt et al., 2021): each row is judged by a network that has learnt "
-        "from others, with the settings of params.yaml. Takes as long as --folds trainings. The file is a "
-        "CSV of rank, line in the source, title as networks read it, category given, category "
+        "from others, with the settings of params.yaml. Takes as long as --folds trainings. The file "
+        "is a CSV of rank, line in the source, title as networks read it, category given, category "
         "suggested, the latter's probability, score (0: surely wrong) and the source's label_quality.",
     )
     audit.add_argument(
