@@ -27,10 +27,11 @@ def main() -> None:
         name: importlib.import_module(f"titles.stages.{name}")
         for name in ("prepare", "embed", "train_cnn", "train_mlp", "evaluate")
     }
-    from titles.tracking import tracker as tracking
+    from titles.tracking import recording
+    from titles.tracking.tracker import Tracker
     from titles.training import checkpoints
 
-    tracking.MlflowTracker = lambda *_: tracking.Tracker()  # type: ignore[assignment, misc]
+    recording.MlflowTracker = lambda *_: Tracker()  # type: ignore[assignment, misc]
     checkpoints._WRITES_BETWEEN = 0
     for line in sys.stdin:
         stage, last, folder = json.loads(line)

@@ -306,7 +306,7 @@ MUTANTS = [
     ),
     Mutant(
         "a password stands in a warning",
-        "src/titles/tracking/tracker.py",
+        "src/titles/tracking/mlflow.py",
         'text = text.replace(secret, "***")',
         "pass",
         "test_tracking.py -k conceal",

@@ -31,7 +31,7 @@ from networks import (
 from titles.data import contract
 from titles.data.contract import METRICS, MODELS, PLOTS
 from titles.models.parts.inference import set_up
-from titles.tracking import tracker as tracking
+from titles.tracking import recording
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
 from titles.training import run as training_run
@@ -57,7 +57,7 @@ class CutOff(BaseException):
 def place(tmp_path, monkeypatch):
     """A folder with prepared data; checkpoints are written after every epoch."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
+    monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 0)
     return new_place(tmp_path / "project")
 

@@ -17,7 +17,7 @@ from networks import LETTERS, NETWORKS, TEXT_RULES, answers, params, write_prepa
 from titles.data.contract import METRICS, MODELS, PLOTS
 from titles.models.parts import saved
 from titles.stages import train_cnn, train_mlp
-from titles.tracking import tracker as tracking
+from titles.tracking import recording
 from titles.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.pipeline
@@ -145,7 +145,7 @@ def by_two(tmp_path_factory):
 )
 def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, freeze, size, changes):
     one = write_project(tmp_path / "one", freeze_embeddings=freeze, batch_size=size, **changes)
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
+    monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     TRAIN_STAGES[name]()
     two = by_two[0] / folder_name(name, freeze, size, changes)
 

@@ -32,7 +32,7 @@ from titles.models.parts.calibration import divide_logits, fit_temperature
 from titles.models.parts.inference import DivergedError, set_up
 from titles.stages import evaluate as evaluate_stage
 from titles.stages import train_cnn, train_mlp
-from titles.tracking import tracker as tracking
+from titles.tracking import recording
 from titles.tracking.tracker import Tracker
 from titles.training import run as training_run
 from titles.training.trainer import fit
@@ -68,7 +68,7 @@ def recorder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_prepared()
     recorder = Recorder()
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: recorder)
+    monkeypatch.setattr(recording, "MlflowTracker", lambda *_: recorder)
     return recorder
 
 
@@ -287,7 +287,7 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
 
     given = params(epochs=20, learning_rate=0.02, dropout=0.1, class_weighting="sqrt", **TURNED)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
+    monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     first = everything()
     assert everything() == first
     details = json.loads(first["metrics/details.json"])
@@ -326,7 +326,7 @@ def test_a_stage_ends_with_one_line_for_what_a_user_can_mend(tmp_path):
 def test_a_model_of_other_data_is_not_evaluated(tmp_path, monkeypatch):
     given = params(epochs=2)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given.model_dump(mode="json")))
-    monkeypatch.setattr(tracking, "MlflowTracker", lambda *_: Tracker())
+    monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     for stage in TRAIN_STAGES.values():
         stage()
     labels = MODELS / "mlp" / "labels.txt"

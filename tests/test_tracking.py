@@ -7,7 +7,10 @@ import pytest
 
 from mlflow_server import closed_port, running
 from networks import params
-from titles.tracking.tracker import DvcliveTracker, Tracker, concealed, tracked
+from titles.tracking.curves import DvcliveTracker
+from titles.tracking.mlflow import concealed
+from titles.tracking.recording import tracked
+from titles.tracking.tracker import Tracker
 
 EPOCHS = [
     {"train/loss": 2.5, "validation/balanced_accuracy": 0.25},

@@ -28,7 +28,8 @@ from scmrepo.exceptions import SCMError
 
 from titles.data.contract import METRICS, MODELS, PLOTS, PREPARED
 from titles.models.registry import parse_params
-from titles.tracking.tracker import data_hashes, flat
+from titles.tracking.provenance import data_hashes
+from titles.tracking.provenance import flat_text as flat
 
 WORKSPACE = "workspace"
 VALIDATION = (PREPARED / "validation").as_posix()

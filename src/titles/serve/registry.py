@@ -47,7 +47,7 @@ from titles.experiments.history import (
     revisions,
     state,
 )
-from titles.tracking.tracker import LIVE, concealed, log_params, open_store, store_uri
+from titles.tracking.mlflow import LIVE, concealed, log_params, open_store, store_uri
 
 REGISTERED = "titles"
 BEST = "best"

@@ -29,7 +29,8 @@ from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import set_up
 from titles.models.parts.network import Network
 from titles.params import Params, Text, Training
-from titles.tracking.tracker import Tracker, tracked
+from titles.tracking.recording import tracked
+from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
 from titles.training.trainer import EpochRecord, Trainer
 

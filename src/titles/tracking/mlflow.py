@@ -1,0 +1,216 @@
+"""MLflow's store of the project, and the tracker that writes a run into it.
+
+An MLflow failure never affects a training: it only causes a warning, at the start or later. Results that
+only DVC knows, such as those on the test split, are added afterwards: experiments/mlflow_sync.py.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from titles.data.contract import atomic_file
+from titles.params import Params
+from titles.tracking.provenance import data_hashes, flat_text
+from titles.tracking.tracker import Tracker
+
+EXPERIMENT = "titles"
+LIVE = "live"  # tag `source` of a run that was logged while it trained
+_PARAMS_PER_BATCH = 100  # MLflow refuses more
+
+# Give up on a server that is down within seconds; MLflow's defaults take minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# MLflow would print the address of each run, including its password.
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+
+def store_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the local store of the project."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project()}/mlflow.db"
+
+
+def _project() -> Path:
+    # In a temporary workspace DVC_ROOT is the project itself, so its runs are recorded here too.
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+
+
+def open_store() -> tuple[Any, str]:
+    """Return a client of the store and the id of the MLflow experiment that holds all runs."""
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    uri = store_uri()
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    # Two processes that create the local store at the same time would break it.
+    with FileLock(_project() / "mlflow.db.lock", timeout=30) if local else nullcontext():
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            artifacts = (_project() / "mlruns").as_uri() if local else None
+            return client, client.create_experiment(EXPERIMENT, artifacts)
+    return client, experiment.experiment_id
+
+
+def concealed(text: str) -> str:
+    """Replace the credentials of MLFLOW_TRACKING_URI and its companion variables in `text`."""
+    authority = os.environ.get("MLFLOW_TRACKING_URI", "").partition("://")[2]
+    login, _, _ = authority.rpartition("@")
+    secrets = [login, login.partition(":")[2]]
+    secrets += [os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")]
+    secrets += [urllib.parse.unquote(secret) for secret in secrets]
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+class MlflowTracker(Tracker):
+    """One MLflow run, in the local store of the project or at MLFLOW_TRACKING_URI."""
+
+    def __init__(
+        self, name: str, params: Params, note: Path | None = None, abandoned: Sequence[Path] = ()
+    ) -> None:
+        """See `tracked`."""
+        self._client: Any = None
+        self._logged: set[tuple[str, int]] = set()
+        try:
+            self._start(name, params, note, abandoned)
+        except Exception as error:
+            self._give_up(error)
+
+    def _start(self, name: str, params: Params, note: Path | None, abandoned: Sequence[Path]) -> None:
+        client, experiment_id = open_store()
+
+        def kill(run: Any) -> None:
+            if run and run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+
+        for path in abandoned:
+            kill(_noted(client, experiment_id, path))
+        run_name = f"{os.environ.get('DVC_EXP_NAME') or 'workspace'} {name}"
+        tags, values = _tags(name), flat_text(params.model_dump(mode="json"))
+        run = _noted(client, experiment_id, note)
+        if run and run.data.params.items() <= values.items():
+            self._resume(client, run, run_name, tags)
+        else:
+            kill(run)
+            run = client.create_run(experiment_id, tags=tags, run_name=run_name)
+        self._run = run.info.run_id
+        if note:
+            with atomic_file(note) as partial:
+                partial.write_text(self._run, encoding="utf-8")
+        log_params(client, self._run, values)
+        self._client = client
+
+    def _resume(self, client: Any, run: Any, run_name: str, tags: Mapping[str, str]) -> None:
+        """Continue the run of a killed training; some of its epochs may be logged already."""
+        run_id = run.info.run_id
+        client.update_run(run_id, status="RUNNING", name=run_name)
+        for key in run.data.tags:
+            if not key.startswith("mlflow.") and key not in tags:
+                client.delete_tag(run_id, key)
+        for key, value in tags.items():
+            client.set_tag(run_id, key, value)
+        for key in run.data.metrics:
+            self._logged |= {(key, point.step) for point in client.get_metric_history(run_id, key)}
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._guarded(lambda: self._log(metrics, step))
+
+    def _log(self, metrics: Mapping[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        new = {key: value for key, value in metrics.items() if (key, step) not in self._logged}
+        if new:
+            self._client.log_batch(
+                self._run, metrics=[Metric(key, value, now, step) for key, value in new.items()]
+            )
+
+    def finish(self, summary: Mapping[str, float]) -> None:
+        self._guarded(lambda: self._log({f"best/{k}": v for k, v in summary.items()}, 0))
+
+    def close(self, failed: bool) -> None:
+        status = "FAILED" if failed else "FINISHED"
+        self._guarded(lambda: self._client.set_terminated(self._run, status))
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        if self._client is None:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._client = None
+        print(f"warning: MLflow does not record this training: {concealed(str(error))}", file=sys.stderr)
+
+
+def _noted(client: Any, experiment_id: str, note: Path | None) -> Any:
+    """The run that a note names, or None if this store does not have it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(note.read_text(encoding="utf-8")) if note else None
+    except FileNotFoundError:
+        return None
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    ours = run and run.info.experiment_id == experiment_id and run.info.lifecycle_stage == "active"
+    return run if ours else None
+
+
+def log_params(client: Any, run: str, params: Mapping[str, str]) -> None:
+    """Log any number of parameters."""
+    from mlflow.entities import Param
+
+    values = [Param(key, value) for key, value in params.items()]
+    for start in range(0, len(values), _PARAMS_PER_BATCH):
+        client.log_batch(run, params=values[start : start + _PARAMS_PER_BATCH])
+
+
+def _tags(name: str) -> dict[str, str]:
+    """Tags that link the run to its code, data and experiment."""
+    tags = {
+        "model": name,
+        "source": LIVE,
+        "git.revision": _git_revision(),
+        "dvc.stage": os.environ.get("DVC_STAGE", ""),
+        "dvc.experiment": os.environ.get("DVC_EXP_NAME", ""),
+        "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
+    }
+    tags |= {f"data.{path}": digest for path, digest in _data_hashes().items()}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _git_revision() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _data_hashes() -> dict[str, str]:
+    """Hashes of the data in the current dvc.lock."""
+    if "DVC_STAGE" not in os.environ:  # run by hand: the lock may not fit the data
+        return {}
+    try:
+        return data_hashes(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return {}

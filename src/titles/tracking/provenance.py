@@ -1,0 +1,38 @@
+"""Parameters and data hashes of a run, as its records name them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested sections under dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def flat_text(values: Mapping[str, Any]) -> dict[str, str]:
+    """`flat` with values as text, URLs without user and password."""
+    return {key: _without_login(str(value)) for key, value in flat(values).items()}
+
+
+def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the source and of what the stages before training made.
+
+    Args:
+        stages: those of a dvc.lock.
+    """
+    return {
+        _without_login(item["path"]): item["md5"]
+        for stage in ("prepare", "embed")
+        for item in stages[stage].get("deps", []) + stages[stage].get("outs", [])
+        if "md5" in item and not item["path"].startswith("src/")
+    }
+
+
+def _without_login(text: str) -> str:
+    return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)
