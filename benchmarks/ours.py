@@ -1,4 +1,4 @@
-"""What the pipeline's networks say of the test split, from raw titles to categories.
+"""Evaluate the pipeline's networks on the test split, from raw titles to categories.
 
 python benchmarks/ours.py RESULT   # in a folder where all stages have run
 """
@@ -14,7 +14,7 @@ from typing import Any
 from rows import read_splits
 from workspace import NETWORKS, STAGES
 
-import titles.stages  # noqa: F401  says how threads of torch wait, which torch reads when it is imported
+import titles.stages  # noqa: F401  before torch, whose threads read its settings
 from titles.data.contract import METRICS, MODELS, PREPARED, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import balanced_accuracy
@@ -27,10 +27,10 @@ from titles.training.trainer import evaluate, set_up
 
 
 def judge() -> dict[str, dict[str, Any]]:
-    """Each network and their average on the test split.
+    """Results of each network and their average on the test split.
 
     Raises:
-        SystemExit: the stage `evaluate` found other figures.
+        SystemExit: the results differ from those of the stage `evaluate`.
     """
     params = load_params()
     device = set_up(params.compute, params.seed)
@@ -51,7 +51,7 @@ def judge() -> dict[str, dict[str, Any]]:
         seconds = time.perf_counter() - started
         differ = float((predicted_N != outcomes.predicted_N).mean())
         if differ > 1e-3:
-            raise SystemExit(f"{name}: {differ:.1%} of titles get another category from raw text")
+            raise SystemExit(f"{name}: {differ:.1%} of titles get a different category from raw text")
         score = balanced_accuracy(outcomes.labels_N, outcomes.right_N)
         if abs(score - official[name]["balanced_accuracy"]) > 1e-5:
             raise SystemExit(f"{name}: {score} here, {official[name]} by the stage evaluate")

@@ -15,8 +15,8 @@ def add(commands: Commands) -> None:
         "doctor",
         help="find problems in the environment, and say how to fix them",
         description="Check Python and its packages, git, DVC and its remote, all data, parameters, disk "
-        "and MLflow, and say how to fix problems. Changes nothing, prints no credentials, and waits only "
-        "seconds for a server. Exits with 1 if there is a problem, with 0 otherwise.",
+        "and MLflow, and say how to fix problems. Changes nothing, prints no credentials, and gives "
+        "servers only seconds to answer. Exits with 1 if there is a problem, with 0 otherwise.",
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=_doctor)
