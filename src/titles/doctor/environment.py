@@ -114,8 +114,7 @@ def git(root: Path | None) -> Iterator[Finding]:
     """Whether git runs, the project is a repository with a commit, and git knows who commits."""
     installed = run(root, "git", "--version")
     if not installed.ok:
-        do = "install git (on Debian: apt-get install git), or put it in PATH"
-        yield problem("git", f"git cannot be run: {installed.reason}", do)
+        yield problem("git", f"git cannot be run: {installed.reason}", "install git, or put it in PATH")
         return
     repository = run(root, "git", "rev-parse", "--show-toplevel")
     head = run(root, "git", "rev-parse", "--verify", "HEAD")
@@ -123,8 +122,7 @@ def git(root: Path | None) -> Iterator[Finding]:
         do = "`git clone` the project: an archive lacks the history, which experiments need"
         yield problem("git", f"not a git repository: {repository.reason}", do)
     elif root and not head.ok:
-        do = "`git add . && git commit`: experiments start from a commit"
-        yield problem("git", "the repository has no commit", do)
+        yield problem("git", "no commit, which experiments start from", "`git add . && git commit`")
     else:
         yield ok("git", installed.out.strip() + (f", at {head.out[:7]}" if root else ""))
     strict = ("git", "-c", "user.useConfigOnly=true", "var")
@@ -183,8 +181,8 @@ def params(root: Path) -> Iterator[Finding]:
         do = "install the GPU's driver and a torch for CUDA, or `dvc exp run -S compute.device=auto`"
         yield problem("device", f"compute.device is cuda, but {reason}", do)
     elif shutil.which("nvidia-smi"):
-        found = f"there is an NVIDIA driver, but torch has no GPU (built for CUDA {build})"
-        yield warning("device", found, "install a torch for the driver's CUDA version, see nvidia-smi")
+        found = f"an NVIDIA driver is installed, but torch has no GPU (built for CUDA {build})"
+        yield warning("device", found, "install a torch for the CUDA version that nvidia-smi shows")
     else:
         yield ok("device", "auto: the CPU, since torch has no GPU")
 
@@ -192,8 +190,7 @@ def params(root: Path) -> Iterator[Finding]:
 def file_names(root: Path) -> Iterator[Finding]:
     """Report a file system that ignores case."""
     if (root / "DVC.YAML").exists() and (root / "DVC.YAML").samefile(root / "dvc.yaml"):
-        found = "upper and lower case are the same here"
-        yield ok("file names", found, "do not use names that differ only in case")
+        yield ok("file names", "upper and lower case are the same here: names must differ in more")
 
 
 def leftovers(root: Path) -> Iterator[Finding]:
@@ -215,10 +212,9 @@ def leftovers(root: Path) -> Iterator[Finding]:
         return
     is_clean = True
     for patterns, what, before in _LEFTOVERS:
-        found = sorted({path.relative_to(root) for pattern in patterns for path in root.glob(pattern)})
-        if found:
+        if paths := sorted({f.relative_to(root) for pattern in patterns for f in root.glob(pattern)}):
             is_clean = False
-            names = shlex.join(map(str, found[:MOST_NAMES]))
-            yield warning("leftovers", f"{what}: {listed(found)}", f"{before}`rm -r {names}`")
+            names = shlex.join(map(str, paths[:MOST_NAMES]))
+            yield warning("leftovers", f"{what}: {listed(paths)}", f"{before}`rm -r {names}`")
     if is_clean:
         yield ok("leftovers", "none")

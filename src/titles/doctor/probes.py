@@ -81,11 +81,11 @@ def reach(url: str, method: str) -> tuple[bool, str]:
 
 
 def _ask(url: str, method: str) -> tuple[bool, str]:
+    if "://" not in url or url.startswith("file://"):
+        os.scandir(url.removeprefix("file://")).close()
+        return True, "the folder exists"
     parts = urlsplit(url)
     kind = parts.scheme.partition("+")[0]
-    if kind in ("", "file"):
-        os.scandir(parts.path).close()
-        return True, "the folder exists"
     if not parts.hostname or kind not in _PORTS:
         return True, "not asked here, see data"
     port = parts.port or _PORTS[kind]

@@ -24,13 +24,13 @@ _REFLINKS = {"apfs", "bcachefs", "btrfs", "ocfs2", "xfs"}  # copies of a file sh
 def dvc(root: Path) -> Iterator[Finding]:
     """Check DVC, its remote, the data in cache, remote and workspace, and free disk space."""
     if not (root / ".dvc").is_dir():
-        do = "`git checkout .dvc`, or `dvc init` if it never existed"
-        yield problem("dvc", f"no DVC repository: {root}/.dvc is missing", do)
+        yield problem("dvc", f"{root}/.dvc is missing", "`git checkout .dvc`, or `dvc init`")
         return
     settings = run(root, *DVC, "config", "--list")
     if not settings.ok:
-        do = "see packages; `dvc config --list` shows the error"
-        yield problem("dvc", f"DVC cannot be run here: {settings.reason}", do)
+        yield problem(
+            "dvc", f"`dvc config --list` failed: {settings.reason}", "see packages, or its message"
+        )
         return
     # If a key is listed twice, the later line is that of the file with precedence.
     config = dict(line.split("=", 1) for line in settings.out.splitlines() if "=" in line)
@@ -43,8 +43,8 @@ def dvc(root: Path) -> Iterator[Finding]:
     remote = _remote(name, url)
     yield remote
     if url and config.get(f"remote.{name}.verify", "").lower() != "true":
-        found = f"the remote {name} has no `verify`: damaged data would be accepted"
-        yield warning("verify", found, f"`dvc remote modify --local {name} verify true`")
+        do = f"`dvc remote modify --local {name} verify true`"
+        yield warning("verify", f"without `verify`, damaged data of {name} would be accepted", do)
     if folder and folder.is_relative_to(root):
         yield from _line_endings(root, folder.relative_to(root))
     yield _data(root, name, remote.level == OK)
@@ -71,21 +71,18 @@ def _line_endings(root: Path, remote: Path) -> Iterator[Finding]:
     """git must not change objects in the repository: their names are the hashes of their bytes."""
     attribute = run(root, "git", "check-attr", "text", "--", f"{remote}/files/md5/00/0")
     setting = run(root, "git", "config", "core.autocrlf").out.strip() or "false"
-    if not attribute.ok:
-        return  # see git
     if attribute.out.strip().endswith(": unset"):
         yield ok("line endings", f"git keeps those of the remote (core.autocrlf is {setting})")
-        return
-    report = problem if setting in ("true", "input") else warning
-    found = f"git may convert line endings in {remote} (core.autocrlf is {setting})"
-    yield report("line endings", found, f"add `/{remote}/** -text` to .gitattributes, then clone again")
+    elif attribute.ok:  # otherwise see git
+        found = f"git may convert line endings in {remote} (core.autocrlf is {setting})"
+        do = f"add `/{remote}/** -text` to .gitattributes, then clone again"
+        yield (problem if setting in ("true", "input") else warning)("line endings", found, do)
 
 
 def _data(root: Path, remote: str, is_reachable: bool) -> Finding:
     asked = run(root, *DVC, "data", "status", "--json", *["--not-in-remote"] * is_reachable)
     if not asked.ok:
-        do = "`dvc data status --not-in-remote` shows the error"
-        return problem("data", f"`dvc data status` failed: {asked.reason}", do)
+        return problem("data", f"`dvc data status` failed: {asked.reason}", "run it to see more")
     status: dict[str, Any] = json.loads(asked.out)
     not_cached, not_pushed = set(status.get("not_in_cache", [])), set(status.get("not_in_remote", []))
     if lost := sorted(not_cached & not_pushed):
@@ -107,7 +104,7 @@ def _workspace(root: Path, cache: Path) -> Finding:
         return warning("workspace", "there is no dvc.lock: nothing has run", "`dvc exp run`")
     asked = run(root, *DVC, "status", "--json")
     if not asked.ok:
-        return problem("workspace", f"`dvc status` failed: {asked.reason}", "`dvc status` says more")
+        return problem("workspace", f"`dvc status` failed: {asked.reason}", "run it to see more")
     if changed := list(json.loads(asked.out)):
         do = "`dvc status` shows how; `dvc exp run` runs it, `git checkout . && dvc checkout` undoes it"
         return warning("workspace", f"differs from dvc.lock: {listed(changed)}", do)
@@ -126,17 +123,17 @@ def _objects(root: Path, cache: Path, remote: Path | None, name: str) -> Iterato
     from titles.experiments import objects
 
     outs = objects.cached(root)
-    size, is_damaged = 0, False
     places = [(cache, "DVC's cache, which DVC may accept", "`dvc pull`, or `dvc repro`")]
     if remote:
         text = f"the remote {name}, which `dvc pull` refuses"
         places.append((remote, text, "`dvc push` where they are intact"))
-    for place, text, repair in places:
-        store = objects.read_store(place, outs)
-        size += store.size
+    stores = [objects.read_store(place, outs) for place, _, _ in places]
+    if not any(store.damaged for store in stores):
+        size = tqdm.format_sizeof(sum(store.size for store in stores))
+        yield ok("bytes", f"{size}B of objects are what their names say")
+    for store, (place, text, repair) in zip(stores, places, strict=True):
         if not store.damaged:
             continue
-        is_damaged = True
         owners = list(dict.fromkeys(damage.out for damage in store.damaged))
         remove = [damage.path for damage in store.damaged[:MOST_NAMES]]
         for out in owners[:MOST_NAMES]:
@@ -147,8 +144,6 @@ def _objects(root: Path, cache: Path, remote: Path | None, name: str) -> Iterato
         do = f"`rm -rf {shlex.join(dict.fromkeys(map(str, paths)))}`, then {repair}, and check again"
         found = f"{len(store.damaged)} damaged or missing objects in {text}: {listed(owners)}"
         yield problem("bytes", found, do)
-    if not is_damaged:
-        yield ok("bytes", f"{tqdm.format_sizeof(size)}B of objects are what their names say")
 
 
 def _disk(root: Path, cache: Path, is_linked: bool) -> Iterator[Finding]:
@@ -159,21 +154,21 @@ def _disk(root: Path, cache: Path, is_linked: bool) -> Iterator[Finding]:
 
     lock = root / "dvc.lock"
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
-    outs = [out for stage in stages.values() for out in stage.get("outs", [])]
-    needed = 2 * sum(out.get("size", 0) for out in outs)
+    needed = 2 * sum(out.get("size", 0) for stage in stages.values() for out in stage.get("outs", []))
     free = min(shutil.disk_usage(place).free for place in (root, cache) if place.is_dir())
-    sizes = f"{tqdm.format_sizeof(free)}B free; a run takes {tqdm.format_sizeof(needed)}B"
+    found = (
+        f"{tqdm.format_sizeof(free)}B free; a run takes {tqdm.format_sizeof(needed)}B with DVC's cache"
+    )
+    do = "`dvc gc --workspace --all-commits` removes what no commit needs, experiments too"
     if free >= 3 * needed:
-        yield ok("disk", f"{sizes}, DVC's cache included")
+        yield ok("disk", found)
     else:
-        do = "`dvc gc --workspace --all-commits` removes what no commit needs, experiments too"
-        yield (problem if free < needed else warning)("disk", f"{sizes}, DVC's cache included", do)
+        yield (problem if free < needed else warning)("disk", found, do)
     mounts = [m for m in psutil.disk_partitions(all=True) if root.resolve().is_relative_to(m.mountpoint)]
     kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
     if kind and kind not in _REFLINKS and not is_linked:
-        found = f"{kind} has no reflinks: data is stored twice, in the workspace and in DVC's cache"
         do = "to save space: `dvc config --local cache.type hardlink,copy`, for read-only files"
-        yield ok("links", found, do)
+        yield ok("links", f"{kind} has no reflinks: data is stored twice, also in DVC's cache", do)
 
 
 def mlflow(root: Path | None) -> Iterator[Finding]:
