@@ -51,8 +51,9 @@ def judge() -> dict[str, dict[str, Any]]:
         if differ > 1e-3:
             raise SystemExit(f"{name}: {differ:.1%} of titles get a different category from raw text")
         score = balanced_accuracy(outcomes.labels_N, outcomes.right_N)
-        if abs(score - official[f"{name}.balanced_accuracy"]) > 1e-5:
-            raise SystemExit(f"{name}: {score} here, {official[f"{name}.balanced_accuracy"]} by the stage evaluate")
+        by_stage = official[f"{name}.balanced_accuracy"]
+        if abs(score - by_stage) > 1e-5:
+            raise SystemExit(f"{name}: {score} here, {by_stage} by the stage evaluate")
         found[name] = {
             "validation": balanced_accuracy(on_validation.labels_N, on_validation.right_N),
             "predict_seconds": seconds,
