@@ -18,8 +18,9 @@ import pytest
 
 from titles import cli
 from titles.data import contract
-from titles.listings import download, sources
-from titles.listings.download import DATASETS
+from titles.datasets import download
+from titles.datasets.download import DATASETS
+from titles.listings import sources
 
 pytestmark = pytest.mark.pipeline  # real servers on loopback
 

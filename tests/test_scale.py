@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from titles.data.contract import atomic_folder
+from titles.datasets.sample import write_csv
 from titles.listings import sources
-from titles.listings.sample import write_csv
 from titles.params import load_params
 from titles.prepare import preparation
 from titles.prepare.workers import SCHEDULER

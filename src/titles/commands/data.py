@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from titles.listings.download import DATASETS
+    from titles.datasets.download import DATASETS
 
     sample = commands.add_parser(
         "sample",
@@ -44,12 +44,12 @@ def add(commands: Commands) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from titles.listings.sample import write_csv
+    from titles.datasets.sample import write_csv
 
     write_csv(options.rows, options.seed, options.out, options.truth)
 
 
 def _download(options: argparse.Namespace) -> None:
-    from titles.listings.download import download
+    from titles.datasets.download import download
 
     print(download(options.name, options.into, options.url))
