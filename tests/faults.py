@@ -169,16 +169,16 @@ MUTANTS = [
     ),
     Mutant(
         "a rejected row has the line of the row before",
-        "src/titles/listings/sources.py",
-        'chunk.reject(line, "wrong_number_of_fields"',
-        'chunk.reject(line - 1, "wrong_number_of_fields"',
+        "src/titles/listings/csv_reader.py",
+        "numbers.append(first + at)",
+        "numbers.append(first + at - 1)",
         "test_sources.py",
     ),
     Mutant(
         "a damaged end of a file goes unnoticed",
-        "src/titles/listings/sources.py",
-        "zlib.error) as error:\n        raise ValueError(",
-        "zlib.error) as error:\n        return\n        raise ValueError(",
+        "src/titles/listings/rows.py",
+        "zlib.error) as error:\n            raise ValueError(",
+        "zlib.error) as error:\n            return lines\n            raise ValueError(",
         "test_sources.py",
     ),
     # -- measures

@@ -52,7 +52,7 @@ def _bytes_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 500)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 500)
 
 
 def _free_port() -> int:

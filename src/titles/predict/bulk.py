@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from titles.listings.files import CSV, LINES, PARQUET, format_of
 from titles.listings.listing import Listing
-from titles.listings.listing_files import CSV, LINES, PARQUET, format_of
 from titles.predict import files
 from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
 

@@ -19,8 +19,8 @@ import numpy as np
 import orjson
 
 from titles.data.contract import atomic_file
+from titles.listings.files import CSV, JSON_LINES, PARQUET
 from titles.listings.listing import Chunk, Listing
-from titles.listings.listing_files import CSV, JSON_LINES, PARQUET
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Ranked

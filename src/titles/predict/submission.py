@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from titles.data.contract import atomic_file
-from titles.listings import listing_files
+from titles.listings.files import CSV, opened
 from titles.listings.listing import Chunk
-from titles.listings.listing_files import CSV
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Classifier
@@ -33,7 +32,7 @@ def submit(classifier: Classifier, test: Path, out: Path) -> str:
     seen: dict[int, int] = {}
     without = 0
     with (
-        listing_files.opened(test, CSV, "title", ["id"], _WANTED) as listing,
+        opened(test, CSV, "title", ["id"], _WANTED) as listing,
         atomic_file(out) as partial,
         partial.open("w", encoding="utf-8", newline="") as stream,
     ):
