@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from titles.datasets.download import DATASETS
+    from titles.datasets.public import DATASETS
 
     sample = commands.add_parser(
         "sample",
