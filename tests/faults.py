@@ -120,7 +120,7 @@ MUTANTS = [
     # -- the data
     Mutant(
         "a title may stand in train and in test",
-        "src/titles/prepare/preparation.py",
+        "src/titles/prepare/selection.py",
         "kept_N = split.first_of_each(keys_N, rank_N)",
         "kept_N = np.arange(len(keys_N))",
         "test_preparation.py",
@@ -128,13 +128,13 @@ MUTANTS = [
     Mutant(
         "words of the test split are in the vocabulary",
         "src/titles/prepare/preparation.py",
-        "_vocabulary(rows, splits_N == split.TRAIN, settings)",
-        "_vocabulary(rows, splits_N != split.DROPPED, settings)",
+        "build_vocabulary(rows, splits_N == split.TRAIN, settings)",
+        "build_vocabulary(rows, splits_N != split.DROPPED, settings)",
         "test_preparation.py",
     ),
     Mutant(
         "the order of categories is that of a set",
-        "src/titles/prepare/preparation.py",
+        "src/titles/prepare/selection.py",
         "return sorted(rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows))",
         "return list({rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows)})",
         "test_preparation.py",

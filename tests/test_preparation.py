@@ -10,7 +10,7 @@ from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, atomic_folder, 
 from titles.data.encoded import EncodedTitles
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.params import Prepare
-from titles.prepare import preparation
+from titles.prepare import reading
 from titles.prepare.preparation import prepare
 
 HEADER = "title,label_quality,language,category\n"
@@ -186,7 +186,7 @@ def test_words_come_from_train_alone(run):
 def test_each_split_keeps_the_letters_of_the_words_it_has_and_the_vocabulary_lacks(
     run, monkeypatch, min_count, slab
 ):
-    monkeypatch.setattr(preparation, "_SLAB_ROWS", slab)
+    monkeypatch.setattr(reading, "SLAB_ROWS", slab)
     # Numbers n stand in one row each, numbers t in two or three, one word twice in one title.
     rows = [f"{noun} n{k} t{k % 13}" for k in range(36) for noun in [list(NOUNS.values())[k % 3]]]
     rows[7] += " 日本 日本"
@@ -379,7 +379,7 @@ def test_chunks_and_worker_processes_do_not_show_in_the_bytes(run, monkeypatch, 
     content += listing(9).replace("rojo", "verde")
     metrics, one = run(content, target="one", language=language)
     monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 3)
-    monkeypatch.setattr(preparation, "_SLAB_ROWS", 5)
+    monkeypatch.setattr(reading, "SLAB_ROWS", 5)
     again, two = run(content, target="two", language=language)
     assert again == metrics
     assert content_of(two) == content_of(one)
