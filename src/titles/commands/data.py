@@ -1,4 +1,4 @@
-"""Data to learn from: made up, or fetched."""
+"""Commands for data to learn from: generate a sample, download public data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "or Spanish word vectors of 300 dimensions (sbw), and say how to use them. A download that was "
         "cut resumes with the same command; one that is whole is only checked.",
     )
-    download.add_argument("name", choices=sorted(DATASETS), help="what to fetch")
+    download.add_argument("name", choices=sorted(DATASETS), help="dataset to fetch")
     download.add_argument(
         "--into",
         type=Path,

@@ -8,7 +8,7 @@ rows before the damage are not the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -106,8 +106,8 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
-        read_file = _read_json_lines if split else _read_parquet if _is_parquet(file) else _read_csv
-        for chunk in read_file(file, split):
+        for names, batch in _batches(file, split):
+            chunk = _chunk(file, split, names, batch)
             _check(chunk, max_title_chars)
             yield chunk
 
@@ -135,76 +135,31 @@ def _shards(folder: Path) -> list[tuple[Path, str]]:
     return [(file, "") for file in files]
 
 
-def _check(chunk: Chunk, max_title_chars: int) -> None:
-    """Reject rows whose values break the schema."""
-    languages, qualities = set(LANGUAGES), set(QUALITIES)
-
-    def reason_of(title: str, category: str, language: str, quality: str) -> str:
-        if not title.strip():
-            return "empty_title"
-        if not category.strip():
-            return "empty_category"
-        if not is_utf8(title + category):
-            return "invalid_utf8"
-        if len(title) > max_title_chars:
-            return "title_too_long"
-        if "\n" in category or "\r" in category:
-            return "newline_in_category"
-        if language not in languages:
-            return "unknown_language"
-        if quality not in qualities:
-            return "unknown_label_quality"
-        return ""
-
-    # Checking whole columns finds clean chunks, which most are, at a fraction of the cost.
-    clean = (
-        set(chunk.languages) <= languages
-        and set(chunk.qualities) <= qualities
-        and all(category.strip() and category.isprintable() for category in set(chunk.categories))
-        and max(map(len, chunk.titles), default=0) <= max_title_chars
-        and all(map(str.strip, chunk.titles))
-        and is_utf8("".join(chunk.titles))
-    )
-    if not clean:
-        chunk.set_aside([reason_of(*row) for row in zip(*chunk.columns(), strict=True)])
-    chunk.categories = [category.strip() for category in chunk.categories]
-
-
-def _is_parquet(file: Path) -> bool:
+def _batches(file: Path, split: str) -> Iterator[tuple[Sequence[str], Batch]]:
+    """Yield the rows of a file, and the names of the values in a row."""
     with file.open("rb") as raw:
-        return raw.read(4) == b"PAR1"
-
-
-def _read_csv(file: Path, split: str) -> Iterator[Chunk]:
+        is_parquet = raw.read(4) == b"PAR1"
+    if is_parquet and not split:
+        with parquet_reader.opened(file) as table:
+            names = _known_columns(file, table.schema_arrow.names)
+            first = 1
+            for batch in gather(parquet_reader.rows(file, table, names)):
+                yield names, batch._replace(lines=range(first, first + len(batch.rows)))
+                first += len(batch.rows)
+        return
     with stream(file) as raw:
-        table = CsvReader(raw, str(file), "such as title,category")
-        names = _known_columns(file, table.header)
-        for batch in gather(table.rows(names, keep=False)):
-            yield _chunk(file, split, batch, batch.lines, names)
-
-
-def _read_parquet(file: Path, split: str) -> Iterator[Chunk]:
-    with parquet_reader.opened(file) as table:
-        names = _known_columns(file, table.schema_arrow.names)
-        first = 1
-        for batch in gather(parquet_reader.rows(file, table, names)):
-            chunk = _chunk(file, split, batch, range(first, first + len(batch.rows)), names)
-            first += len(batch.rows)
-            _check_types(chunk)
-            yield chunk
-
-
-def _read_json_lines(file: Path, split: str) -> Iterator[Chunk]:
-    with stream(file) as raw:
-        lines = Lines(raw, str(file))
-        names = [*_COLUMNS, "split"]
-        for batch in gather(json_reader.rows(lines, names, [*_COLUMNS.values(), split])):
-            splits = [row[-1] for row in batch.rows if not isinstance(row, Broken)]
-            chunk = _chunk(file, split, batch, batch.lines, names)
-            _check_types(chunk, splits)
-            yield chunk
-        if lines.number == 1:
-            raise ValueError(f"{file} is empty: expected one JSON object per line")
+        if split:
+            lines = Lines(raw, str(file))
+            keys = _COLUMNS | {"split": split}
+            for batch in gather(json_reader.rows(lines, list(keys), list(keys.values()))):
+                yield list(keys), batch
+            if lines.number == 1:
+                raise ValueError(f"{file} is empty: expected one JSON object per line")
+        else:
+            reader = CsvReader(raw, str(file), "such as title,category")
+            names = _known_columns(file, reader.header)
+            for batch in gather(reader.rows(names, keep=False)):
+                yield names, batch
 
 
 def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
@@ -231,9 +186,9 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
     return [name for name in names if name in _COLUMNS]
 
 
-def _chunk(file: Path, split: str, batch: Batch, lines: Iterable[int], names: Sequence[str]) -> Chunk:
-    """The rows in columns; broken ones are rejected. names: of the values in a row."""
-    chunk = Chunk(file.name, split, lines=list(lines), rows_read=len(batch.rows))
+def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
+    """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
+    chunk = Chunk(file.name, split, lines=list(batch.lines), rows_read=len(batch.rows))
     rows = batch.rows
     if Broken in set(map(type, rows)):
         whole = [not isinstance(row, Broken) for row in rows]
@@ -245,22 +200,48 @@ def _chunk(file: Path, split: str, batch: Batch, lines: Iterable[int], names: Se
     chunk.titles, chunk.categories, chunk.languages, chunk.qualities = (
         list(found.get(name, [default] * len(rows))) for name, default in _COLUMNS.items()
     )
+    splits = found.get("split", ())
+    if splits.count(split) < len(splits):
+        chunk.set_aside(["" if each == split else "split_is_not_the_files" for each in splits])
     return chunk
 
 
-def _check_types(chunk: Chunk, splits: Sequence[Any] = ()) -> None:
-    """Reject rows with values that are missing or are not text, or of another split than the file's."""
+def _check(chunk: Chunk, max_title_chars: int) -> None:
+    """Reject rows whose values break the schema."""
+    languages, qualities = set(LANGUAGES), set(QUALITIES)
 
-    typed = all(set(map(type, column)) <= {str} for column in chunk.columns())
-    if typed and splits.count(chunk.split) == len(splits):
-        return
-
-    def reason_of(row: tuple[str, ...], split: Any) -> str:
+    def reason_of(row: tuple[str, ...]) -> str:
         if _MISSING in row:
             return "missing_field"
         if not all(isinstance(value, str) for value in row):
             return "field_is_not_text"
-        return "" if split == chunk.split else "split_is_not_the_files"
+        title, category, language, quality = row
+        if not title.strip():
+            return "empty_title"
+        if not category.strip():
+            return "empty_category"
+        if not is_utf8(title + category):
+            return "invalid_utf8"
+        if len(title) > max_title_chars:
+            return "title_too_long"
+        if "\n" in category or "\r" in category:
+            return "newline_in_category"
+        if language not in languages:
+            return "unknown_language"
+        if quality not in qualities:
+            return "unknown_label_quality"
+        return ""
 
-    rows = zip(*chunk.columns(), strict=True)
-    chunk.set_aside(list(map(reason_of, rows, splits or [chunk.split] * len(chunk.lines))))
+    # Checking whole columns finds clean chunks, which most are, at a fraction of the cost.
+    clean = (
+        all(set(map(type, column)) <= {str} for column in chunk.columns())
+        and set(chunk.languages) <= languages
+        and set(chunk.qualities) <= qualities
+        and all(category.strip() and category.isprintable() for category in set(chunk.categories))
+        and max(map(len, chunk.titles), default=0) <= max_title_chars
+        and all(map(str.strip, chunk.titles))
+        and is_utf8("".join(chunk.titles))
+    )
+    if not clean:
+        chunk.set_aside(list(map(reason_of, zip(*chunk.columns(), strict=True))))
+    chunk.categories = [category.strip() for category in chunk.categories]
