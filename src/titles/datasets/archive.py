@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 from titles.data.contract import SPLITS
 from titles.datasets.transfer import DamagedError, reading
@@ -17,6 +17,9 @@ _HEADERS = {
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 }
+
+# Python before 3.11.4 has no filters; the checks here are stricter.
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 
 
 class _Member(tarfile.TarInfo):
@@ -46,8 +49,6 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
             # "r|": a stream, never read twice.
             tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as tar,
         ):
-            # Python before 3.11.4 has no filters; the checks here are stricter.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
             _extract(tar, folder, name)
     except (tarfile.TarError, EOFError) as error:
         raise DamagedError(str(error)) from None
@@ -78,4 +79,4 @@ def _extract(tar: tarfile.TarFile, folder: Path, name: str) -> None:
         if parts:
             seen.add(parts)
             member.name = "/".join(parts)
-            tar.extract(member, folder, set_attrs=False)
+            tar.extract(member, folder, set_attrs=False, **_FILTER)

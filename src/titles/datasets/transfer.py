@@ -66,17 +66,20 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
-def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 @contextmanager
 def reading(file: Path, title: str) -> Iterator[Any]:
     """Open a file for reading under a progress bar."""
     size = file.stat().st_size
     with file.open("rb") as raw, tqdm.wrapattr(raw, "read", size, desc=title, disable=None) as stream:
         yield stream
+
+
+def sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with reading(file, f"check {file.name}") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def transfer(address: str, target: Path) -> Version:
