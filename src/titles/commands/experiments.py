@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titles.commands import end_on_termination
+from titles.models.registry import AVERAGE, CLASSIFIERS
 
 if TYPE_CHECKING:
     from titles.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    from titles.evaluation.predictions import MODELS
-
     pruebas = commands.add_parser(
         "pruebas",
         help="run named experiments from a file",
@@ -65,8 +64,8 @@ def add(commands: Commands) -> None:
     )
     report.add_argument(
         "--model",
-        choices=MODELS,
-        default="average",
+        choices=CLASSIFIERS,
+        default=AVERAGE,
         help="whose categories and titles are shown (default: %(default)s)",
     )
     report.set_defaults(run=_report)
@@ -122,17 +121,17 @@ def add(commands: Commands) -> None:
 
 
 def _pruebas(options: argparse.Namespace) -> None:
-    from titles.experiments import suite
-    from titles.experiments.revisions import head
+    from titles.experiments.store import head
+    from titles.experiments.suite import results, runner
 
     end_on_termination()
-    plan, revisions = suite.run(options.file, options.jobs)
-    scores = suite.measured(revisions)
-    print(suite.results(plan, scores))
-    if told := suite.caveat(plan):
-        print(told)
+    plan, experiments = runner.run(options.file, options.jobs)
+    scores = {name: experiment.scores for name, experiment in experiments.items()}
+    print(results.table(plan, scores))
+    if caveat := results.caveat(plan):
+        print(caveat)
     if options.md:
-        suite.write_markdown(plan, scores, head(), options.md)
+        results.write_markdown(plan, scores, head(), options.md)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -145,9 +144,9 @@ def _report(options: argparse.Namespace) -> None:
 
 def _seeds(options: argparse.Namespace) -> None:
     from titles.experiments import seeds
-    from titles.experiments.revisions import resolve
+    from titles.experiments.store import find
 
-    print(seeds.report(resolve(options.rev), options.metric, options.form))
+    print(seeds.report(find(options.rev).commit, options.metric, options.form))
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -158,4 +157,4 @@ def _verify(options: argparse.Namespace) -> None:
     print(verify.shown(found))
     if found.different:
         raise ValueError(verify.verdict(found))
-    print(f"all {len(found.outputs)} outputs of {found.revision[:7]} are the same")
+    print(f"all {len(found.outputs)} outputs of {found.revision.commit[:7]} are the same")

@@ -51,15 +51,15 @@ def add(commands: Commands) -> None:
 
 
 def _mlflow_sync(options: argparse.Namespace) -> None:
-    from titles.serve.registry import sync
+    from titles.experiments.mlflow_sync import sync
 
     print(sync())
 
 
 def _mlflow_find(options: argparse.Namespace) -> None:
-    from titles.serve.registry import find
+    from titles.serve.registry import described
 
-    print(find(options.name))
+    print(described(options.name))
 
 
 def _mlflow_register(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn with Vega-Lite, that needs neither scripts nor network to be looked at.
+"""Charts as SVG, drawn with Vega-Lite; the page needs neither scripts nor a network.
 
-Colours are variables of the page's style sheet, so that they suit light and dark; each experiment has a
-shape of its own too. Text takes the page's colour.
+Colours are variables of the page's style sheet, which has light and dark ones; each experiment also has
+its own shape. Text takes the page's colour.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from titles.experiments.report.experiments import Experiment
-
-FULL_NAMES = {"cnn": "CNN", "mlp": "MLP", "average": "Average"}
+from titles.experiments.report.experiment import Experiment
+from titles.models.registry import AVERAGE
 
 _COLOURS = ["currentColor", *(f"var(--series-{number})" for number in range(1, 6))]
-# As many that are no multiple of the colours: a pair of both comes again after 42 experiments.
+# Their number and that of the colours have no common factor: pairs repeat after 42 experiments.
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
 _TEXT = {f"{part}Color": "currentColor" for part in ("label", "title")}
 _CONFIG = {
@@ -46,28 +45,31 @@ _CONFIG = {
         "symbolSize": 70,
     },
 }
-_WIDTH = 340
-_HEIGHT = 200
 Values = list[dict[str, str | float]]
 
 
-def intervals(experiments: Sequence[Experiment]) -> Markup:
+def full_name(model: str) -> str:
+    """The name of a model as a report shows it."""
+    return "Average" if model == AVERAGE else model.upper()
+
+
+def intervals(experiments: Sequence[Experiment], models: Sequence[str]) -> Markup:
     """Balanced accuracy on the test split of each model and experiment, with its 95 % interval."""
     values: Values = [
         {
             "experiment": experiment.name,
-            "model": full_name,
+            "model": full_name(model),
             **{key: score for key, score in experiment.scores[model].items() if "balanced" in key},
         }
         for experiment in experiments
-        for model, full_name in FULL_NAMES.items()
+        for model in models
     ]
     names = [experiment.name for experiment in experiments]
     height = {"step": max(14, 40 // len(names)), "for": "offset"}
     place = {
-        "y": {"field": "model", "type": "nominal", "sort": list(FULL_NAMES.values()), "title": None},
+        "y": {"field": "model", "type": "nominal", "sort": [*map(full_name, models)], "title": None},
         "yOffset": {"field": "experiment", "sort": names},
-        "color": _colour(names),
+        "color": _scale(names, _COLOURS),
     }
     scale = {"zero": False, "nice": True}
     x = {"type": "quantitative", "scale": scale, "title": "balanced accuracy on the test split"}
@@ -81,31 +83,20 @@ def intervals(experiments: Sequence[Experiment]) -> Markup:
     }
     point = {
         "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-        "encoding": {**place, "shape": _shape(names), "x": {**x, "field": "balanced_accuracy"}},
+        "encoding": {**place, "shape": _scale(names, _SHAPES), "x": {**x, "field": "balanced_accuracy"}},
     }
     return _drawn({"data": {"values": values}, "width": 420, "height": height, "layer": [bar, point]})
 
 
-def balanced_accuracy(experiments: Sequence[Experiment], network: str) -> Markup:
-    """Balanced accuracy of a network on validation, by epoch."""
-    curves = {"validation": "validation/balanced_accuracy"}
-    return _lines(experiments, network, curves, "balanced accuracy")
-
-
-def losses(experiments: Sequence[Experiment], network: str) -> Markup:
-    """Loss of a network on train and validation, by epoch."""
-    curves = {"validation": "validation/loss", "train": "train/loss"}
-    return _lines(experiments, network, curves, "loss (nats a title)")
-
-
-def _lines(
-    experiments: Sequence[Experiment], network: str, curves: dict[str, str], title: str
+def curves(
+    experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], title: str
 ) -> Markup:
+    """A measure of a network by epoch, on one or two splits."""
     values: Values = [
         {"experiment": experiment.name, "split": split, "epoch": epoch, "value": value}
         for experiment in experiments
-        for split, curve in curves.items()
-        for epoch, value in experiment.curves[network][curve]
+        for split in splits
+        for epoch, value in experiment.curves[network][f"{split}/{measure}"]
     ]
     names = [experiment.name for experiment in experiments]
     encoding: dict[str, Any] = {
@@ -121,12 +112,12 @@ def _lines(
             "scale": {"zero": False, "nice": True},
             "title": title,
         },
-        "color": _colour(names),
+        "color": _scale(names, _COLOURS),
     }
-    if len(curves) > 1:
+    if len(splits) > 1:
         encoding["strokeDash"] = {
             "field": "split",
-            "scale": {"domain": list(curves), "range": [[1, 0], [4, 3]]},
+            "scale": {"domain": list(splits), "range": [[1, 0], [4, 3]]},
             "legend": {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400},
         }
     line = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding}
@@ -134,20 +125,10 @@ def _lines(
         "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
         "encoding": {
             **{channel: encoding[channel] for channel in ("x", "y", "color")},
-            "shape": _shape(names),
+            "shape": _scale(names, _SHAPES),
         },
     }
-    return _drawn(
-        {"data": {"values": values}, "width": _WIDTH, "height": _HEIGHT, "layer": [line, points]}
-    )
-
-
-def _colour(names: list[str]) -> dict[str, Any]:
-    return _scale(names, _COLOURS)
-
-
-def _shape(names: list[str]) -> dict[str, Any]:
-    return _scale(names, _SHAPES)
+    return _drawn({"data": {"values": values}, "width": 340, "height": 200, "layer": [line, points]})
 
 
 def _scale(names: list[str], marks: list[str]) -> dict[str, Any]:
