@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from titles.experiments.suite.plan import Plan, read_plan, wanted
-from titles.experiments.suite.results import caveat, table, write_markdown
 from titles.experiments.suite.runner import default_jobs
 from titles.experiments.suite.state import differing_params
+from titles.experiments.suite.table import caveat, shown, write_markdown
 from titles.models.registry import load_params
 from titles.tracking.provenance import flat
 
@@ -187,7 +187,7 @@ experiments:
 """
     two = plan(text, tmp_path)
     measures = {"a": scores(0.1), "b": scores(0.5)}
-    first, second = table(two, measures).splitlines()[2:]
+    first, second = shown(two, measures).splitlines()[2:]
     assert " ".join(first.split()) == "a cnn cnn.epochs 3 0.100 0.100 .. 0.100 0.100 0.457 2.000"
     assert " ".join(second.split()) == "b mlp 0.600 0.600 .. 0.600 0.600 - -"
     assert "do not compare one to one" in caveat(two)
@@ -202,5 +202,5 @@ experiments:
 
 def test_a_plan_without_published_figures_has_no_columns_for_them(tmp_path: Path) -> None:
     one = plan("about: x\nexperiments: {a: {network: average}}", tmp_path)
-    assert "published" not in table(one, {"a": scores(0.1)})
+    assert "published" not in shown(one, {"a": scores(0.1)})
     assert caveat(one) == ""

@@ -48,8 +48,6 @@ _DONE = {
     "postponed": "are not written yet: DVC cannot get at their curves",
 }
 
-_Fingerprint = tuple[str, frozenset[tuple[str, float]]]  # stage and final metrics
-
 
 def sync() -> str:
     """Bring MLflow up to date with DVC; a second call changes nothing.
@@ -102,9 +100,8 @@ class Runs:
     def __init__(self) -> None:
         self.client: MlflowClient
         self.client, self.experiment = open_store()
-        self._by_key: dict[str, list[Run]] = defaultdict(list)
-        self._unkeyed: dict[_Fingerprint, list[Run]] = defaultdict(list)
-        self._unfinished: dict[str, Run] = {}
+        self._finished: dict[str, list[Run]] = defaultdict(list)  # by stage, oldest first
+        self._unfinished: dict[str, Run] = {}  # backfills that were cut off, by key
         token = None
         while token != "":
             runs = self.client.search_runs(
@@ -115,29 +112,18 @@ class Runs:
                 page_token=token,
             )
             for run in runs:
-                self._add(run)
+                if run.info.status == "FINISHED":
+                    self._finished[run.data.tags.get("dvc.stage", "")].append(run)
+                elif RESULT in run.data.tags:
+                    self._unfinished[run.data.tags[RESULT]] = run
             token = runs.token or ""
-
-    def _add(self, run: Run) -> None:
-        key = run.data.tags.get(RESULT)
-        if run.info.status != "FINISHED":
-            if key:
-                self._unfinished[key] = run
-        elif key:
-            self._by_key[key].append(run)
-        else:
-            best = {k: v for k, v in run.data.metrics.items() if k.startswith("best/")}
-            stage = run.data.tags.get("dvc.stage", "")
-            self._unkeyed[stage, frozenset(best.items())].append(run)
 
     def of(self, result: Result) -> list[Run]:
         """Runs with this result, oldest first, including runs deleted in MLflow.
 
         There are several if it was trained again.
         """
-        fingerprint = (result.stage, frozenset(_best_metrics(result).items()))
-        live = [run for run in self._unkeyed.get(fingerprint, []) if _is_of(run, result)]
-        return [*self._by_key.get(result.key, []), *live]
+        return [run for run in self._finished[result.stage] if _is_of(run, result)]
 
     def active(self, result: Result) -> list[Run]:
         """Runs with this result, oldest first, without deleted runs."""
@@ -200,7 +186,7 @@ class Runs:
         self._log(number, [Metric(name, value, moment, step) for name, value, step in points])
         self.client.set_terminated(number, "FINISHED", end_time=moment)
         made = self.client.get_run(number)
-        self._by_key[result.key].append(made)
+        self._finished[result.stage].append(made)
         return made
 
     def _log(self, run: str, metrics: Sequence[Metric]) -> None:
@@ -257,8 +243,13 @@ def _best_metrics(result: Result) -> dict[str, float]:
 
 
 def _is_of(run: Run, result: Result) -> bool:
-    """Whether a live run is the training of a result: same parameters, same data."""
+    """Whether a run holds a result, by its tag or, if logged live, by metrics, parameters and data."""
     params, tags = run.data.params, run.data.tags
+    if RESULT in tags:
+        return bool(tags[RESULT] == result.key)
+    best = {name: value for name, value in run.data.metrics.items() if name.startswith("best/")}
+    if best != _best_metrics(result):
+        return False
     return all(canonical(params.get(k)) == canonical(v) for k, v in result.read.items()) and all(
         tags.get(f"data.{path}") == digest for path, digest in result.data.items()
     )

@@ -98,12 +98,11 @@ class Queue:
 
     def stop(self) -> None:
         """Interrupt workers and their runs as Ctrl-C would; kill those that do not end in time."""
-        groups = _groups(self.workers())
+        workers = self.workers()
+        groups = _groups(workers)
         _signal(groups, signal.SIGINT)
         try:
-            end = time.monotonic() + PATIENCE
-            while self.workers() and time.monotonic() < end:
-                time.sleep(0.2)
+            psutil.wait_procs(workers, PATIENCE)
         finally:
             _signal(groups, signal.SIGKILL)
 

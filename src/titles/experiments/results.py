@@ -108,7 +108,7 @@ def _metrics(revision: Revision, stage: Mapping[str, Any], path: Path) -> dict[s
     hashes = {out["path"]: out.get("md5") for out in stage.get("outs", [])}
     try:
         content = revision.read(path)
-    except (FileNotFoundError, ValueError):
+    except ValueError:
         return {}
     if hashes.get(path.as_posix()) != hashlib.md5(content, usedforsecurity=False).hexdigest():
         return {}

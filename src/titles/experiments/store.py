@@ -60,13 +60,12 @@ class Revision:
         """The content of a file.
 
         Raises:
-            FileNotFoundError: this state has no such file.
-            ValueError: neither DVC's cache nor a remote has the file.
+            ValueError: this state has no such file, or neither DVC's cache nor a remote has it.
         """
         if self.commit:
             try:
                 return git("show", f"{self.commit}:{path.as_posix()}").encode()
-            except (ValueError, UnicodeDecodeError):  # git does not have it
+            except ValueError:  # not in git, or not text
                 pass
         with self._reachable(path):
             content: bytes = self._files.read_bytes(f"/{path.as_posix()}")
@@ -76,7 +75,7 @@ class Revision:
         """Copy a folder of this state.
 
         Raises:
-            ValueError: neither DVC's cache nor a remote has it.
+            ValueError: as `read`.
         """
         with self._reachable(path):
             self._files.get(f"/{path.as_posix()}", str(into), recursive=True)
@@ -89,21 +88,19 @@ class Revision:
 
     @contextmanager
     def _reachable(self, path: Path) -> Iterator[None]:
-        from dvc.exceptions import DvcException, NotDvcRepoError
+        from dvc.exceptions import DvcException
         from dvc_data.index import DataIndexError
 
         try:
             yield
             return
-        except NotDvcRepoError:
-            raise ValueError(
-                "this is not the folder of a DVC project: change to the project's"
-            ) from None
-        except DataIndexError:  # the list of files of a folder is not there
-            pass
-        except FileNotFoundError:
-            if not self._was_made(path):
-                raise
+        except (FileNotFoundError, DataIndexError) as error:
+            # DataIndexError: the list of a folder's files is missing.
+            if isinstance(error, FileNotFoundError) and not self._was_made(path):
+                raise ValueError(
+                    f"{self.name} has no {path}: it was not run to its end, or by an older version; "
+                    "`dvc exp run` makes it"
+                ) from None
         except DvcException as error:
             raise ValueError(f"{path} of {self.name} cannot be read: {error}") from None
         raise ValueError(
@@ -119,28 +116,12 @@ class Revision:
         except FileNotFoundError:
             return False
 
-    def needed(self, path: Path) -> bytes:
-        """The content of a file that every finished run has.
-
-        Raises:
-            ValueError: the file is missing.
-        """
-        try:
-            return self.read(path)
-        except FileNotFoundError:
-            raise ValueError(
-                f"{self.name} has no {path}: it was not run to its end, or by an older version; "
-                "`dvc exp run` makes it"
-            ) from None
-
     def json(self, path: Path) -> dict[str, Any]:
         """The content of a JSON file; raises ValueError if it is missing or damaged."""
         try:
-            values = json.loads(self.needed(path))
+            values: dict[str, Any] = json.loads(self.read(path))
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} of {self.name} is damaged: not a JSON object")
         return values
 
     @cached_property
@@ -157,7 +138,7 @@ class Revision:
             ValueError: the file is missing or damaged.
         """
         try:
-            return flat(yaml.safe_load(self.needed(Path("params.yaml"))))
+            return flat(yaml.safe_load(self.read(Path("params.yaml"))))
         except (yaml.YAMLError, AttributeError):
             raise ValueError(f"params.yaml of {self.name} is damaged") from None
 
@@ -172,7 +153,7 @@ class Revision:
     @cached_property
     def stages(self) -> Stages:
         """The stages of dvc.lock; raises ValueError if it is missing or damaged."""
-        return stages_of(self.needed(Path("dvc.lock")), f"dvc.lock of {self.name}")
+        return stages_of(self.read(Path("dvc.lock")), f"dvc.lock of {self.name}")
 
     def curves(self, network: str) -> dict[str, Curve]:
         """The learning curves of a network, by metric, such as validation/loss; finite values only.
@@ -189,7 +170,7 @@ class Revision:
         }
 
     def _curve(self, path: Path) -> Curve:
-        rows = csv.DictReader(io.StringIO(self.needed(path).decode()), delimiter="\t")
+        rows = csv.DictReader(io.StringIO(self.read(path).decode()), delimiter="\t")
         try:
             values = [(int(row["step"]), float(row[path.stem])) for row in rows]
         except (KeyError, TypeError, ValueError):
@@ -232,7 +213,7 @@ def experiments(baseline: str | None = None) -> list[Revision]:
     pattern = r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(\S+) (\S+) (\d+)$"
     found = re.findall(pattern, git("for-each-ref", form, below), re.M)
     made = [Revision(name, commit, a + b, float(when)) for a, b, name, commit, when in found]
-    return sorted(made, key=lambda revision: (revision.time, revision.name))
+    return sorted(made, key=_age)
 
 
 def revisions() -> list[Revision]:
@@ -240,12 +221,7 @@ def revisions() -> list[Revision]:
     named = experiments()
     commits = {head(), *(found.baseline for found in named)} - {found.commit for found in named}
     found = [*named, *map(_commit, sorted(commits))]
-    return [*sorted(found, key=lambda r: (r.time, r.name)), workspace()]
-
-
-def workspace() -> Revision:
-    """The files as they are."""
-    return Revision(WORKSPACE, "", "", time.time())
+    return [*sorted(found, key=_age), find(WORKSPACE)]
 
 
 def find(name: str) -> Revision:
@@ -255,7 +231,7 @@ def find(name: str) -> Revision:
         ValueError: there is none of that name, or experiments of several commits have it.
     """
     if name == WORKSPACE:
-        return workspace()
+        return Revision(WORKSPACE, "", "", time.time())
     known, here = experiments(), head()
     named = [experiment for experiment in known if experiment.name == name]
     if chosen := [found for found in named if found.baseline == here] or named:
@@ -272,6 +248,10 @@ def find(name: str) -> Revision:
             f"--all-commits` lists the experiments, `dvc exp pull origin {name}` fetches one"
         ) from None
     return next((found for found in known if found.commit == commit), None) or _commit(commit)
+
+
+def _age(revision: Revision) -> tuple[float, str]:
+    return revision.time, revision.name
 
 
 def _commit(commit: str) -> Revision:

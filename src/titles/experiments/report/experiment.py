@@ -39,8 +39,9 @@ def load(name: str) -> Experiment:
         ValueError: it does not exist, lacks a file, or a file is damaged or cannot be had.
     """
     at = find(name)
+    content = at.read(PREDICTIONS)
     try:
-        predicted = predictions.read(io.BytesIO(at.needed(PREDICTIONS)))
+        predicted = predictions.read(io.BytesIO(content))
     except ValueError as error:
         raise ValueError(f"{PREDICTIONS} of {name}: {error}") from None
     networks = [model for model in at.scores if model != AVERAGE]

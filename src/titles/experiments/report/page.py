@@ -56,27 +56,17 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
 
 def html_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
     """The page; charts and style are part of it, and it holds no script."""
-    values = _values(experiments, pairs, model)
-    drawn: dict[str, Any] = {"intervals": charts.intervals(experiments, values["models"])}
-    for name, measure, splits, title in (
-        ("balanced_accuracy", "balanced_accuracy", ["validation"], "balanced accuracy"),
-        ("losses", "loss", ["validation", "train"], "loss (nats per title)"),
-    ):
-        drawn[name] = {
-            network: charts.curves(experiments, network, measure, splits, title)
-            for network in values["networks"]
-        }
-    environment = _environment(autoescape=True)
-    return environment.get_template("report.html").render(**values, charts=drawn)
+    return _rendered("report.html", experiments, pairs, model, autoescape=True)
 
 
 def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
     """The same without charts; all values in the template are escaped."""
-    environment = _environment(autoescape=False, finalize=_markdown_escaped)
-    return environment.get_template("report.md").render(**_values(experiments, pairs, model))
+    return _rendered("report.md", experiments, pairs, model, finalize=_markdown_escaped)
 
 
-def _environment(**options: Any) -> Environment:
+def _rendered(
+    template: str, experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, **options: Any
+) -> str:
     environment = Environment(  # noqa: S701, in `options`, by the kind of page
         loader=PackageLoader("titles.experiments.report"),
         trim_blocks=True,
@@ -93,24 +83,21 @@ def _environment(**options: Any) -> Environment:
         "breakable": _breakable,
         "full_name": charts.full_name,
     }
-    return environment
-
-
-def _values(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> dict[str, Any]:
-    # Networks first, as an experiment's files list them; only those that all experiments have.
+    # Models that all experiments have, networks first.
     shared = [m for m in experiments[0].scores if all(m in e.scores for e in experiments)]
     models = sorted(shared, key=lambda name: name == AVERAGE)
-    return {
-        "experiments": experiments,
-        "baseline": experiments[0],
-        "pairs": pairs,
-        "model": model,
-        "models": models,
-        "networks": [name for name in models if name != AVERAGE],
-        "params": differing_params(experiments),
-        "limits": {"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
-        "command": shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
-    }
+    return environment.get_template(template).render(
+        charts=charts,
+        experiments=experiments,
+        baseline=experiments[0],
+        pairs=pairs,
+        model=model,
+        models=models,
+        networks=[name for name in models if name != AVERAGE],
+        params=differing_params(experiments),
+        limits={"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
+        command=shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
+    )
 
 
 def _markdown_escaped(value: object) -> str:

@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from titles.experiments.commands import git
-from titles.experiments.queue import Queue
+from titles.experiments.queue import Queue, Task
 from titles.experiments.store import Revision, experiments, head
 from titles.experiments.suite.plan import Plan, Wanted, read_plan, wanted
-from titles.experiments.suite.state import State, difference, state
+from titles.experiments.suite.state import difference, state
 from titles.models.registry import load_params
 
 _POLL = 2.0  # seconds
@@ -66,13 +67,10 @@ def run(
     if untracked := git("ls-files", "--others", "--exclude-standard", "--", "src").splitlines():
         tell(f"warning: runs in the queue do not see files outside git: {', '.join(untracked)}")
     queue = Queue()
-    found = state(queue, baseline, cases)
-    tell(
-        f"{plan.about}, on {baseline[:7]}: {len(found.done)} of {len(cases)} done, "
-        f"{len(found.tasks)} in the queue"
-    )
-    runner = _Runner(queue, baseline, cases, found, tell)
-    if missing := len(cases) - len(found.done):
+    done, tasks = state(queue, baseline, cases)
+    tell(f"{plan.about}, on {baseline[:7]}: {len(done)} of {len(cases)} done, {len(tasks)} in the queue")
+    runner = _Runner(queue, baseline, cases, tell, done, tasks)
+    if missing := len(cases) - len(done):
         runner.queue_missing()
         try:
             runner.wait(min(jobs, missing))
@@ -89,44 +87,41 @@ def run(
     return plan, runner.done
 
 
+@dataclass
 class _Runner:
-    """Waits for experiments in the queue; restarts workers and queues lost runs again."""
+    """Waits for experiments in the queue; restarts workers and queues lost runs again.
 
-    def __init__(
-        self,
-        queue: Queue,
-        baseline: str,
-        cases: Mapping[str, Wanted],
-        found: State,
-        tell: Callable[[str], None],
-    ) -> None:
-        self._queue = queue
-        self._baseline = baseline
-        self._cases = cases
-        self._tell = tell
-        self.done = dict(found.done)
-        self.tasks = dict(found.tasks)
-        self.failed: list[str] = []
-        self._lost: Counter[str] = Counter()  # times that its worker died
-        self._gone: set[str] = set()  # left the queue without a result, when last looked at
-        self._started: dict[str, float] = {}
-        self._restarts = 0
+    lost: times that the worker of an experiment died. gone: experiments that had left the queue without
+    a result when last looked at.
+    """
+
+    queue: Queue
+    baseline: str
+    cases: Mapping[str, Wanted]
+    tell: Callable[[str], None]
+    done: dict[str, Revision]
+    tasks: dict[str, Task]
+    failed: list[str] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
+    gone: set[str] = field(default_factory=set)
+    started: dict[str, float] = field(default_factory=dict)
+    restarts: int = 0
 
     def queue_missing(self) -> None:
         """Queue all that is neither finished nor in the queue."""
-        old = [task for task in self._queue.failed() if task.baseline == self._baseline]
-        for name in self._cases:
+        old = [task for task in self.queue.failed() if task.baseline == self.baseline]
+        for name in self.cases:
             if name not in self.done and name not in self.tasks:
                 for task in old:
                     if task.name == name:
-                        self._queue.forget(task)
+                        self.queue.forget(task)
                 self._put(name)
 
     def _put(self, name: str) -> None:
-        self._gone.discard(name)
-        self._started.pop(name, None)
-        self.tasks[name] = self._queue.put(name, self._cases[name].overrides)
-        self._tell(f"{name}: queued")
+        self.gone.discard(name)
+        self.started.pop(name, None)
+        self.tasks[name] = self.queue.put(name, self.cases[name].overrides)
+        self.tell(f"{name}: queued")
 
     def wait(self, jobs: int) -> None:
         """Wait until each experiment is finished or failed."""
@@ -134,18 +129,18 @@ class _Runner:
         seen = moved = beat = time.monotonic()
         begun = -_WORKER_STARTS
         last: tuple[set[str], set[str]] = (set(), set())
-        total = len(self._cases)
+        total = len(self.cases)
         with tqdm(
             total=total, initial=len(self.done), unit=" runs", disable=None, desc="experiments"
         ) as bar:
             while self.tasks:
                 # In this order, a task that moves from one list to the other is in at least one.
-                waiting = {task.revision for task in self._queue.waiting()}
-                running = {task.revision for task in self._queue.running()}
+                waiting = {task.revision for task in self.queue.waiting()}
+                running = {task.revision for task in self.queue.running()}
                 self._note(waiting, running)
                 bar.n = len(self.done)
                 now = time.monotonic()
-                workers = self._queue.workers()
+                workers = self.queue.workers()
                 if workers:
                     seen = now
                 if (waiting, running) != last:
@@ -156,82 +151,80 @@ class _Runner:
                 elif not workers and now - seen > _WORKER_STARTS:
                     self._requeue_lost(running)
                 elif waiting and not running and now - moved > _STALLED:
-                    self._tell("the queue's workers take nothing: starting others")
-                    self._queue.kill_workers()
+                    self.tell("the queue's workers take nothing: starting others")
+                    self.queue.kill_workers()
                 progress = self._progress(running)
                 bar.set_postfix_str(progress)
                 if bar.disable and now - beat > _HEARTBEAT:
                     beat = now
-                    self._tell(f"{len(self.done)} of {total} done; {progress}")
+                    self.tell(f"{len(self.done)} of {total} done; {progress}")
                 if self.tasks:
                     time.sleep(_POLL)
 
     def _start(self, jobs: int) -> None:
-        self._restarts += 1
-        if self._restarts > _MOST_RESTARTS:
+        self.restarts += 1
+        if self.restarts > _MOST_RESTARTS:
             raise ValueError(
                 f"the queue's workers ended {_MOST_RESTARTS} times before a run did: see "
-                f"{self._queue.worker_log}"
+                f"{self.queue.worker_log}"
             )
-        self._queue.start(jobs)
+        self.queue.start(jobs)
 
     def _note(self, waiting: set[str], running: set[str]) -> None:
         """Report which experiments have begun and ended."""
-        made = {found.name: found for found in experiments(self._baseline)}
+        made = {found.name: found for found in experiments(self.baseline)}
         for name, task in list(self.tasks.items()):
-            if task.revision in running and name not in self._started:
-                self._started[name] = time.monotonic()
-                self._tell(f"{name}: running")
+            if task.revision in running and name not in self.started:
+                self.started[name] = time.monotonic()
+                self.tell(f"{name}: running")
             if task.revision in running | waiting:
                 continue
             found = made.get(name)
             # Not with the working tree, which may have been edited since.
-            if found and not difference(self._cases[name], found.commit, task.revision):
+            if found and not difference(self.cases[name], found.commit, task.revision):
                 self.done[name] = found
                 self._end(name, "done")
-            elif name not in self._gone:  # its last steps may be under way: look again
-                self._gone.add(name)
+            elif name not in self.gone:  # its last steps may be under way: look again
+                self.gone.add(name)
             else:
-                self._fail(name, "FAILED")
-                log = _tail(self._queue.log(task)) or [
-                    f"it printed nothing: DVC could not set it up, {self._queue.worker_log} says why"
+                self._end(name, "FAILED")
+                log = _tail(self.queue.log(task)) or [
+                    f"it printed nothing: DVC could not set it up, {self.queue.worker_log} says why"
                 ]
-                self._tell("\n".join(f"    {line}" for line in log))
-
-    def _fail(self, name: str, how: str) -> None:
-        self.failed.append(name)
-        self._end(name, how)
+                self.tell("\n".join(f"    {line}" for line in log))
 
     def _end(self, name: str, how: str) -> None:
         del self.tasks[name]
-        self._restarts = 0
-        took = f" after {self._duration(name)}" if name in self._started else ""
-        self._tell(f"{name}: {how}{took} ({len(self.done)} of {len(self._cases)} done)")
+        self.restarts = 0
+        if name not in self.done:
+            self.failed.append(name)
+        took = f" after {self._duration(name)}" if name in self.started else ""
+        self.tell(f"{name}: {how}{took} ({len(self.done)} of {len(self.cases)} done)")
 
     def _requeue_lost(self, running: set[str]) -> None:
         """With no worker left, tasks that the queue calls running are not."""
         for name, task in list(self.tasks.items()):
             if task.revision not in running:
                 continue
-            self._lost[name] += 1
-            if self._lost[name] > _MOST_RETRIES:
-                self._fail(name, f"FAILED, its worker died {self._lost[name]} times,")
+            self.lost[name] += 1
+            if self.lost[name] > _MOST_RETRIES:
+                self._end(name, f"FAILED, its worker died {self.lost[name]} times,")
                 continue
-            self._tell(f"{name}: its worker died, queueing it again")
-            self._queue.forget(task)
+            self.tell(f"{name}: its worker died, queueing it again")
+            self.queue.forget(task)
             self._put(name)
 
     def _progress(self, running: set[str]) -> str:
         shown = []
         for name, task in self.tasks.items():
             if task.revision in running:
-                line = "".join(_tail(self._queue.log(task), 1)).split("(")[0].strip()
+                line = "".join(_tail(self.queue.log(task), 1)).split("(")[0].strip()
                 shown.append(f"{name} for {self._duration(name)}: {line[:60] or 'starting'}")
         return "; ".join([*shown, f"{len(self.tasks) - len(shown)} waiting"])
 
     def _duration(self, name: str) -> str:
         now = time.monotonic()
-        minutes, rest = divmod(round(now - self._started.get(name, now)), 60)
+        minutes, rest = divmod(round(now - self.started.get(name, now)), 60)
         return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 

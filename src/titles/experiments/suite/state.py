@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from titles.experiments.commands import git
 from titles.experiments.queue import Queue, Task
@@ -13,15 +13,10 @@ from titles.params import Params
 from titles.tracking.provenance import flat
 
 
-class State(NamedTuple):
-    """Finished experiments and tasks in the queue, by name."""
-
-    done: dict[str, Revision]
-    tasks: dict[str, Task]
-
-
-def state(queue: Queue, baseline: str, plan: Mapping[str, Wanted]) -> State:
-    """The state of the experiments on a commit.
+def state(
+    queue: Queue, baseline: str, plan: Mapping[str, Wanted]
+) -> tuple[dict[str, Revision], dict[str, Task]]:
+    """The experiments of a plan that are finished on a commit, and their tasks in the queue, by name.
 
     Raises:
         ValueError: a name is taken by an experiment with other settings or code.
@@ -54,7 +49,7 @@ def state(queue: Queue, baseline: str, plan: Mapping[str, Wanted]) -> State:
             + "\n  ".join(problems)
             + f"\nTo run them anew: {remedies}{rename}"
         )
-    return State(done, tasks)
+    return done, tasks
 
 
 def difference(one: Wanted, commit: str, than: str | None = None) -> str:

@@ -14,7 +14,7 @@ from titles.experiments.suite.plan import Plan
 from titles.tracking.provenance import flat
 
 
-def table(plan: Plan, scores: Mapping[str, Scores], form: str = "simple") -> str:
+def shown(plan: Plan, scores: Mapping[str, Scores], form: str = "simple") -> str:
     """The measures of experiments beside published ones.
 
     Args:
@@ -63,7 +63,7 @@ def write_markdown(plan: Plan, scores: Mapping[str, Scores], baseline: str, path
         f"# {plan.about}",
         "Figures are those of the network that an experiment is about, on the test split; intervals by "
         "a bootstrap within categories.",
-        table(plan, scores, "github"),
+        shown(plan, scores, "github"),
         caveat(plan),
         f"All experiments set {common}." if common else "",
         f"Commit {baseline[:7]}. `titles pruebas` runs them, `dvc exp show` has all that was measured.",
