@@ -34,13 +34,10 @@ run: install ## Run the experiment on the embedded sample and show it beside the
 	@if dvc status --quiet; then echo "Nothing has changed since the last run."; else dvc exp run; fi
 	@$(MAKE) --no-print-directory table
 
-# Parameters that are the same everywhere, hashes, and all but the headline metrics are left out.
-NOISE := ^(src/|data/|drift|models/|rows|rejected|duplicates|categories|vocabulary|unknown|dimension|coverage|language|label|cnn_less|Created|Executor|.*\.(best_epoch|train_loss|validation_.*|.*_(low|high)|accuracy|loss|macro_f1|top_.|calibration_error(_before)?|threshold|coverage|precision_kept)$$)
-HEADLINE := ^(cnn|mlp|average)\.balanced_accuracy$$
-
-table: install ## Compare experiments: the parameters that differ and what came of it
-	@dvc exp show --no-pager --md --only-changed --precision 4 \
-	  --drop '$(NOISE)' --keep '$(HEADLINE)' --sort-by average.balanced_accuracy --sort-order desc | cat
+table: install ## Compare experiments: their scores and the parameters that differ
+	@dvc exp show --no-pager --md --only-changed --precision 4 --drop '$(DETAILS)' \
+	  --sort-by average.balanced_accuracy --sort-order desc | cat
+DETAILS := ^(Created|Executor|src/.*|data/.*|models/.*|.*\.(accuracy|loss))$$
 
 pruebas: install ## Run the course's experiments in DVC's queue, beside the course's figures
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
@@ -96,7 +93,7 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 	python benchmarks/latency.py
 	python benchmarks/prediction.py
 
-picture: install ## Draw the README's picture from the last run
+picture: install ## Draw the picture of docs/results.md from the last run
 	mkdir -p docs
 	dvc plots show "Balanced accuracy" --show-vega | python -c 'import sys, vl_convert; \
 	  sys.stdout.buffer.write(vl_convert.vegalite_to_png(sys.stdin.read()))' > docs/balanced_accuracy.png

@@ -1,10 +1,10 @@
-"""Both networks beside the classifiers that one would take instead, on the very same rows.
+"""Compare both networks with the usual alternatives, on exactly the same rows.
 
     pip install -r benchmarks/requirements.txt
     python benchmarks/accuracy.py
 
-Sets are samples of several sizes and, if there are any, CSV files of real listings. Results are kept in
-.bench/: a run that was cut goes on where it stopped. The tables go to docs/benchmark.md, the picture to
+Datasets are samples of several sizes and, if there are any, CSV files of real listings. Results are kept
+in .bench/: an interrupted run resumes. The tables go to docs/benchmark.md, the chart to
 docs/accuracy_time.png.
 """
 
@@ -40,7 +40,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Origin(NamedTuple):
-    """Where the rows of a case come from: a file, or so many rows of the sample."""
+    """The source of a case's rows: a file, or a sample of `rows` rows."""
 
     file: Path | None
     rows: int
@@ -50,7 +50,7 @@ class Origin(NamedTuple):
 
 
 def sample(text: str) -> tuple[int, int]:
-    """ROWS:SEEDS of the command line."""
+    """Parse ROWS:SEEDS of the command line."""
     rows, _, seeds = text.partition(":")
     return int(rows), int(seeds or 1)
 
@@ -62,7 +62,7 @@ def samples(wanted: Sequence[tuple[int, int]]) -> Iterator[tuple[Case, Origin]]:
 
 
 def real(folder: Path, seeds: int) -> Iterator[tuple[Case, Origin]]:
-    """Of each file of the folder that holds enough listings; says which are passed over, and why."""
+    """Yield cases for each file with enough listings; prints which files are skipped, and why."""
     files = sorted(folder.glob("*.csv"))
     if not files:
         say(f"SKIPPED: real listings, as {folder} has no .csv file")
@@ -85,8 +85,10 @@ def say(text: str) -> None:
 
 
 def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> Case:
-    """Where the settings of peers come from: the first seed, and for a sample that takes too long for a
-    search, the largest of the others."""
+    """The case on which the settings of peers are tuned.
+
+    It has the first seed; if a sample is too large for a search, it is the largest smaller sample.
+    """
     shorter = [rows for rows, _ in wanted if rows < MOST_ROWS_SEARCHED]
     if origin.rows >= MOST_ROWS_SEARCHED and shorter:
         return Case(f"sample-{max(shorter)}", FIRST_SEED)
@@ -94,7 +96,7 @@ def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> C
 
 
 class Bench:
-    """One set with one seed: our stages, our networks, the peers, each unless its result is there."""
+    """One dataset with one seed: our stages, our networks and the peers, skipping existing results."""
 
     def __init__(self, case: Case, origin: Origin, budget: float) -> None:
         self._case, self._origin, self._budget = case, origin, budget
@@ -104,13 +106,13 @@ class Bench:
         self._workspace = Workspace(BENCH / "work" / str(case), self._key, case.seed)
 
     def run(self, first: Case) -> int:
-        """Run what is missing; returns how many peers failed.
+        """Compute missing results; returns the number of peers that failed.
 
         Args:
-            first: the settings that it found are taken as they are, see `tuned_on`.
+            first: the case whose best settings are used without a search, see `tuned_on`.
 
         Raises:
-            RuntimeError: a stage of ours failed.
+            RuntimeError: one of our stages failed.
         """
         self._workspace.begin(self._source)
         self._stage("prepare")
@@ -180,9 +182,9 @@ class Bench:
         self._store(name, key, found, peak_mib=peak_mib, budget=self._budget)
 
     def _child(self, script: str, *options: str) -> tuple[Any, float]:
-        """What a script of this folder found, and its MiB.
+        """Run a script of this folder; returns its result and its peak memory in MiB.
 
-        In a process of its own: what it frees is really free, and its memory is its own.
+        In a process of its own, so that memory is freed and only its own is measured.
         """
         path = self._workspace.folder / "found.json"
         cost = measured(
@@ -212,18 +214,22 @@ def main() -> None:
         type=sample,
         action="append",
         metavar="ROWS:SEEDS",
-        help="rows and seeds of a sample, may be given again (default: 60000:3 600000:1)",
+        help="rows and seeds of a sample, may be repeated (default: 60000:3 600000:1)",
     )
     parser.add_argument("--real", type=Path, default=Path("data/real"), metavar="FOLDER")
     parser.add_argument("--real-seeds", type=int, default=1, metavar="N")
     parser.add_argument(
-        "--set", default="", metavar="NAME", help="run only sets whose name contains this"
+        "--set", default="", metavar="NAME", help="run only datasets whose name contains this"
     )
     parser.add_argument(
-        "--budget", type=float, default=300, metavar="SECONDS", help="for the search of a peer on a set"
+        "--budget",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="time for the search of a peer's settings",
     )
-    parser.add_argument("--fresh", action="store_true", help="forget the results of these sets")
-    parser.add_argument("--report", action="store_true", help="run nothing, write the report again")
+    parser.add_argument("--fresh", action="store_true", help="discard the results of these datasets")
+    parser.add_argument("--report", action="store_true", help="only rewrite the report")
     options = parser.parse_args()
     wanted = options.sample or [(60_000, 3), (600_000, 1)]
     cases = dict([*samples(wanted), *real(options.real, options.real_seeds)])
@@ -242,12 +248,12 @@ def main() -> None:
     arguments = [part for part in sys.argv[1:] if part not in ("--fresh", "--report")]
     write_report(list(cases), " ".join(["python benchmarks/accuracy.py", *arguments]))
     if failures:
-        sys.exit(f"{failures} failed; what is there is reported")
+        sys.exit(f"{failures} failed; the report has the available results")
 
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
+        say("interrupted; the same command resumes")
         sys.exit(130)

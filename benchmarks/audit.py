@@ -1,10 +1,10 @@
-"""How many of the rows that `titles audit` lists are mislabelled, on samples where that is known.
+"""Precision and recall of `titles audit`, on samples whose mislabelled rows are known.
 
     python benchmarks/audit.py
 
-Runs prepare, embed and audit with params.yaml on samples of 60,000 rows and compares with the right
-categories: on the embedded sample, with whose truth in view the audit was chosen, and on one of another
-seed. The report is printed and written to docs/audit.md.
+Runs prepare, embed and audit with params.yaml on samples of 60,000 rows, and compares with the true
+categories: on the embedded sample, on which the audit was developed, and on one of a different seed. The
+report is printed and written to docs/audit.md.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _EMBEDDED_SEED, _OTHER_SEED = 2019, 2020
 _FIRST = (100, 1_000)
 
 _TEXT = """\
-A row is mislabelled where `titles sample` gave it another category than that of the thing its title was
-made for. About {wrong:.0%} of train's rows are, none of the reliable ones; the networks are told
-neither. Precision is the share of listed rows that are mislabelled, recall the share of mislabelled rows
-that are listed. A list by chance has the precision that stands under wrong. Flagged are the rows that
-look mislabelled by the audit's own estimate; under suggestion stands the share of those truly
-mislabelled whose suggested category is the right one. For unreliable rows all others are struck from
-the list.
+A row is mislabelled if `titles sample` gave it a category other than that of the product in its title.
+About {wrong:.0%} of the training rows are mislabelled, none of them marked reliable; the networks see
+neither fact. Precision is the share of listed rows that are mislabelled, recall the share of mislabelled
+rows that are listed. A random list has the precision in the column mislabelled. Flagged rows are those
+that the audit itself estimates to be mislabelled; the column suggestion has the share of flagged and
+mislabelled rows whose suggested category is the true one. The lines for unreliable rows ignore all other
+rows.
 
 The networks are the MLP of params.yaml, without logit adjustment. The word vectors are trained on all
-titles of train, held-out ones too, but on no category. With the truth of seed {embedded} in view the
-audit was chosen; that of seed {other} was not looked at before."""
+training titles, held-out ones included, but without categories. The audit was developed with the truth
+of seed {embedded} in view; that of seed {other} was not used before."""
 
 
 class Found(NamedTuple):
-    """What an audit listed.
+    """The rows that an audit listed.
 
-    truth_N: the right category of each row of train. rows_K, suggested_K: what is listed, the most
-    suspicious first. flagged: how many of them look mislabelled.
+    truth_N: the true category of each training row. rows_K, suggested_K: listed rows and their suggested
+    categories, the most suspicious first. flagged: the number of them that look mislabelled.
     """
 
     titles: EncodedTitles
@@ -67,7 +67,7 @@ def audited(seed: int, folder: Path, threads: int | None) -> Found:
     """Run the stages and the audit on a sample of this seed.
 
     Raises:
-        SystemExit: the sample of the embedded one's seed is another one.
+        SystemExit: the sample of the embedded sample's seed differs from it.
     """
     workspace = Workspace(folder, "audit", seed)
     truth, out = folder / "truth.csv", folder / "audit.csv"
@@ -80,7 +80,7 @@ def audited(seed: int, folder: Path, threads: int | None) -> Found:
     if seed == _EMBEDDED_SEED:
         embedded = yaml.safe_load(Path("data/raw/sample.csv.gz.dvc").read_text(encoding="utf-8"))
         content = workspace.source.read_bytes()
-        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()  # as DVC counts it
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()  # the hash that DVC uses
         if digest != embedded["outs"][0]["md5"]:
             raise SystemExit("`titles sample` no longer writes the embedded sample")
     if threads:
@@ -97,9 +97,7 @@ def audited(seed: int, folder: Path, threads: int | None) -> Found:
 
     titles = EncodedTitles.open(folder / PREPARED / "train")
     ids = {name: number for number, name in enumerate(read_labels(folder / LABELS))}
-    right = truth.read_text(
-        encoding="utf-8"
-    ).splitlines()  # its header is on the source's first line, too
+    right = truth.read_text(encoding="utf-8").splitlines()  # line numbers are those of the source
     row_of = {line: row for row, line in enumerate(titles.lines.tolist())}
     with out.open(encoding="utf-8", newline="") as stream:
         listed = list(csv.DictReader(stream))
@@ -114,7 +112,7 @@ def audited(seed: int, folder: Path, threads: int | None) -> Found:
 
 
 def measures(found: Found, among_N: Flags) -> list[str]:
-    """Cells of a table, of the rows in `among_N` alone."""
+    """Cells of a table, computed only on the rows in `among_N`."""
     wrong_N = (found.truth_N != found.titles.labels) & among_N
     kept_K = among_N[found.rows_K]
     rows, suggested = found.rows_K[kept_K], found.suggested_K[kept_K]
@@ -134,17 +132,17 @@ def measures(found: Found, among_N: Flags) -> list[str]:
 
 def report(found: dict[int, Found], command: str) -> Iterator[str]:
     embedded = found[_EMBEDDED_SEED]
-    yield f"# Wrong labels found\n\nMade by `{command}`."
+    yield f"# Detecting wrong labels\n\nMade by `{command}`."
     wrong = float((embedded.truth_N != embedded.titles.labels).mean())
     yield _TEXT.format(wrong=wrong, embedded=_EMBEDDED_SEED, other=_OTHER_SEED)
     header = [
         "seed",
         "label quality",
-        "rows of train",
-        "wrong",
+        "training rows",
+        "mislabelled",
         *(f"precision at {first:,}" for first in _FIRST),
     ]
-    header += ["flagged", "precision of those", "recall", "suggestion"]
+    header += ["flagged", "their precision", "recall", "suggestion"]
     lines = [header, ["---", "---", *["--:"] * (len(header) - 2)]]
     for seed, one in found.items():
         unreliable_N = one.titles.qualities == QUALITIES.index("unreliable")
@@ -155,13 +153,13 @@ def report(found: dict[int, Found], command: str) -> Iterator[str]:
         f"seed {seed}: {one.cost.seconds:.0f} seconds, {one.cost.peak_mib:,.0f} MiB"
         for seed, one in found.items()
     )
-    yield f"The audit alone, three trainings and the start included, took: {costs}."
+    yield f"Time and memory of the audit, with its three trainings and startup: {costs}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="of torch (default: as params.yaml says)"
+        "--threads", type=int, metavar="N", help="threads of torch (default: those of params.yaml)"
     )
     threads = parser.parse_args().threads
     with tempfile.TemporaryDirectory(prefix="titles-audit-") as name:

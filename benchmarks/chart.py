@@ -1,4 +1,4 @@
-"""Balanced accuracy against training time, a panel a set."""
+"""A chart of balanced accuracy against training time, with a panel per dataset."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def draw(panels: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Write a PNG.
 
     Args:
-        panels: by title, marks with `classifier`, `seconds`, `score`, `low`, `high`, `own` and `curve`,
-            pairs of seconds and score.
+        panels: marks by title, each with `classifier`, `seconds`, `score`, `low`, `high`, `own` and
+            `curve`, which is a list of (seconds, score).
     """
     if not panels:
         return
@@ -38,14 +38,14 @@ def _panel(title: str, marks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for mark in marks
         for seconds, score in mark["curve"]
     ]
-    # Room on the right, where labels are.
+    # Leave room for labels on the right.
     right = 12 * max(point["seconds"] for point in points)
     left = min(mark["seconds"] for mark in [*points, *curves]) / 1.5
     x = {
         "field": "seconds",
         "type": "quantitative",
         "scale": {"type": "log", "domain": [left, right], "nice": False},
-        "title": "training, seconds",
+        "title": "training time, seconds",
         "axis": {"format": "~s", "tickCount": 5, "grid": False},
     }
     y = {
@@ -96,7 +96,7 @@ def _panel(title: str, marks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _place_labels(points: list[dict[str, Any]]) -> None:
-    """Move labels up as far as is needed to keep them apart."""
+    """Move labels up until they no longer overlap."""
     points.sort(key=lambda point: point["score"])
     lowest, highest = min(p["low"] for p in points), max(p["high"] for p in points)
     gap = (highest - lowest) / 16

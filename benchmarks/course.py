@@ -1,14 +1,15 @@
-"""The training loop of a university course's baseline, in our words, as the thing to compare with.
+"""A reimplementation of a university course's baseline and its training loop, for comparison.
 
-Its defects are deliberate: they are what is compared. Those of `Defects` can be switched off one by one.
-What stays is what makes it slow:
+Its defects are deliberate. Those of `Defects` can be switched off one by one. The causes of its slowness
+remain:
 
 - rows are decoded from gzip JSON and padded one at a time, in Python, in every epoch;
-- each word of a batch is looked up and convolved anew, padding and repeated words too;
-- Adam steps through the vectors of all words, whether the batch has them or not, and its weight decay
-  pulls the unseen ones to zero.
+- each token of a batch is looked up and convolved separately, including padding and repeated tokens;
+- Adam updates the embeddings of all words, whether they are in the batch or not, and its weight decay
+  shrinks the absent ones to zero.
 
-Legend: B titles of a batch, L words, V words of the vocabulary, D dimensions, H units, C categories.
+Dimensions: B titles of a batch, L tokens, V words of the vocabulary, D of embeddings, H units, C
+categories.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ Row = tuple[list[int], int]
 
 @dataclass(frozen=True, kw_only=True)
 class Defects:
-    """What the course does wrong.
+    """Defects of the course's code.
 
-    sigmoid: scores pass a sigmoid before the softmax of the loss, which bounds them to 0 .. 1.
-    dropout_in_evaluation: units are dropped when the network is judged, too.
-    mean_over_padding: the MLP divides by the words of the batch's longest title.
-    max_over_padding: the CNN's maximum takes windows of padding alone, whose response is the bias, and
-        how far windows reach past a title depends on the batch's longest.
+    sigmoid: logits pass a sigmoid before the softmax of the loss, which bounds them to 0 .. 1.
+    dropout_in_evaluation: dropout also applies during evaluation.
+    mean_over_padding: the MLP divides by the length of the batch's longest title.
+    max_over_padding: the CNN's max pooling includes windows of only padding, whose response is the bias,
+        and the number of windows past a title's end depends on the batch's longest title.
     """
 
     sigmoid: bool = True
@@ -58,9 +59,9 @@ class Defects:
 
 
 class _CourseNetwork(nn.Module):
-    """What both networks share: the embedding, the dropout, the end.
+    """The common parts of both networks: embedding, dropout and output.
 
-    min_words: batches are padded to at least so many.
+    min_words: the length to which batches are padded at least.
     """
 
     min_words = 1
@@ -83,10 +84,10 @@ class _CourseNetwork(nn.Module):
 
 
 class CourseMLP(_CourseNetwork):
-    """Mean of the word vectors, hidden layers.
+    """Mean of the word vectors, then hidden layers.
 
     Args:
-        vectors_VD: word vectors; an embedding that learns changes them in place.
+        vectors_VD: word vectors; training changes them in place unless they are frozen.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class CourseMLP(_CourseNetwork):
         self.output = nn.Linear(sizes[-1], classes)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Scores (B, C) of padded word ids."""
+        """Logits (B, C) of padded token ids."""
         embedded_BLD = self.embedding(tokens_BL)
         if self.defects.mean_over_padding:
             hidden_BH = embedded_BLD.mean(dim=1)
@@ -118,10 +119,10 @@ class CourseMLP(_CourseNetwork):
 
 
 class CourseCNN(_CourseNetwork):
-    """Convolutions of several lengths, the maximum of each, a hidden layer.
+    """Convolutions of several lengths, max pooling, then a hidden layer.
 
     Args:
-        vectors_VD: word vectors; an embedding that learns changes them in place.
+        vectors_VD: word vectors; training changes them in place unless they are frozen.
     """
 
     def __init__(
@@ -145,16 +146,16 @@ class CourseCNN(_CourseNetwork):
         self.output = nn.Linear(fc_size, classes)
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
-        """Scores (B, C) of padded word ids."""
+        """Logits (B, C) of padded token ids."""
         if not self.defects.max_over_padding:
-            # So that windows can start at every word of the longest title too.
+            # So that windows can start at every token of the longest title too.
             tokens_BL = F.pad(tokens_BL, (0, self.min_words - 1), value=PAD)
         embedded_BDL = self.embedding(tokens_BL).transpose(1, 2)
         pooled = []
         for filters in self.filters:
             response_BFW = F.relu(filters(embedded_BDL))
             if not self.defects.max_over_padding:
-                # Windows that start on padding; 0 is the least that relu leaves.
+                # Mask windows that start on padding; 0 is the minimum of relu.
                 is_word_B1W = (tokens_BL != PAD)[:, None, : response_BFW.shape[2]]
                 response_BFW = response_BFW * is_word_B1W
             pooled.append(response_BFW.amax(dim=2))
@@ -164,7 +165,7 @@ class CourseCNN(_CourseNetwork):
 
 class _Rows(IterableDataset[Row]):
     def __init__(self, file: Path, seed: int | None) -> None:
-        """seed: of the order; None keeps the file's."""
+        """seed: of the shuffling; None keeps the file's order."""
         self.file = file
         self.shuffle = None if seed is None else random.Random(seed)
 
@@ -195,7 +196,7 @@ def _loader(file: Path, min_words: int, seed: int | None) -> DataLoader[Any]:
 
 
 def write_rows(titles: EncodedTitles, file: Path) -> None:
-    """Write titles as the course's rows: gzip JSON lines of ten fields, of which two are read."""
+    """Write titles in the course's format: gzip JSON lines of ten fields, of which two are read."""
     categories = int(titles.labels.max()) + 1
     with gzip.open(file, "wt", compresslevel=6, encoding="utf-8") as out:
         for words, label in zip(
@@ -220,7 +221,7 @@ def write_rows(titles: EncodedTitles, file: Path) -> None:
 def training(
     model: _CourseNetwork, file: Path, *, epochs: int = 1, seed: int = 0, device: torch.device = _CPU
 ) -> Iterator[tuple[int, float]]:
-    """Train in place; yields the rows and the loss of each step, and stops when no longer asked."""
+    """Train in place; yields the number of rows and the loss of each step."""
     steps = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
     loader = _loader(file, model.min_words, seed)
     for _ in range(epochs):
@@ -242,11 +243,11 @@ def train(
     seed: int = 0,
     device: torch.device = _CPU,
 ) -> float:
-    """Train in place and return the rows a second.
+    """Train in place and return the rows per second.
 
     Args:
         file: see `write_rows`.
-        rows: stop after the step that reaches so many, in whatever epoch.
+        rows: stop after the step that reaches this number, in whatever epoch.
     """
     started, done = time.perf_counter(), 0
     for count, _ in training(model, file, epochs=epochs, seed=seed, device=device):
@@ -258,7 +259,7 @@ def train(
 
 @torch.no_grad()
 def evaluate(model: _CourseNetwork, file: Path, *, device: torch.device = _CPU) -> tuple[float, float]:
-    """The loss in nats a title and the balanced accuracy."""
+    """The loss in nats per title and the balanced accuracy."""
     model.eval()
     total, labels, right = 0.0, [], []
     for tokens_BL, labels_B in _loader(file, model.min_words, None):

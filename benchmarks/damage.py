@@ -1,13 +1,12 @@
-"""Who notices that an object of DVC's cache, or of the remote, is damaged?
+"""Count which commands detect damaged data in DVC's cache, remote and workspace.
 
     python benchmarks/damage.py
 
-The project on a small catalogue is run and pushed. Then each object in turn is damaged in each way, in
-the cache, in the remote, and as a file in the workspace, with its time, mode and, if the way allows it,
-size as they were. What notices it is counted: DVC by an exit code that is not 0 or by bytes that are
-right again, and what `titles doctor` reads. Then the advice of the doctor is followed, after which all
-must be whole again. Ctrl-C ends it early: it prints what it has. `--doctor` asks the doctor alone, which
-is far faster.
+Runs and pushes the project on a small catalogue. Then damages each object in turn in each way, in the
+cache, in the remote, and as a file in the workspace, keeping its time, mode and, where possible, size.
+DVC has detected damage if its exit code is not 0 or the bytes are correct afterwards; `titles doctor` if
+its reading reports it. Then follows the doctor's advice, which must repair everything. On Ctrl-C, prints
+the results so far. `--doctor` tests only the doctor, which is far faster.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from small_project import put
 CACHE, REMOTE = Path(".dvc/cache"), Path("remote")
 INTERRUPTED = 252  # an exit code of DVC
 KINDS = ("cache", "remote", "workspace")
-# Of bytes, which are of the same length where it is not said otherwise.
+# Each keeps the length unless its name says otherwise.
 WAYS: dict[str, Callable[[bytes], bytes]] = {
     "a bit flipped": lambda old: (
         old[: len(old) // 2] + bytes([old[len(old) // 2] ^ 1]) + old[len(old) // 2 + 1 :]
@@ -52,7 +51,7 @@ SWAPPED, DELETED = "swapped with another", "deleted"
 
 
 def dvc(*arguments: str) -> bool:
-    """Whether a command of DVC's, run in this process, ends well."""
+    """Whether a DVC command, run in this process, succeeds."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         code = dvc_main([arguments[0], "-q", *arguments[1:]])
     if code == INTERRUPTED:
@@ -71,7 +70,7 @@ def drop(out: str) -> None:
 
 
 def damage(path: Path, other: Path, way: str) -> bool:
-    """Whether it could be damaged that way: of an empty file nothing can be cut."""
+    """Damage a file; returns whether its bytes changed, since an empty file cannot be cut."""
     old = path.read_bytes()
     if way == DELETED:
         path.unlink()
@@ -88,7 +87,7 @@ def damage(path: Path, other: Path, way: str) -> bool:
 
 
 class Trials:
-    """A project that was run and pushed, in the folder that is the current one."""
+    """A project in the current folder that was run and pushed."""
 
     def __init__(self) -> None:
         outs = objects.cached(Path())
@@ -100,7 +99,7 @@ class Trials:
         self.whole = {name: objects.place(CACHE, name).read_bytes() for _, name in self.every}
 
     def cache(self, out: str) -> dict[str, bool]:
-        """Whether each command notices what was done to an object of an output in the cache."""
+        """Whether each command detects damage to an output's object in the cache."""
         found = {"dvc status": not dvc("status")}
         drop(out)
         found["dvc checkout"] = not dvc("checkout", out) or content(Path(out)) == self.right[out]
@@ -109,7 +108,7 @@ class Trials:
         found["titles doctor"] = bool(read.damaged or read.missing)
         drop(out)
         found["dvc pull"] = not dvc("pull", out) or content(Path(out)) == self.right[out]
-        # The doctor's advice; a folder's files are read once its listing is whole again.
+        # The doctor's advice, twice: a folder's files can be checked only once its listing is repaired.
         for _ in range(2):
             for one in objects.read_store(CACHE, self.outs).damaged:
                 one.path.unlink(missing_ok=True)
@@ -119,7 +118,7 @@ class Trials:
         return found
 
     def workspace(self, out: str) -> dict[str, bool]:
-        """The same of a file in the workspace."""
+        """The same for a file in the workspace."""
         found = {"dvc status": not dvc("status"), "dvc pull": not dvc("pull")}
         found["dvc pull"] |= content(Path(out)) == self.right[out]
         damaged = objects.read_workspace(Path(), CACHE, self.outs)
@@ -130,7 +129,7 @@ class Trials:
         return found
 
     def remote(self, out: str) -> dict[str, bool]:
-        """The same of the remote, for one whose cache lacks the output."""
+        """The same for the remote, when the cache lacks the output."""
         read = objects.read_store(REMOTE, self.outs)
         found = {"titles doctor": bool(read.damaged or read.missing)}
         for one in {out, *(one.out for one in read.damaged)}:
@@ -138,21 +137,21 @@ class Trials:
             for name in self.names[one]:
                 objects.place(CACHE, name).unlink(missing_ok=True)
         found["dvc pull"] = not dvc("pull")
-        # A part of a folder may be there, but nothing that is wrong.
+        # A part of a folder may be present, but no wrong file.
         wrong = [one for one in objects.read_store(CACHE, self.outs).damaged if one.path.is_file()]
         there = content(Path(out)).items() <= self.right[out].items()
         found["nothing wrong came"] = not wrong and there
         return found
 
     def doctor(self, kind: str) -> dict[str, bool]:
-        """Whether `titles doctor` notices it by reading, DVC not being asked."""
+        """Whether `titles doctor` detects damage by reading, without running DVC."""
         if kind == "workspace":
             return {"titles doctor": bool(objects.read_workspace(Path(), CACHE, self.outs))}
         read = objects.read_store(REMOTE if kind == "remote" else CACHE, self.outs)
         return {"titles doctor": bool(read.damaged or read.missing)}
 
     def files(self, out: str, name: str) -> tuple[Path | None, Path]:
-        """A file of the workspace that has the bytes of an object, and another one."""
+        """A file of the workspace with the bytes of an object, and a different file."""
         other = next(Path(path) for path, data in self.content.items() if data != self.whole[name])
         same = [path for path in self.right[out] if self.right[out][path] == self.whole[name]]
         return Path(same[0]) if same else None, other
@@ -175,12 +174,12 @@ class Trials:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
-        "--rows", type=int, default=1_000, help="of the catalogue (default: %(default)s)"
+        "--rows", type=int, default=1_000, help="size of the catalogue (default: %(default)s)"
     )
-    parser.add_argument("--every", type=int, default=1, help="take only every so manieth object")
-    parser.add_argument("--doctor", action="store_true", help="do not ask DVC")
+    parser.add_argument("--every", type=int, default=1, help="test only every N-th object", metavar="N")
+    parser.add_argument("--doctor", action="store_true", help="do not run DVC")
     given = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background without
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells disable SIGINT for background jobs
         signal.signal(number, signal.default_int_handler)
     counts: dict[tuple[str, str], Counter[str]] = {}
     failed: list[str] = []
@@ -210,7 +209,7 @@ def main() -> int:
                 if kind == "workspace":
                     path, other = trials.files(out, object_name)
                 if given.doctor and (kind, way) == ("workspace", DELETED):
-                    continue  # which DVC is asked for, and notices
+                    continue  # detected by DVC, which is not run here
                 if path and damage(path, other, way):
                     noticed = trials.doctor(kind) if given.doctor else getattr(trials, kind)(out)
                     counts.setdefault((kind, way), Counter(objects=0))["objects"] += 1
@@ -222,7 +221,7 @@ def main() -> int:
                     for file in [path, other] if kind == "workspace" and path else []:
                         put(file, trials.content[str(file)])
                 elif not dvc("pull"):
-                    raise RuntimeError(f"not whole again after {kind}, {out}, {way}")
+                    raise RuntimeError(f"not repaired after {kind}, {out}, {way}")
         os.chdir(home)
     for kind in KINDS:
         some = {way: counts[kind, way] for _, way in counts if (kind, way) in counts}

@@ -1,15 +1,15 @@
-"""Why the course's figures look as they do: its networks with all defects, without one, without any.
+"""Explain the course's published scores: train its networks with all defects, without one, without any.
 
     python benchmarks/defects.py
 
-They are trained on the Spanish titles of the embedded sample, over the vectors that `embed` gives, with
-the settings of experiments/course.yaml. The tables are printed, and written to docs/course.md below what
-people wrote there.
+They are trained on the Spanish titles of the embedded sample, with the word vectors of `embed` and the
+settings of experiments/course.yaml. The tables are printed, and written to docs/course.md below its
+hand-written part.
 """
 
 from __future__ import annotations
 
-# Before torch: it tells torch's threads how to wait.
+# Before torch, since it sets environment variables that torch's threads read.
 import titles.stages  # noqa: F401
 
 # isort: split
@@ -40,20 +40,20 @@ DOCUMENT = Path("docs/course.md")
 BEGIN = "<!-- What follows is made by benchmarks/defects.py -->"
 FIRST_SEED = 2019
 ALL, NONE = Defects(), Defects(**dict.fromkeys(asdict(Defects()), False))
-# The CNN alone has a maximum, the MLP alone a mean. The MLP's published losses are below what a sigmoid
-# allows, so that it had none.
+# Only the CNN has max pooling, only the MLP a mean. The MLP's published losses are impossible with a
+# sigmoid, so that it had none.
 OTHERS = {"cnn": {"mean_over_padding"}, "mlp": {"max_over_padding", "sigmoid"}}
 
 
 class Score(NamedTuple):
-    """On the test split; the loss is in nats a title."""
+    """Scores on the test split; the loss is in nats per title."""
 
     balanced_accuracy: float
     loss: float
 
 
 class Data(NamedTuple):
-    """The course's files of two splits, the vectors, and how many categories there are."""
+    """Splits in the course's format, word vectors, and numbers of categories and training titles."""
 
     train: Path
     test: Path
@@ -63,7 +63,7 @@ class Data(NamedTuple):
 
 
 def prepared(settings: dict[str, Any], folder: Path) -> Data:
-    """Run `prepare` and `embed` with the course's settings, and write its files into `folder`."""
+    """Run `prepare` and `embed` with the course's settings, and write the splits into `folder`."""
     code = [file for part in ("src/titles", "benchmarks") for file in sorted(Path(part).rglob("*.py"))]
     workspace = Workspace(
         Path(".bench/course"), digest([SAMPLE, COURSE, Path("params.yaml"), *code]), FIRST_SEED
@@ -106,7 +106,7 @@ def score(kind: str, settings: dict[str, Any], defects: Defects, seed: int, data
 
 
 def variants(kind: str) -> dict[str, Defects]:
-    """All defects that the network had, each left out in turn, none."""
+    """The network with all its defects, with each one fixed in turn, and with none."""
     own = replace(NONE, **{name: True for name in asdict(ALL) if name not in OTHERS[kind]})
     without = {
         f"without {name.replace('_', ' ')}": replace(own, **{name: False})
@@ -157,8 +157,8 @@ def tables(course: dict[str, Any], seeds: Sequence[int], data: Data) -> Iterator
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network")
-    parser.add_argument("--into", type=Path, default=DOCUMENT, help="the document")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds for each network")
+    parser.add_argument("--into", type=Path, default=DOCUMENT, help="document to write")
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error("--seeds: at least one")

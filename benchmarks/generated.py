@@ -1,6 +1,6 @@
-"""Titles made up for measurements of speed: frequencies and lengths as in listings, without a meaning.
+"""Random titles for speed measurements, with word frequencies and lengths like those of listings.
 
-Legend: N titles, V words of the vocabulary, W words of all titles together.
+Dimensions: N titles, V words of the vocabulary, W tokens of all titles together.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from titles.data.encoded import EncodedTitles
 
 WORDS = 50_000
 CATEGORIES = 632
-# A title's category is that of its rarest word among so many of the most frequent ones. Nearly every
-# title has one, and each is seen often enough to learn from.
-_TELLING_WORDS = 1_000
+# A title's category is that of its rarest word among this many of the most frequent ones. Nearly every
+# title has such a word, and each occurs often enough to be learnt.
+_LABEL_WORDS = 1_000
 _SYLLABLES = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeiou"]
 
 
 @dataclass(frozen=True)
 class Generated:
-    """Titles, and the same as text.
+    """Titles, encoded and as text.
 
-    clean: words as `titles.prepare.text` leaves them, a space between two. raw: as a seller might
-        write them.
+    clean: tokens of `titles.prepare.text`, joined by spaces. raw: as a seller might write them.
     """
 
     titles: EncodedTitles
@@ -35,7 +34,7 @@ class Generated:
 
 
 def vocabulary() -> list[str]:
-    """All words by id, the special ones first; frequent words are short."""
+    """All words by id, special tokens first; frequent words are short."""
     return [*SPECIAL_WORDS, *(_spell(number) for number in range(WORDS - len(SPECIAL_WORDS)))]
 
 
@@ -49,7 +48,7 @@ def _spell(number: int) -> str:
 
 
 def generate(count: int, seed: int) -> Generated:
-    """Titles of 3 to 14 words, 7.5 on average, drawn from Zipf's law."""
+    """Titles of 3 to 14 words, 7.5 on average, with words drawn from Zipf's law."""
     draw = np.random.default_rng(seed)
     lengths_N = 3 + draw.binomial(11, 4.5 / 11, count)
     ends_N = np.cumsum(lengths_N)
@@ -58,7 +57,7 @@ def generate(count: int, seed: int) -> Generated:
     ids_W = draw.choice(WORDS - first, size=ends_N[-1], p=share_V / share_V.sum()) + first
     titles = encoded(ids_W, ends_N, _categories(ids_W, ends_N - lengths_N))
     words = vocabulary()
-    # One word in ten ends in an accent, so that normalising has letters beyond ASCII to take care of.
+    # One word in ten ends in an accented letter, so that normalisation has characters beyond ASCII.
     accented = str.maketrans("aeiou", "áéíóú")
     written = [
         (word[:-1] + word[-1].translate(accented) if number % 10 == 0 else word).capitalize()
@@ -75,7 +74,7 @@ def generate(count: int, seed: int) -> Generated:
 def encoded(
     ids_W: NDArray[np.int64], ends_N: NDArray[np.int64], labels_N: NDArray[np.int32]
 ) -> EncodedTitles:
-    """Titles of which nothing but words and categories matters."""
+    """Encoded titles in which only tokens and categories matter."""
     nothing_N = np.zeros(len(ends_N), np.uint8)
     return EncodedTitles(
         word_ids=ids_W.astype(np.int32),
@@ -89,7 +88,7 @@ def encoded(
 
 
 def _categories(ids_W: NDArray[np.int64], starts_N: NDArray[np.int64]) -> NDArray[np.int32]:
-    # The same for every seed, so that titles of one seed tell of those of another.
+    # The same for every seed, so that what is learnt with one seed holds for another.
     category_V = np.random.default_rng(0).integers(CATEGORIES, size=WORDS)
-    telling_W = np.where(ids_W < _TELLING_WORDS, ids_W, 0)
-    return category_V[np.maximum.reduceat(telling_W, starts_N)].astype(np.int32)
+    label_W = np.where(ids_W < _LABEL_WORDS, ids_W, 0)
+    return category_V[np.maximum.reduceat(label_W, starts_N)].astype(np.int32)

@@ -1,15 +1,15 @@
-"""How long one title takes through a loaded model, from raw text to its five likeliest categories.
+"""Latency of a loaded model for one title, from raw text to its five likeliest categories.
 
     python benchmarks/latency.py
 
-The contestants take turns at each title, so that whatever else the machine does meets all of them; none
-sees a title twice. Prints Markdown. Wall-clock time has waiting in it, that of the thread only what the
-calling thread itself worked.
+The models take turns on each title, so that other load on the machine affects all of them; none sees a
+title twice. Prints Markdown. Wall-clock time includes waiting; thread time is the calling thread's CPU
+time.
 """
 
 from __future__ import annotations
 
-# Before torch: it tells torch's threads how to wait.
+# Before torch, since it sets environment variables that torch's threads read.
 import titles.stages  # noqa: F401
 
 # isort: split
@@ -29,27 +29,26 @@ from speed import processor
 from titles.listings.listing_files import format_of, opened
 from titles.predict.classifier import Classifier
 
-CONTESTANTS = ["cnn", "mlp", "average"]
+MODELS = ["cnn", "mlp", "average"]
 MILLISECOND = 1e6  # nanoseconds
-# Titles before those that count, which compile loops and fill caches.
-WARM_UP = 300
+WARM_UP = 300  # titles that are not measured, which compile loops and fill caches
 
 
 def read_titles(file: Path, column: str, count: int) -> list[str]:
-    """Different titles, spread evenly over the file.
+    """Read distinct titles, spread evenly over the file.
 
     Raises:
-        ValueError: the file cannot be read, or has too few.
+        ValueError: the file cannot be read, or has too few titles.
     """
     with opened(file, format_of(file, "--file"), column, []) as listing:
         found = list(dict.fromkeys(t for chunk in listing.chunks for t in chunk.titles if t))
     if len(found) < count:
-        raise ValueError(f"{file} has {len(found):,} different titles: {count:,} are needed")
+        raise ValueError(f"{file} has {len(found):,} distinct titles: {count:,} are needed")
     return [found[place] for place in np.linspace(0, len(found) - 1, count, dtype=np.int64)]
 
 
 def times(classifiers: Sequence[Classifier], titles: Sequence[str]) -> NDArray[np.float64]:
-    """Milliseconds of wall clock and of the thread, (contestants, titles, 2)."""
+    """Milliseconds of wall-clock and thread time, (models, titles, 2)."""
     spent = np.empty((len(classifiers), len(titles), 2), np.int64)
     for row, title in enumerate(titles):
         for turn in range(len(classifiers)):
@@ -63,7 +62,7 @@ def times(classifiers: Sequence[Classifier], titles: Sequence[str]) -> NDArray[n
 
 def report(options: argparse.Namespace) -> Iterator[str]:
     torch.set_num_threads(options.threads)
-    classifiers = [Classifier.read(options.models, name, torch.device("cpu")) for name in CONTESTANTS]
+    classifiers = [Classifier.read(options.models, name, torch.device("cpu")) for name in MODELS]
     titles = read_titles(options.file, options.column, options.titles + WARM_UP)
     order = np.random.default_rng(0).permutation(len(titles))
     titles = [titles[place] for place in order]
@@ -80,12 +79,12 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     yield (
         f"Made by `{command}` on {processor()}; torch threads: {options.threads}. "
         f"{options.titles:,} titles, one at a time, of {length:.1f} words on average ({unknown:.1%} of "
-        f"them unknown), into {len(first.labels):,} categories. Milliseconds a title."
+        f"them unknown); {len(first.labels):,} categories. Milliseconds per title."
     )
     yield ""
-    yield "| model | wall p50 | wall p99 | thread p50 | thread p99 | titles a second |"
+    yield "| model | wall p50 | wall p99 | thread p50 | thread p99 | titles per second |"
     yield "|---|---:|---:|---:|---:|---:|"
-    for name, spent_N2 in zip(CONTESTANTS, spent, strict=True):
+    for name, spent_N2 in zip(MODELS, spent, strict=True):
         wall, thread = np.percentile(spent_N2, [50, 99], axis=0).T
         rate = 1000 / spent_N2[:, 0].mean()
         cells = [f"{value:.2f}" for value in (*wall, *thread)]
@@ -96,9 +95,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--models", type=Path, default=Path("models"), help="trained networks")
     parser.add_argument("--file", type=Path, default=Path("data/raw/sample.csv.gz"), help="titles")
-    parser.add_argument("--column", default="title", help="of the file, with the titles")
-    parser.add_argument("--titles", type=int, default=5000, help="how many")
-    parser.add_argument("--threads", type=int, default=1, help="that torch may use")
+    parser.add_argument("--column", default="title", help="column of titles")
+    parser.add_argument("--titles", type=int, default=5000, help="number of titles")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     options = parser.parse_args()
     if options.titles < 1 or options.threads < 1:
         parser.error("--titles and --threads must be at least 1")

@@ -1,6 +1,6 @@
-"""What arithmetic alone would take of a training step, and where the time of one goes.
+"""The lower bound on the time of a training step that matrix products set, and a profile of one.
 
-Legend: B titles of a batch, L words, U distinct words of a batch, C categories.
+Dimensions: B titles of a batch, L tokens, U distinct words of a batch, C categories.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LARGE = 2048
 class Product:
     """A layer as the matrix product (rows, inner) by (inner, columns).
 
-    to_words: the input are word vectors, so that frozen ones need no gradient of it.
+    to_words: the inputs are word vectors, for which no gradient is needed if they are frozen.
     """
 
     name: str
@@ -46,22 +46,22 @@ class Product:
 
     @property
     def forward(self) -> int:
-        """Floating point operations, two a multiply-add."""
+        """Floating point operations, two per multiply-add."""
         return 2 * self.rows * self.inner * self.columns
 
     def backward(self, freeze: bool) -> int:
-        """A product as large for the gradient of the weights, and one for that of the input."""
+        """One product of the same size for the gradient of the weights, one for that of the input."""
         return self.forward * (1 if freeze and self.to_words else 2)
 
 
 def distinct_words(titles: EncodedTitles, batch_size: int) -> int:
-    """Mean number of distinct words in a batch."""
+    """The mean number of distinct words per batch."""
     parts = np.split(titles.word_ids, titles.ends[batch_size - 1 :: batch_size])
     return round(float(np.mean([len(np.unique(part)) for part in parts[:-1]])))
 
 
 def cnn_products(settings: CNNSection, dimension: int, distinct: int, classes: int) -> list[Product]:
-    """Distinct words are projected once to each place of a window; adding up windows is not counted."""
+    """Distinct words are projected once per position in a window; summing windows is not counted."""
     filters = settings.filter_count
     pooled = filters * len(settings.filter_lengths)
     return [
@@ -72,7 +72,7 @@ def cnn_products(settings: CNNSection, dimension: int, distinct: int, classes: i
 
 
 def mlp_products(settings: MLPSection, dimension: int, classes: int) -> list[Product]:
-    """Means over words are not counted."""
+    """The products of the MLP; means over words are not counted."""
     sizes = [dimension * (2 if settings.leading_words else 1), *settings.hidden_layers, classes]
     return [
         Product(f"layer {number}", settings.batch_size, size, following, number == 1)
@@ -81,11 +81,11 @@ def mlp_products(settings: MLPSection, dimension: int, classes: int) -> list[Pro
 
 
 def matrix_rate(rows: int, inner: int, columns: int, seconds: float) -> float:
-    """Floating point operations a second of a float32 product of this shape, at their best."""
+    """The peak rate of a float32 product of this shape, in floating point operations per second."""
     left, right = torch.randn(rows, inner), torch.randn(inner, columns)
     out = torch.empty(rows, columns)
     torch.matmul(left, right, out=out)
-    # A lump long enough for the clock; the best of several, as this is to be a limit.
+    # Repeats long enough for the clock; the best of several, since this is an upper limit.
     lump = max(1, round(2e9 / (rows * inner * columns)))
     best, ends = np.inf, time.perf_counter() + seconds
     while best == np.inf or time.perf_counter() < ends:
@@ -102,14 +102,17 @@ def limit_section(
     """Yield markdown.
 
     Args:
-        networks: the products of one step of each.
-        step_seconds: what a step took, by network and by "frozen" and "unfrozen".
-        seconds: how long to measure each shape.
+        networks: the products of one step, by network.
+        step_seconds: the measured time of a step, by network and by "frozen" and "unfrozen".
+        seconds: time to measure each shape.
     """
     large = matrix_rate(_LARGE, _LARGE, _LARGE, seconds)
-    yield f"Squares of {_LARGE:,} are multiplied at {large / 1e9:,.0f} GFLOP/s. Products of one step:"
+    yield (
+        f"Square matrices of size {_LARGE:,} are multiplied at {large / 1e9:,.0f} GFLOP/s. The matrix "
+        "products of one step:"
+    )
     yield ""
-    yield "| network | product | shape | MFLOP forward | backward, frozen | unfrozen | GFLOP/s alone |"
+    yield "| network | product | shape | MFLOP forward | backward, frozen | unfrozen | GFLOP/s |"
     yield "|---|---|---|--:|--:|--:|--:|"
     own = {}
     for network, products in networks.items():
@@ -122,9 +125,9 @@ def limit_section(
                 f"| {product.backward(False) / 1e6:,.1f} | {own[product] / 1e9:,.0f} |"
             )
     yield ""
-    yield "The least a step can take, at the rate of squares and at those of its own shapes:"
+    yield "The minimum time of a step, at the rate of square matrices and at those of its own shapes:"
     yield ""
-    yield "| network, word vectors | MFLOP | ms, squares | ms, own shapes | ms measured | of the limit |"
+    yield "| network, word vectors | MFLOP | ms, square | ms, own shapes | measured | share of limit |"
     yield "|---|--:|--:|--:|--:|--:|"
     for network, products in networks.items():
         for words, measured in step_seconds[network].items():
@@ -140,7 +143,7 @@ def limit_section(
 def _epoch(
     network: nn.Module, titles: EncodedTitles, settings: Training, classes: int
 ) -> Iterator[tuple[str, float]]:
-    """The steps of `training.fit`, spelt out, yielding the seconds of each part."""
+    """The steps of `training.fit`, written out; yields the seconds of each part."""
     objective = Objective.of(titles, classes, settings, _CPU)
     steppers = optimisers(network, settings)
     batcher = Batcher(titles, embedding_of(network).subwords, _CPU)
@@ -149,7 +152,7 @@ def _epoch(
     then = clock()
     for rows in ordered(titles, settings.batch_size, np.random.default_rng(0)):
         batch = batcher.batch(rows)
-        yield "making the batch", clock() - then
+        yield "batching", clock() - then
         then = clock()
         losses_B, log_right_B = objective.losses(network(batch), batch.labels_B)
         weight_B = objective.weights(batch.labels_B, log_right_B, progress=1)
@@ -174,11 +177,11 @@ def profile_section(
     classes: int,
     picture: Path,
 ) -> Iterator[str]:
-    """Yield markdown and draw the picture.
+    """Yield markdown and draw the chart.
 
     Args:
-        titles: of the epoch whose parts are timed.
-        few: of the epoch whose operators are counted; the profiler keeps every call in memory.
+        titles: for the epoch whose parts are timed.
+        few: for the epoch whose operators are profiled; the profiler keeps every call in memory.
     """
     for _ in _epoch(network, few, settings, classes):  # warms up
         pass
@@ -188,21 +191,21 @@ def profile_section(
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         for _ in _epoch(network, few, settings, classes):
             pass
-    # Without labels of ranges such as "Optimizer.step", which are no operators.
+    # Exclude ranges such as "Optimizer.step", which are not operators.
     called = [
         event for event in watched.key_averages() if not event.key.startswith(("Optimizer", "autograd"))
     ]
     called.sort(key=lambda event: -event.self_cpu_time_total)
     every = sum(event.self_cpu_time_total for event in called) / 1e6
     number, few_number = (-(-len(rows) // settings.batch_size) for rows in (titles, few))
-    yield "| part | ms a step | share |"
+    yield "| part | ms per step | share |"
     yield "|---|--:|--:|"
     for part, seconds in parts.items():
         yield f"| {part} | {seconds / number * 1e3:.2f} | {seconds / sum(parts.values()):.0%} |"
     yield ""
-    yield "The operators that take most, by the profiler, which slows them down a little:"
+    yield "The slowest operators, by the profiler, which itself slows them slightly:"
     yield ""
-    yield "| operator | calls a step | ms a step | share of all operators |"
+    yield "| operator | calls per step | ms per step | share of all operators |"
     yield "|---|--:|--:|--:|"
     operators = {}
     for event in called[:10]:
@@ -211,16 +214,16 @@ def profile_section(
         operators[name] = seconds / few_number * 1e3
         yield f"| {name} | {calls:.1f} | {operators[name]:.2f} | {seconds / every:.0%} |"
     yield ""
-    yield f"![Where the time of a step goes]({picture.name})"
+    yield f"![Time of a step]({picture.name})"
     draw({part: seconds / number * 1e3 for part, seconds in parts.items()}, operators, picture)
 
 
 def draw(parts: dict[str, float], operators: dict[str, float], picture: Path) -> None:
-    """Bars of the milliseconds a step of each part and of each operator, as PNG."""
+    """Draw bars of the milliseconds per step of each part and of each operator, as PNG."""
 
     def bars(title: str, values: dict[str, float], colour: str) -> dict[str, object]:
         place = {
-            "x": {"field": "ms", "type": "quantitative", "title": "milliseconds a step"},
+            "x": {"field": "ms", "type": "quantitative", "title": "milliseconds per step"},
             "y": {"field": "name", "type": "nominal", "sort": None, "title": None},
         }
         label = {**place, "text": {"field": "ms", "type": "quantitative", "format": ".2f"}}
@@ -239,7 +242,7 @@ def draw(parts: dict[str, float], operators: dict[str, float], picture: Path) ->
         "background": "white",
         "vconcat": [
             bars("One step of the CNN, by part", parts, "#4c78a8"),
-            bars("and by operator, the ten that take most", operators, "#72b7b2"),
+            bars("and by operator, the ten slowest", operators, "#72b7b2"),
         ],
         "resolve": {"scale": {"x": "shared"}},
     }

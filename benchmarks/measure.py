@@ -1,4 +1,4 @@
-"""What a piece of work costs: seconds, and the memory of all its processes together."""
+"""Measure the time of work, and the memory of all its processes together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 class Cost(NamedTuple):
-    """Wall-clock seconds, and MiB held at most."""
+    """Wall-clock seconds, and peak memory in MiB."""
 
     seconds: float
     peak_mib: float
@@ -25,10 +25,10 @@ class Cost(NamedTuple):
 
 @contextmanager
 def peak_memory(process: psutil.Process | None = None) -> Iterator[list[float]]:
-    """MiB that a process, by default this one, and its children hold together at most.
+    """Peak memory in MiB of a process, by default this one, together with its children.
 
-    Shared pages count once. The one element of the list is the peak so far; memory held for less than a
-    fifth of a second can go unseen.
+    Shared pages count once. The only element of the list is the peak so far. Memory held for less than
+    0.2 seconds can be missed.
     """
     peak, done = [0.0], threading.Event()
     root = process or psutil.Process()
@@ -57,13 +57,13 @@ def peak_memory(process: psutil.Process | None = None) -> Iterator[list[float]]:
 
 
 def measured(command: Sequence[str], folder: Path) -> Cost:
-    """Run a command in `folder`; what it prints is added to `log.txt` there.
+    """Run a command in `folder`; its output is appended to `log.txt` there.
 
     Raises:
-        RuntimeError: it failed; the message ends with what it said last.
+        RuntimeError: it failed; the message ends with its last output.
     """
     log = folder / "log.txt"
-    # A stage takes what these name for the place of its records, which belong into `folder`.
+    # A stage would write its records to the places that these variables name instead of `folder`.
     own = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_TRACKING"))}
     started = time.perf_counter()
     with (
@@ -74,7 +74,7 @@ def measured(command: Sequence[str], folder: Path) -> Cost:
         try:
             code = child.wait()
         except BaseException:
-            # Its children too: a stage outlives the DVC that started it.
+            # Its children too, since a stage outlives the DVC that started it.
             for member in [*psutil.Process(child.pid).children(recursive=True), child]:
                 member.terminate()
             raise

@@ -1,4 +1,4 @@
-"""What the pipeline's networks say of the test split, from raw titles to categories.
+"""Evaluate the pipeline's networks on the test split, from raw titles to categories.
 
 python benchmarks/ours.py RESULT   # in a folder where all stages have run
 """
@@ -12,30 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from rows import read_splits
-from workspace import NETWORKS, STAGES
+from workspace import STAGES
 
-import titles.stages  # noqa: F401  says how threads of torch wait, which torch reads when it is imported
+import titles.stages  # noqa: F401  before torch, whose threads read its settings
 from titles.data.contract import METRICS, MODELS, PREPARED, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import balanced_accuracy
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
 from titles.models.parts.inference import evaluate, set_up
-from titles.models.registry import load_params
+from titles.models.registry import NETWORKS, load_params
 from titles.predict.classifier import Classifier
 
 
 def judge() -> dict[str, dict[str, Any]]:
-    """Each network and their average on the test split.
+    """Results of each network and their average on the test split.
 
     Raises:
-        SystemExit: the stage `evaluate` found other figures.
+        SystemExit: the results differ from those of the stage `evaluate`.
     """
     params = load_params()
     device = set_up(params.compute, params.seed)
     titles = read_splits(params)["test"].titles
-    models = {n: saved.read(MODELS / n, {"cnn": TitleCNN, "mlp": TitleMLP}) for n in NETWORKS}
+    models = {n: saved.read(MODELS / n, NETWORKS) for n in NETWORKS}
     official = json.loads((METRICS / "evaluate.json").read_text(encoding="utf-8"))
     validation, test = (EncodedTitles.open(PREPARED / split) for split in ("validation", "test"))
     found = {}
@@ -51,10 +49,11 @@ def judge() -> dict[str, dict[str, Any]]:
         seconds = time.perf_counter() - started
         differ = float((predicted_N != outcomes.predicted_N).mean())
         if differ > 1e-3:
-            raise SystemExit(f"{name}: {differ:.1%} of titles get another category from raw text")
+            raise SystemExit(f"{name}: {differ:.1%} of titles get a different category from raw text")
         score = balanced_accuracy(outcomes.labels_N, outcomes.right_N)
-        if abs(score - official[name]["balanced_accuracy"]) > 1e-5:
-            raise SystemExit(f"{name}: {score} here, {official[name]} by the stage evaluate")
+        by_stage = official[f"{name}.balanced_accuracy"]
+        if abs(score - by_stage) > 1e-5:
+            raise SystemExit(f"{name}: {score} here, {by_stage} by the stage evaluate")
         found[name] = {
             "validation": balanced_accuracy(on_validation.labels_N, on_validation.right_N),
             "predict_seconds": seconds,

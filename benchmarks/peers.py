@@ -1,8 +1,8 @@
-"""The classifiers that one would take instead: real packages behind one interface."""
+"""The usual alternatives to our networks: real packages behind one interface."""
 
 from __future__ import annotations
 
-import pickle  # noqa: TID251, to know the size of a peer's model; none is read
+import pickle  # noqa: TID251, only to measure the size of a model
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,18 +32,18 @@ class UnusableError(Exception):
 
 
 class Peer(Protocol):
-    """A classifier with one model at a time: that of the last `fit`.
+    """A classifier that holds one model at a time: that of the last `fit`.
 
-    grid: its settings, the most promising first, as time may run out.
+    grid: its settings, the most promising first, since the search has a time limit.
     """
 
     grid: Sequence[Setting]
 
     def learn_from(self, titles: Sequence[str], labels: Codes) -> None:
-        """Take the rows of train, and do once what does not depend on the setting."""
+        """Take the training rows, and do the work that does not depend on the setting."""
 
     def fit(self, setting: Setting) -> None:
-        """Raises UnusableError if the setting is of no use."""
+        """Train; raises UnusableError if the setting gives no model."""
 
     def predict(self, titles: Sequence[str]) -> Codes: ...
 
@@ -52,16 +52,15 @@ class Peer(Protocol):
 
 
 def fasttext_lines(titles: Sequence[str], text: Text) -> list[str]:
-    """Titles as fastText reads them, which itself only splits at spaces."""
+    """Titles in fastText's input format, tokenised."""
     return [" ".join(words) + "\n" for words in tokenise(titles, text)]
 
 
 class FastText:
-    """fastText's supervised mode on words, pairs of words and letters of words.
+    """fastText's supervised mode on words, word bigrams and character n-grams.
 
-    Titles are tokenised as for our networks, since fastText itself only splits at spaces. It knows no
-    weights of categories. Its threads write to shared weights without locks: no two runs are quite the
-    same.
+    Titles are tokenised as for our networks, since fastText itself only splits at spaces. It has no
+    class weights. Its threads update shared weights without locks, so that runs differ slightly.
     """
 
     grid: Sequence[Setting] = (
@@ -102,7 +101,7 @@ class FastText:
                 raise UnusableError(str(error)) from None
 
     def predict(self, titles: Sequence[str]) -> Codes:
-        # Not `model.predict`, which breaks with numpy 2.
+        # `model.predict` fails with numpy 2.
         lines = fasttext_lines(titles, self._text)
         labels, _ = self._model.f.multilinePredict(lines, 1, 0.0, "strict")
         return np.array([int(best[0].removeprefix("__label__")) for best in labels], np.int64)
@@ -114,12 +113,12 @@ class FastText:
             return path.stat().st_size
 
     def save(self, path: Path) -> None:
-        """Write the model as fastText's own file."""
+        """Write the model in fastText's format."""
         self._model.save_model(str(path))
 
 
 class Linear:
-    """TF-IDF of words, pairs of words and runs of letters under a linear classifier.
+    """A linear classifier on TF-IDF of words, word bigrams and character n-grams.
 
     `train` takes features, labels and a setting, and returns (categories, features) coefficients and
     (categories,) intercepts.
@@ -141,7 +140,7 @@ class Linear:
         self._features = FeatureUnion(
             [
                 ("words", TfidfVectorizer(ngram_range=(1, 2), **words)),
-                ("letters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **words)),
+                ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **words)),
             ]
         )
 
@@ -150,7 +149,7 @@ class Linear:
         self._labels = labels
 
     def fit(self, setting: Setting) -> None:
-        self._model: tuple[NDArray[Any], ...] = ()  # two at a time would not fit into memory
+        self._model: tuple[NDArray[Any], ...] = ()  # free the previous model: two do not fit into memory
         self._model = (
             *self._train(self._train_features, self._labels, setting),
             np.unique(self._labels),
@@ -178,22 +177,22 @@ class _Counter:
 def _one_vs_rest(
     make: Callable[[Mapping[bool, float]], Any], prefer: str, features: csr_matrix, labels: Codes
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """What a linear machine with class_weight="balanced" gives, with its categories fitted side by side.
+    """Fit a linear model with class_weight="balanced", one category against the rest, in parallel.
 
-    A category's rows then weigh by its share among all categories; "balanced" said of one category
-    against the rest would weigh them far heavier.
+    The weights are those of "balanced" over all categories. On the binary problems of one category
+    against the rest, "balanced" would give far larger weights.
 
     Args:
-        make: from weights of the classes True and False to a machine.
+        make: makes a classifier from the weights of the classes True and False.
         prefer: "threads" or "processes".
     """
     categories, rows_C = np.unique(labels, return_counts=True)
     weight_C = len(labels) / len(categories) / rows_C
-    machines = [make({True: weight, False: 1.0}) for weight in weight_C.tolist()]
-    # Few tasks, as each hands over the labels; not one a worker, as some categories take longer.
+    classifiers = [make({True: weight, False: 1.0}) for weight in weight_C.tolist()]
+    # Few tasks, since each copies the labels; more than workers, since some categories take longer.
     tasks = np.array_split(np.arange(len(categories)), 4 * THREADS)
     fitted = Parallel(THREADS, prefer=prefer)(
-        delayed(_fit)([machines[place] for place in task], features, labels, categories[task])
+        delayed(_fit)([classifiers[place] for place in task], features, labels, categories[task])
         for task in tasks
     )
     coefficients, intercepts = zip(*fitted, strict=True)
@@ -201,12 +200,12 @@ def _one_vs_rest(
 
 
 def _fit(
-    machines: Sequence[Any], features: csr_matrix, labels: Codes, categories: Codes
+    classifiers: Sequence[Any], features: csr_matrix, labels: Codes, categories: Codes
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each machine with its category against the rest."""
-    for machine, category in zip(machines, categories, strict=True):
-        machine.fit(features, labels == category)
-    return np.vstack([m.coef_ for m in machines]), np.concatenate([m.intercept_ for m in machines])
+    """Fit each classifier with its category against the rest."""
+    for classifier, category in zip(classifiers, categories, strict=True):
+        classifier.fit(features, labels == category)
+    return np.vstack([m.coef_ for m in classifiers]), np.concatenate([m.intercept_ for m in classifiers])
 
 
 def _fasttext(params: Params) -> Peer:
@@ -218,10 +217,10 @@ def _linear_svm(params: Params) -> Peer:
         def make(weights: Mapping[bool, float]) -> LinearSVC:
             return LinearSVC(class_weight=weights, random_state=params.seed, **setting)
 
-        # Threads share one random stream of liblinear, so that last digits differ from run to run.
+        # Threads share liblinear's random generator, so that last digits differ between runs.
         return _one_vs_rest(make, "threads", features, labels)
 
-    # liblinear computes in float64 and would convert once a category.
+    # liblinear computes in float64 and would convert the features for each category.
     return Linear(train, [{"C": cost} for cost in (0.1, 0.3, 1.0)], np.float64)
 
 
@@ -231,7 +230,7 @@ def _linear_sgd(params: Params) -> Peer:
             fixed = {"average": True, "max_iter": 10, "tol": None, "random_state": params.seed}
             return SGDClassifier(class_weight=weights, **fixed, **setting)
 
-        # Not its own n_jobs, whose threads wait for each other.
+        # The threads of its own n_jobs block each other.
         return _one_vs_rest(make, "processes", features, labels)
 
     grid = [

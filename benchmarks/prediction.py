@@ -1,9 +1,9 @@
-"""`titles predict` on a million listings, beside a script around fastText that does the same.
+"""Compare `titles predict` on a million listings with an equivalent script around fastText.
 
     python benchmarks/prediction.py
 
-Both read a CSV file of raw titles and write one with the five likeliest categories of each, from the
-start of the command to its end. Needs the networks and prepared rows of the last run. Prints Markdown.
+Both read a CSV file of raw titles and write one with the five likeliest categories of each. Times are of
+whole commands. Needs the networks and prepared rows of the last run. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from titles.models.registry import load_params
 
 TOP = 5
 _BLOCK = 10_000
-_SEED = 7  # not that of the embedded sample, whose titles the networks learnt from
-# The setting that the search of accuracy.py takes, and the best one without letters, which is faster.
+_SEED = 7  # not that of the embedded sample, on which the networks were trained
+# The best setting of the search of accuracy.py, and the best without character n-grams, which is faster.
 FASTTEXT: dict[str, Setting] = {
-    "fastText, words, pairs and letters": {"loss": "softmax", "lr": 0.5, "minn": 3, "maxn": 6},
-    "fastText, words and pairs": {"loss": "softmax", "lr": 0.5, "minn": 0, "maxn": 0},
+    "fastText, bigrams and character n-grams": {"loss": "softmax", "lr": 0.5, "minn": 3, "maxn": 6},
+    "fastText, bigrams": {"loss": "softmax", "lr": 0.5, "minn": 0, "maxn": 0},
 }
 
 
 def predict_fasttext(model: Path, source: Path, target: Path) -> None:
-    """What one would write around fastText to classify a CSV file, in bounded memory."""
+    """Classify a CSV file with fastText, in bounded memory."""
     text = load_params().prepare.text
     loaded = fasttext.load_model(str(model))
     ranks = range(1, TOP + 1)
@@ -52,15 +52,15 @@ def predict_fasttext(model: Path, source: Path, target: Path) -> None:
         reader = csv.DictReader(listings)
         while titles := [row["title"] for row in islice(reader, _BLOCK)]:
             lines = fasttext_lines(titles, text)
-            # Not `predict`, which breaks with numpy 2.
+            # `predict` fails with numpy 2.
             probabilities, labels = loaded.f.multilinePredict(lines, TOP, 0.0, "strict")[::-1]
-            for title, best, sure in zip(titles, labels, probabilities, strict=True):
-                pairs = zip(best, sure, strict=True)
+            for title, best, shares in zip(titles, labels, probabilities, strict=True):
+                pairs = zip(best, shares, strict=True)
                 writer.writerow([title, *(cell for pair in pairs for cell in pair)])
 
 
 def trained(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A model file of each setting of fastText, trained on the rows that the networks learnt from."""
+    """Yield a model file of each fastText setting, trained on the training rows of the networks."""
     params = load_params()
     train = read_splits(params)["train"]
     peer = FastText(params.prepare.text, params.seed)
@@ -75,7 +75,7 @@ def trained(folder: Path) -> Iterator[tuple[str, Path]]:
 def report(rows: int, models: Path, folder: Path) -> Iterator[str]:
     source, target = folder / "listings.csv", folder / "predicted.csv"
     write_csv(rows, _SEED, source)
-    shutil.copy("params.yaml", folder)  # commands run there
+    shutil.copy("params.yaml", folder)  # the commands run there
     own = [str(Path(sys.executable).with_name("titles")), "predict", "--file", str(source)]
     own += ["--top", str(TOP), "--models", str(models.resolve()), "--out", str(target)]
     commands = {name: [*own, "--model", name.lower()] for name in ("MLP", "CNN", "average")}
@@ -95,11 +95,11 @@ def report(rows: int, models: Path, folder: Path) -> Iterator[str]:
     command = shlex.join(["python", "benchmarks/prediction.py", *sys.argv[1:]])
     yield (
         f"Made by `{command}`: {rows:,} listings from one CSV file to another, with the {TOP} likeliest "
-        "categories of each, starts included."
+        "categories of each, startup included."
     )
     yield ""
-    compared = "".join(f" times {name} |" for name in theirs)
-    yield f"| classifier | seconds | rows a second | peak MiB |{compared}"
+    compared = "".join(f" speed-up over {name} |" for name in theirs)
+    yield f"| classifier | seconds | rows per second | peak MiB |{compared}"
     yield "|---|--:|--:|--:|" + "--:|" * len(theirs)
     for name, cost in costs.items():
         ratios = "".join(f" {costs[other].seconds / cost.seconds:.2f} |" for other in theirs)

@@ -1,10 +1,10 @@
-"""How fast and how large `prepare` is, beside the way of the course on the same rows.
+"""Compare the time and memory of `prepare` with the course's method on the same rows.
 
     python benchmarks/preparation.py --rows 10000000
 
-The course's way, in our words: pandas reads the file, a function of Python normalises and NLTK tokenises
-one title after another through `apply`, a gensim Dictionary numbers the words, and each title becomes a
-list of ids.
+The course's method, reimplemented: pandas reads the file, a Python function normalises and NLTK
+tokenises one title after another through `apply`, a gensim Dictionary gives ids to words, and each title
+becomes a list of ids.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _PEER_ROWS = 200_000
 _BASE_ROWS = 1_000_000
 
 
-def course_way(source: Path) -> int:
-    """Returns the number of words known."""
+def prepare_as_course(source: Path) -> int:
+    """Prepare rows with the course's method; returns the size of the vocabulary."""
     rows = pd.read_csv(source)
     tokeniser = NLTKWordTokenizer()
     no_letter = re.compile(r"[^a-z0-9 ]")
@@ -59,7 +59,7 @@ def head(source: Path, rows: int, target: Path) -> Path:
 
 
 def timed_prepare(source: Path, folder: Path) -> tuple[float, float]:
-    """Seconds and MiB."""
+    """Run `prepare`; returns seconds and peak MiB."""
     params = load_params()
     started = time.perf_counter()
     with peak_memory() as peak, atomic_folder(folder) as partial:
@@ -69,13 +69,13 @@ def timed_prepare(source: Path, folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the large run")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the largest run")
     rows = parser.parse_args().rows
     with tempfile.TemporaryDirectory(prefix="titles-bench-") as name:
         folder = Path(name)
         full = folder / "full.csv"
         write_csv(rows, 2019, full)
-        print("| run | seconds | rows a second | microseconds a row | peak MiB |")
+        print("| run | seconds | rows per second | microseconds per row | peak MiB |")
         print("|---|---|---|---|---|")
 
         def show(title: str, count: int, seconds: float, memory: float) -> None:
@@ -88,9 +88,9 @@ def main() -> None:
         small = head(full, _PEER_ROWS, folder / "small.csv")
         started = time.perf_counter()
         with peak_memory() as peak:
-            course_way(small)
+            prepare_as_course(small)
         course = time.perf_counter() - started
-        show(f"the course's way, {_PEER_ROWS:,} rows", _PEER_ROWS, course, peak[0])
+        show(f"the course's method, {_PEER_ROWS:,} rows", _PEER_ROWS, course, peak[0])
         costs = {}
         for count in (_PEER_ROWS, min(_BASE_ROWS, rows), rows):
             source = full if count == rows else head(full, count, folder / "part.csv")
@@ -107,9 +107,9 @@ def main() -> None:
         show(f"opening train, {len(train):,} rows", len(train), seconds, held)
         peer = course / _PEER_ROWS
         print(
-            f"\nprepare takes {peer / costs[base]:.1f}x the rows a second of the course's way "
-            f"({peer / costs[_PEER_ROWS]:.1f}x at {_PEER_ROWS:,} rows, the start of workers included);\n"
-            f"a row costs {costs[rows] / costs[base]:.2f}x at {rows:,} rows what it costs at {base:,}."
+            f"\nprepare is {peer / costs[base]:.1f} times as fast as the course's method "
+            f"({peer / costs[_PEER_ROWS]:.1f} times for {_PEER_ROWS:,} rows and startup).\n"
+            f"Time per row at {rows:,} rows: {costs[rows] / costs[base]:.2f} times that at {base:,}."
         )
 
 

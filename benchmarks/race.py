@@ -1,4 +1,4 @@
-"""The contestants of `speed.py`, and how each is timed."""
+"""Training and prediction of the implementations that `speed.py` compares, with timing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from torch import nn
 
 from titles.data.contract import PAD, UNK
 from titles.data.vocabulary import Vocabulary
-from titles.models.cnn import TitleCNN
-from titles.models.mlp import TitleMLP
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import set_up
 from titles.models.parts.saved import SavedModel
-from titles.params import Cnn, Mlp, load_params
+from titles.models.registry import NETWORKS, load_params
+from titles.params import Training
 from titles.predict.classifier import Classifier
 from titles.prepare.text import tokenise
 from titles.training.trainer import fit
@@ -38,7 +37,7 @@ WORD_VECTORS = {"frozen": True, "unfrozen": False}
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: at least so many seconds and steps after the warm-up, so many times."""
+    """The amount of work that is timed: minimum seconds and steps after the warm-up, and repetitions."""
 
     rows: int = 60_000
     few_rows: int = 50 * BATCH_SIZE
@@ -55,7 +54,7 @@ QUICK = Scale(rows=5_000, few_rows=3 * BATCH_SIZE, seconds=0.5, steps=3, warm_up
 
 
 class Rates(NamedTuple):
-    """Rows a second of each repetition."""
+    """Rows per second of each repetition."""
 
     values: list[float]
 
@@ -68,7 +67,7 @@ class Rates(NamedTuple):
 
 
 def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Rates]:
-    """Call each in turn, and all over again `repeats` times."""
+    """Call each in turn, for `repeats` rounds."""
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -79,7 +78,7 @@ def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, Ra
 def settings(
     kind: Kind, freeze: bool, batch_size: int = BATCH_SIZE, precision: Precision = "float32"
 ) -> Any:
-    """Our settings for the course's architecture and step: what is newer than those is switched off."""
+    """Our settings for the course's architecture and step, with all our additions switched off."""
     section = getattr(PARAMS, kind)
     wanted = {
         "filter_lengths": (2, 3, 4),
@@ -89,7 +88,7 @@ def settings(
         "hidden_layers": (256, 128),
         "dropout": 0.3,
         "freeze_embeddings": freeze,
-        "epochs": 1_000,  # until enough is measured
+        "epochs": 1_000,  # measurements end earlier
         "batch_size": batch_size,
         "precision": precision,
         "learning_rate": 1e-3,
@@ -114,33 +113,19 @@ def word_vectors() -> torch.Tensor:
     return matrix_VD
 
 
-def our_network(chosen: Cnn | Mlp) -> nn.Module:
+def our_network(chosen: Training) -> nn.Module:
     known_V = torch.ones(WORDS, dtype=torch.bool)
     known_V[[PAD, UNK]] = False
     embedding = WordEmbedding(word_vectors(), known_V, chosen.freeze_embeddings)
-    if isinstance(chosen, Mlp):
-        return TitleMLP(
-            embedding,
-            CATEGORIES,
-            leading_words=chosen.leading_words,
-            hidden_layers=chosen.hidden_layers,
-            dropout=chosen.dropout,
-        )
-    return TitleCNN(
-        embedding,
-        CATEGORIES,
-        filter_lengths=chosen.filter_lengths,
-        filter_count=chosen.filter_count,
-        fc_size=chosen.fc_size,
-        dropout=chosen.dropout,
-    )
+    (network,) = (found for found in NETWORKS.values() if type(chosen) is found.Section)
+    return network(embedding, CATEGORIES, **chosen.architecture)
 
 
 class Race:
-    """Generated titles, and the networks that the last repetition trained on them."""
+    """Generated titles, and the networks trained on them by the last repetition."""
 
     def __init__(self, scale: Scale, folder: Path) -> None:
-        torch.set_num_threads(PARAMS.compute.threads)  # also where no set_up of ours comes first
+        torch.set_num_threads(PARAMS.compute.threads)  # also if our `set_up` is not called first
         self.scale = scale
         self.train = generate(scale.rows, seed=1)
         self.few = generate(scale.few_rows, seed=2).titles
@@ -169,7 +154,7 @@ class Race:
         batch_size: int = BATCH_SIZE,
         precision: Precision = "float32",
     ) -> float:
-        """Rows a second of `training.fit`, its validation left out."""
+        """Rows per second of `training.fit`, without its validation."""
         set_up(PARAMS.compute, PARAMS.seed)
         chosen = settings(kind, WORD_VECTORS[words], batch_size, precision)
         once = chosen.model_copy(update={"epochs": 1})
@@ -186,7 +171,7 @@ class Race:
         return rows / seconds
 
     def train_course(self, kind: Kind, words: str, device: torch.device) -> float:
-        # The course asks for no repeatable results, and is not to pay for them.
+        # The course's code is not deterministic, so that it must not pay for determinism.
         torch.use_deterministic_algorithms(False)
         torch.manual_seed(0)
         build = CourseCNN if kind == "cnn" else CourseMLP
@@ -202,7 +187,7 @@ class Race:
         return rows / seconds
 
     def train_fasttext(self, loss: str) -> float:
-        """Rows a second, reading the file and its words included: there is no way to leave that out."""
+        """Rows per second, including reading the file and its words, which cannot be excluded."""
         epochs = self.fasttext_epochs.get(loss, 1)
         while (seconds := self._fasttext(loss, epochs)) < self.scale.seconds:
             epochs = int(1.2 * epochs * self.scale.seconds / seconds) + 1
@@ -233,11 +218,11 @@ class Race:
             return self._fasttext(loss, epochs)
         return time.perf_counter() - started
 
-    # -- prediction, of the networks trained last
+    # -- prediction with the networks trained last
 
     def predict(self, run: Callable[[list[str]], object], titles: list[str]) -> float:
-        """Titles a second."""
-        torch.use_deterministic_algorithms(False)  # as where a model is served
+        """Titles per second."""
+        torch.use_deterministic_algorithms(False)  # as when a model is served
         run(titles[:1000])
         started, seconds, rows = time.perf_counter(), 0.0, 0
         while not self.scale.enough(seconds, rows):
@@ -250,12 +235,12 @@ class Race:
         self.predict_fasttext_clean([" ".join(words) for words in tokenise(raw, PARAMS.prepare.text)])
 
     def predict_fasttext_clean(self, clean: list[str]) -> None:
-        # Not `predict`, which breaks with numpy 2.
+        # `predict` fails with numpy 2.
         lines = [f"{words}\n" for words in clean]
         self.fasttext["softmax"].f.multilinePredict(lines, TOP, 0.0, "strict")
 
     def classifier(self, kind: Kind) -> Classifier:
-        """Our network that learns its word vectors, as trained last, for raw titles."""
+        """A classifier of raw titles with our last network with unfrozen word vectors."""
         network = self.networks[kind, "unfrozen"].to("cpu")
         labels = [f"{number:03}" for number in range(CATEGORIES)]
         words = Vocabulary(vocabulary(), [0] * WORDS)

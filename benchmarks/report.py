@@ -1,4 +1,4 @@
-"""The results of all sets as one page of tables."""
+"""The report on all datasets: a page of tables and a chart."""
 
 from __future__ import annotations
 
@@ -20,35 +20,36 @@ from titles.models.registry import load_params
 OURS = {"cnn": "CNN", "mlp": "MLP", "average": "CNN and MLP averaged"}
 PEERS = {
     "fasttext": "fastText",
-    "svm": "TF-IDF words and letters, linear SVM",
-    "sgd": "TF-IDF words and letters, SGD",
+    "svm": "TF-IDF words and characters, linear SVM",
+    "sgd": "TF-IDF words and characters, SGD",
 }
 DOCS = Path("docs")
 
 _INTRODUCTION = """\
-Balanced accuracy on the test split, mean over the seeds. Intervals are 95 % bootstrap intervals within
-categories; those of several seeds are of all their titles pooled, a category counting once a seed. They
-say how sure the mean is for these trainings; the differences by seed say how much trainings and splits
-matter. All classifiers see the same rows.
+Balanced accuracy on the test split, mean over the seeds. Intervals are 95 % bootstrap intervals,
+resampled within categories; for several seeds, all their titles are pooled, with separate categories
+per seed. They show the uncertainty of the mean for these trainings; the differences by seed show the
+effect of trainings and splits. All classifiers use the same rows.
 
-Training seconds of the networks are those of the stages prepare, embed and train as commands of their
-own, from the file to the model, starts included; those of the others are building features and
-fitting the setting taken, in a running process. Searching is in neither. Rows a second are train's rows
-in that time, and test titles from raw text to category. Memory is the most that all processes hold
-together, in the heaviest stage or in a peer's whole run. Model size is that of files or pickle.
+The training time of the networks is that of the stages prepare, embed and train, as separate commands
+from the file to the model, startup included. That of the alternatives is the time to build features and
+fit the best setting in a running process. Neither includes the search for settings. Training rows/s are
+training rows divided by that time; prediction rows/s are for test titles, from raw text to category.
+Memory is the peak of all processes together, in the heaviest stage or in the whole run of an
+alternative. Model size is that of the files or the pickle.
 
 The defaults of params.yaml were chosen on the first seeds of sample-60000 and sample-600000 and on the
-real sets, with their test figures in view (LOG.md); other seeds decided nothing. The linear classifiers
-weigh categories by their rows, fastText cannot: dividing its probabilities by the categories' shares
-would add about 0.06 on the sample."""
+real datasets, with their test scores in view (LOG.md); the other seeds influenced no decision. The
+linear classifiers use class weights, which fastText does not support: dividing its probabilities by
+the category frequencies would add about 0.06 on the sample."""
 
 _CAPTION = """\
-Marks are of the test split, with their intervals; lines are of validation after each epoch, with the
-first seed and each epoch taken to cost as much as any other."""
+Points are test scores with their intervals. Lines are validation scores after each epoch, for the first
+seed, assuming that all epochs take the same time."""
 
 
 class SetResults:
-    """The results of a set by classifier and seed, of those that saw the same rows as our networks."""
+    """The results on a dataset by classifier and seed, if they used the same rows as our networks."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.name = cases[0].name
@@ -61,23 +62,23 @@ class SetResults:
                 if result and own and result.rows == own.rows:
                     by_seed[case.seed] = result
                 else:
-                    self.missing.append(f"{name} of seed {case.seed}")
+                    self.missing.append(f"{name} with seed {case.seed}")
 
     def of(self, name: str) -> list[Result]:
         return list(self.found[name].values())
 
     def best(self, names: Iterable[str], score: Callable[[Result], float]) -> str | None:
-        """The name of the highest mean; None if there is nothing."""
+        """The name of the classifier with the highest mean; None without results."""
         means = {n: np.mean([score(result) for result in self.of(n)]) for n in names if self.of(n)}
         return max(means, key=lambda name: means[name]) if means else None
 
 
 def interval(scores: Sequence[tuple[Ints, Ints]]) -> tuple[float, float]:
-    """95 % interval of the mean over the seeds, each of them labels_N and scores_N of -1, 0 or 1."""
+    """95 % interval of the mean over seeds, each given by labels_N and scores_N of -1, 0 or 1."""
     size = max(int(labels_N.max()) for labels_N, _ in scores) + 1
     labels = np.concatenate([labels_N + place * size for place, (labels_N, _) in enumerate(scores)])
     score = np.concatenate([score_N for _, score_N in scores]).astype(np.int8)
-    # Categories without a title in a seed's test split must not count.
+    # Exclude categories without a title in a seed's test split.
     _, labels = np.unique(labels, return_inverse=True)
     return bootstrap_interval(labels, score, load_params().evaluate.bootstrap_samples, 2019)
 
@@ -92,7 +93,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def scores(found: SetResults) -> str:
-    """One row a classifier."""
+    """A table with a row per classifier."""
     rows = []
     for name, title in (OURS | PEERS).items():
         if not (results := found.of(name)):
@@ -116,7 +117,7 @@ def scores(found: SetResults) -> str:
 
 
 def difference(found: SetResults) -> str:
-    """Of our best, chosen on validation, from the peer that is best on test: in the peer's favour."""
+    """Our best by validation score minus the best peer by test score, which favours the peer."""
     own = found.best(OURS, lambda result: result.validation)
     peer = found.best(PEERS, lambda result: result.test)
     if own is None or peer is None:
@@ -131,8 +132,8 @@ def difference(found: SetResults) -> str:
     )
     by_seed = {seed: a.test - b.test for seed, (a, b) in pairs.items()}
     text = (
-        f"{OURS[own]} (chosen on validation) less {PEERS[peer]} (the best of the others on test), on "
-        f"the same titles: **{np.mean(list(by_seed.values())):+.4f}**, "
+        f"{OURS[own]} (chosen on validation) minus {PEERS[peer]} (the best alternative on test), on the "
+        f"same titles: **{np.mean(list(by_seed.values())):+.4f}**, "
         f"95 % interval {low:+.4f} .. {high:+.4f}."
     )
     if len(by_seed) > 1:
@@ -141,7 +142,7 @@ def difference(found: SetResults) -> str:
 
 
 def stages(found: SetResults) -> str:
-    """What our stages take, mean over the seeds."""
+    """A table of time and memory of our stages, mean over the seeds."""
     rows = []
     for stage in ("prepare", "embed", "train_cnn", "train_mlp"):
         results = found.of("average")
@@ -156,11 +157,11 @@ def stages(found: SetResults) -> str:
         )
         shown = [f"{epochs:.1f}", f"{seen:,.0f}"] if trained else ["", ""]
         rows.append([stage, f"{seconds:,.1f}", *shown, f"{peak:,.0f}"])
-    return table(["stage", "seconds", "epochs", "titles/s, each epoch's counted", "peak MiB"], rows)
+    return table(["stage", "seconds", "epochs", "titles/s, all epochs", "peak MiB"], rows)
 
 
 def searches(found: SetResults) -> str:
-    """The grid of each peer with what came of it on the first seed."""
+    """A table of each peer's grid with its results on the first seed."""
     rows = []
     for name, title in PEERS.items():
         if not (results := found.of(name)):
@@ -168,27 +169,26 @@ def searches(found: SetResults) -> str:
         first = results[0]
         for trial in first.trials:
             setting = ", ".join(f"{key} {value}" for key, value in trial["setting"].items())
-            taken = trial["setting"] == first.setting
+            best = trial["setting"] == first.setting
             score = f"{trial['validation']:.4f}" if "validation" in trial else trial["note"]
             seconds = f"{trial['seconds']:,.1f}" if "seconds" in trial else ""
-            rows.append([title, setting, score, seconds, "taken" if taken else ""])
+            rows.append([title, setting, score, seconds, "best" if best else ""])
     budget = max((r.budget for name in PEERS for r in found.of(name)), default=0)
     return (
-        "The others' settings, searched on validation with the first seed and kept for later seeds; a "
-        f"point after the first was left out if it had not begun within {budget:,.0f} s:\n\n"
+        "Settings of the alternatives, tuned on validation with the first seed and kept for later seeds."
+        f" Settings after the first were skipped if they had not started within {budget:,.0f} s:\n\n"
     ) + table(["classifier", "setting", "validation", "fit s", ""], rows)
 
 
 def section(found: SetResults) -> str:
     parts = [f"## {found.name}"]
     if found.missing:
-        parts.append("Not there: " + ", ".join(found.missing) + ".")
+        parts.append("Missing: " + ", ".join(found.missing) + ".")
     if results := found.of("average"):
         first, seeds = results[0], len(results)
         parts += [
-            f"{first.train_rows:,} titles to learn from, {len(first.labels_N):,} to judge by, "
-            f"{first.categories} categories"
-            + (f"; {seeds} seeds (the figures of the first)." if seeds > 1 else "."),
+            f"{first.train_rows:,} training titles, {len(first.labels_N):,} test titles, "
+            f"{first.categories} categories" + (f" (first of {seeds} seeds)." if seeds > 1 else "."),
             scores(found),
             difference(found),
             stages(found),
@@ -198,7 +198,7 @@ def section(found: SetResults) -> str:
 
 
 def marks(found: SetResults) -> list[dict[str, Any]]:
-    """The classifiers for the picture; curves are of the first seed."""
+    """Points and curves for the chart; curves are of the first seed."""
     drawn = []
     for name, title in (OURS | PEERS).items():
         if not (results := found.of(name)):
@@ -216,7 +216,7 @@ def marks(found: SetResults) -> list[dict[str, Any]]:
                 "score": float(np.mean([r.test for r in results])),
                 "low": low,
                 "high": high,
-                # An epoch is taken to cost as much as each other one.
+                # Assumes that all epochs take the same time.
                 "curve": [
                     (before + training * epoch / epochs, score)
                     for epoch, score in enumerate(first.curve, start=1)
@@ -227,16 +227,16 @@ def marks(found: SetResults) -> list[dict[str, Any]]:
 
 
 def write_report(cases: Sequence[Case], command: str) -> None:
-    """docs/benchmark.md and the picture in it, from whatever results there are; prints the page.
+    """Write docs/benchmark.md and its chart from the available results; prints the page.
 
     Args:
-        command: what makes it.
+        command: the command that makes the report, for the page.
     """
     sets = [SetResults(list(group)) for _, group in groupby(cases, lambda case: case.name)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     page = "\n\n".join(
         [
-            "# Accuracy and time, beside other classifiers",
+            "# Accuracy and time, compared with other classifiers",
             f"```bash\npip install -r benchmarks/requirements.txt\n{command}\n```",
             f"{_INTRODUCTION} {cores} CPU core{'s' * (cores != 1)}.",
             "![Balanced accuracy against training time](accuracy_time.png)",

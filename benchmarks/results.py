@@ -1,4 +1,4 @@
-"""What came of one classifier on one set with one seed, as files in .bench/results/."""
+"""Results of one classifier on one dataset with one seed, as files in .bench/results/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ARRAYS = ("labels_N", "predicted_N")
 
 
 class Case(NamedTuple):
-    """A set, and the seed of its splits and of all that is trained on it."""
+    """A dataset, and the seed of its splits and of all training on it."""
 
     name: str
     seed: int
@@ -28,7 +28,7 @@ class Case(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """Where its results lie."""
+        """The folder of its results."""
         return Path(".bench/results") / str(self)
 
 
@@ -36,10 +36,10 @@ class Case(NamedTuple):
 class Result:
     """A trained classifier on N titles of the test split.
 
-    key: changes when it has to be trained again. rows: the same for classifiers that saw the same rows.
-    validation: balanced accuracy. train_seconds: until the model is there, search apart.
-    setting, trials, budget: of a peer's grid, the point taken, all points, and the seconds within
-    which a point could begin. stages: seconds and MiB of ours.
+    key: changes when it must be trained again. rows: equal for classifiers that used the same rows.
+    validation: balanced accuracy. train_seconds: without the search for settings.
+    setting, trials, budget: the best point of a peer's grid, all points, and the seconds within which
+    a point could start. stages: seconds and MiB of our stages.
     curve: balanced accuracy on validation after each epoch.
     """
 
@@ -59,7 +59,7 @@ class Result:
     budget: float = 0
     stages: Mapping[str, list[float]] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
-    seconds: float = 0  # of the fit alone
+    seconds: float = 0  # only of the fit
 
     @property
     def right_N(self) -> Flags:
@@ -67,12 +67,12 @@ class Result:
 
     @property
     def test(self) -> float:
-        """Balanced accuracy."""
+        """Balanced accuracy on the test split."""
         return balanced_accuracy(self.labels_N, self.right_N)
 
 
 def write_result(case: Case, name: str, result: Result) -> None:
-    """The JSON file goes first and comes last: where it is, the result is whole."""
+    """The JSON file is removed first and written last: if it exists, the result is complete."""
     (case.folder / f"{name}.json").unlink(missing_ok=True)
     with atomic_file(case.folder / f"{name}.npy") as partial, partial.open("wb") as stream:
         np.save(stream, np.stack([getattr(result, array) for array in _ARRAYS]))
@@ -82,7 +82,7 @@ def write_result(case: Case, name: str, result: Result) -> None:
 
 
 def read_result(case: Case, name: str) -> Result | None:
-    """None if there is none."""
+    """The result, or None if there is none."""
     path = case.folder / f"{name}.json"
     if not path.exists():
         return None

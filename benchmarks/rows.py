@@ -1,4 +1,4 @@
-"""The rows of the pipeline's splits as other classifiers want them: raw titles and category ids."""
+"""The rows of the pipeline's splits as raw titles and category ids, for other classifiers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Codes = NDArray[np.int64]
 
 
 class Split(NamedTuple):
-    """Titles as they stand in the source, and their category ids."""
+    """Titles as in the source, and their category ids."""
 
     titles: list[str]
     labels: Codes
@@ -38,7 +38,7 @@ def read_splits(params: Params) -> dict[str, Split]:
 def _titles_by_line(params: Params, wanted: set[int]) -> dict[int, str]:
     source = Path(params.prepare.source)
     if source.is_dir():
-        raise SystemExit("a folder of files has many lines of the same number: name one CSV file")
+        raise SystemExit("line numbers are ambiguous in a folder of files: use one CSV file")
     return {
         line: title
         for chunk in sources.read(source, params.prepare.language, params.prepare.max_title_chars)
@@ -48,7 +48,7 @@ def _titles_by_line(params: Params, wanted: set[int]) -> dict[int, str]:
 
 
 def digest(files: Iterable[Path], *more: str) -> str:
-    """Of the contents of files, in the order given, and of further text."""
+    """A hash of the contents of files, in the given order, and of further text."""
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -58,7 +58,7 @@ def digest(files: Iterable[Path], *more: str) -> str:
 
 
 def digest_of_rows(workspace: Path, source: Path) -> str:
-    """Changes when `prepare` finds other titles, splits or category ids below `workspace`."""
+    """A hash that changes with the titles, splits or category ids of `prepare` in `workspace`."""
     arrays = [
         workspace / PREPARED / split / f"{name}.npy" for split in SPLITS for name in ("lines", "labels")
     ]

@@ -1,4 +1,4 @@
-"""The best setting of a peer, by balanced accuracy on validation, and what it says of the test split.
+"""Find the best setting of a peer, by balanced accuracy on validation, and evaluate it on test.
 
 python benchmarks/search.py fasttext RESULT   # in a folder where `prepare` has run
 """
@@ -22,11 +22,11 @@ from titles.params import Params
 
 
 def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -> dict[str, Any]:
-    """Fit the first point of the grid, and each other that begins within `budget` seconds.
+    """Fit the first point of the grid, and all others that start within `budget` seconds.
 
     Returns:
-        What came of the best point, with its answers on the test split under "predicted"; "trials" holds
-        all points with their score on validation, or with a note that says why there is none.
+        The results of the best point, with its predictions on the test split under "predicted"; "trials"
+        holds all points with their score on validation, or with a note on why there is none.
 
     Raises:
         SystemExit: no point gives a model.
@@ -44,7 +44,7 @@ def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -
         is_first = not trials
         trials.append(trial)
         if started - begun > budget and not is_first:
-            trial["note"] = "left out, out of time"
+            trial["note"] = "skipped, out of time"
             continue
         try:
             peer.fit(setting)
@@ -75,10 +75,10 @@ def main() -> None:
     parser.add_argument("name", choices=PEERS)
     parser.add_argument("result", type=Path, help="JSON file to write")
     parser.add_argument(
-        "--budget", type=float, default=300, help="seconds within which a point may begin"
+        "--budget", type=float, default=300, help="seconds within which a point may start"
     )
     parser.add_argument(
-        "--setting", type=json.loads, help="the only point to fit, as JSON; tuned before"
+        "--setting", type=json.loads, help="the only point to fit, as JSON, tuned earlier"
     )
     options = parser.parse_args()
     params = load_params()

@@ -1,11 +1,11 @@
-"""Does the hundredth run still give the bytes, and take the memory, of the first?
+"""Check that repeated runs give the same bytes and that memory does not grow.
 
     python benchmarks/soak.py --hours 1
 
-The project on a small catalogue, in a scratch folder: `dvc repro -f` and `dvc exp run --temp -f` in
-turn, while a `titles serve` started once answers 20,000 titles a run. After each run all hashes are
-compared with the first ones, and what is left behind is counted. Ctrl-C ends it early: it prints what it
-has. The exit code is 1 if a hash differed or something grew.
+Runs the project on a small catalogue in a temporary folder: `dvc repro -f` and `dvc exp run --temp -f`
+in turn, while one `titles serve` classifies 20,000 titles per run. After each run, compares all hashes
+with the first ones, and counts files and processes left behind. On Ctrl-C, prints the results so far.
+The exit code is 1 if a hash differed or something grew.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from mlflow_server import closed_port
 from test_serving import post, running
 
 REPRO, TEMPORARY = "dvc repro -f", "dvc exp run --temp -f"
-REQUESTS, TITLES = 100, 200  # a round, and in each request
-NOTICED = 0.05  # growth over all rounds, as a share, that is not called flat
-# Others are shown only: each run adds to MLflow's store and to git, and DVC keeps two small files in
-# .dvc/tmp of each temporary one.
+REQUESTS, TITLES = 100, 200  # per round, and per request
+TOLERANCE = 0.05  # relative growth over all rounds that counts as flat
+# Must not grow. The other measures may: each run adds to MLflow's store and to git, and DVC keeps two
+# small files of each temporary run in .dvc/tmp.
 _GROWS = ("peak MiB", "server MiB", "server files", "temporary", "processes")
 
 
 class Round(NamedTuple):
-    """What one run was like; of `different`, the outputs that are not as in the first run."""
+    """Measures of one run; `different` names the outputs that differ from the first run."""
 
     kind: str
     seconds: float
@@ -54,13 +54,13 @@ class Round(NamedTuple):
 
 
 def locked(text: str) -> dict[str, str]:
-    """The hash of each output, of all stages, metrics and plots too, as a dvc.lock has it."""
+    """The hash of each output in a dvc.lock, metrics and plots included."""
     stages: dict[str, Any] = yaml.safe_load(text)["stages"]
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
 
 
 def on_disk(project: Path, outs: dict[str, str]) -> dict[str, str]:
-    """A hash of each file of the outputs as they lie there, whatever DVC thinks of them."""
+    """The hash of each file of the outputs, read from disk without DVC."""
     files = [file for out in outs for file in [project / out, *sorted((project / out).rglob("*"))]]
     return {
         str(file.relative_to(project)): sha256(file.read_bytes()).hexdigest()
@@ -70,14 +70,14 @@ def on_disk(project: Path, outs: dict[str, str]) -> dict[str, str]:
 
 
 class Soak:
-    """A project that has run once, and a server of its networks."""
+    """A project that has run once, and the measurements of further runs."""
 
     def __init__(self, folder: Path, rows: int) -> None:
         self.project = folder / "project"
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.project.mkdir()
-        # That of all that is started from here.
+        # For all processes started from here.
         os.environ.update(small_project.environment(mlflow=True) | {"TMPDIR": str(self.temporary)})
         small_project.write_project(self.project, rows)
         measured(["dvc", "repro"], self.project)
@@ -159,9 +159,9 @@ def row(number: int, done: Round) -> list[str]:
 
 
 def verdict(rounds: list[Round]) -> tuple[list[dict[str, str]], bool]:
-    """Growth a round of each measure, of each kind of run, and whether nothing grows or differs.
+    """Growth per round of each measure by kind of run, and whether nothing grows or differs.
 
-    The first of each kind is left out: it warms caches up.
+    Excludes the first run of each kind, which warms up caches.
     """
     lines, good = [], not any(done.different for done in rounds)
     for kind in (REPRO, TEMPORARY):
@@ -172,17 +172,17 @@ def verdict(rounds: list[Round]) -> tuple[list[dict[str, str]], bool]:
             values = np.array([done.left[name] for done in some])
             fit = stats.linregress(np.arange(len(values)), values)
             share = fit.slope * (len(values) - 1) / max(values.mean(), 1)
-            sure = stats.t.ppf(0.975, len(values) - 2) * fit.stderr
-            flat = share < NOTICED or fit.slope <= sure
+            half_width = stats.t.ppf(0.975, len(values) - 2) * fit.stderr
+            flat = share < TOLERANCE or fit.slope <= half_width
             good &= flat
             lines.append(
                 {
                     "run": kind,
                     "measure": name,
                     "mean": f"{values.mean():,.1f}",
-                    "most": f"{values.max():,.1f}",
-                    "slope a round": f"{fit.slope:+.3f} ± {sure:.3f}",
-                    "over all": f"{share:+.1%}",
+                    "maximum": f"{values.max():,.1f}",
+                    "slope per round": f"{fit.slope:+.3f} ± {half_width:.3f}",
+                    "total growth": f"{share:+.1%}",
                     "": "flat" if flat else "GROWS",
                 }
             )
@@ -193,10 +193,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0, help="(default: %(default)s)")
     parser.add_argument(
-        "--rows", type=int, default=3_000, help="of the catalogue (default: %(default)s)"
+        "--rows", type=int, default=3_000, help="size of the catalogue (default: %(default)s)"
     )
     given = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts what is in the background without
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells disable SIGINT for background jobs
         signal.signal(number, signal.default_int_handler)
     ends = time.monotonic() + given.hours * 3600
     done: list[Round] = []
@@ -217,7 +217,7 @@ def main() -> int:
                         print("|--:|---|--:|" + "--:|" * len(names) + "---|")
                     print("|", " | ".join(row(len(done), done[-1])), "|", flush=True)
         except KeyboardInterrupt:
-            stopped = ", cut off"
+            stopped = ", interrupted"
     lines, good = verdict(done)
     if lines:
         print(f"\n{table(lines, 'github')}")

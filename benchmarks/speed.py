@@ -1,15 +1,15 @@
-"""How fast both networks train and predict, beside the course's baseline and fastText in the same run.
+"""Compare the training and prediction speed of both networks with the course's baseline and fastText.
 
     python benchmarks/speed.py
 
-Contestants take turns on the same generated titles, so that whatever else the machine does meets all of
-them. The report is printed and written to docs/speed.md. `--quick` shows in a minute or two that all of
-it works; its figures mean nothing.
+All take turns on the same generated titles, so that other load on the machine affects all of them. The
+report is printed and written to docs/speed.md. `--quick` checks in a minute or two that everything
+works; its figures are meaningless.
 """
 
 from __future__ import annotations
 
-# Before torch: it tells torch's threads how to wait.
+# Before torch, since it sets environment variables that torch's threads read.
 import titles.stages  # noqa: F401
 
 # isort: split
@@ -31,12 +31,12 @@ from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_tur
 from titles.models.parts.inference import set_up
 
 CPU = torch.device("cpu")
-# The course takes 128 titles a step. Ours share more words the more titles there are, and are measured
-# with as many as params.yaml says; what that alone is worth is shown apart. Millions of rows can be
-# learnt from in larger batches still, and in bfloat16 where the processor has it: that is shown last.
+# The course uses batches of 128. In larger batches more titles share words, which our networks exploit:
+# they are measured with the batch size of params.yaml and, to isolate that effect, with the course's.
+# Millions of rows allow still larger batches, and bfloat16 on processors with it, which come last.
 OWN_BATCH = PARAMS.cnn.batch_size
 LARGE_BATCH = 4096
-# How many times the rate of the other ours is to reach.
+# Target speed-ups.
 TRAINING_BARS: dict[tuple[Kind, str], float] = {
     ("cnn", "frozen"): 4,
     ("cnn", "unfrozen"): 20,
@@ -50,17 +50,17 @@ Steps = dict[str, dict[str, float]]
 
 
 def compared(name: str, theirs: Rates, ours: Rates, bar: float | None) -> str:
-    """A row of a table of ratios."""
+    """A row of a table of speed-ups."""
     wanted = "" if bar is None else f"{bar:g}"
     return f"| {name} | {theirs} | {ours} | **{ours.median / theirs.median:.2f}** | {wanted} |"
 
 
 def training_section(race: Race, device: torch.device, steps: Steps) -> Iterator[str]:
-    """Yield markdown; note in `steps` the seconds that our step took."""
+    """Yield markdown; stores the seconds of our step in `steps`."""
     yield (
-        f"| network, word vectors | course | ours, batches of {BATCH_SIZE} | of {OWN_BATCH} "
-        f"| of {OWN_BATCH}, bfloat16 | of {LARGE_BATCH}, bfloat16 | ratio at {BATCH_SIZE} "
-        f"| at {OWN_BATCH} | at {OWN_BATCH}, bfloat16 | at {LARGE_BATCH}, bfloat16 | wanted |"
+        f"| network, word vectors | course | ours, batch size {BATCH_SIZE} | {OWN_BATCH} "
+        f"| {OWN_BATCH}, bfloat16 | {LARGE_BATCH}, bfloat16 | speed-up at {BATCH_SIZE} "
+        f"| {OWN_BATCH} | {OWN_BATCH}, bfloat16 | {LARGE_BATCH}, bfloat16 | target |"
     )
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     for (kind, words), bar in TRAINING_BARS.items():
@@ -91,7 +91,7 @@ def fasttext_section(race: Race) -> Iterator[str]:
         },
         race.scale.repeats,
     )
-    yield "| fastText's loss | fastText | our MLP, unfrozen | ratio | wanted |"
+    yield "| fastText's loss | fastText | our MLP, unfrozen | speed-up | target |"
     yield "|---|--:|--:|--:|--:|"
     for loss, bar in (("softmax", FASTTEXT_BAR), ("hs", None)):
         name = (
@@ -112,15 +112,15 @@ def prediction_section(race: Race) -> Iterator[str]:
         },
         race.scale.repeats,
     )
-    yield "| network | fastText softmax | ours | ratio | wanted |"
+    yield "| network | fastText softmax | ours | speed-up | target |"
     yield "|---|--:|--:|--:|--:|"
     for kind, bar in PREDICTION_BARS.items():
         yield compared(kind.upper(), rates["fasttext"], rates[kind], bar)
     yield ""
     yield (
-        "fastText's titles are normalised by our tokeniser and its time counts, as raw titles need some "
-        f"such step; titles that already are normalised go at {rates['clean']}. Its binding predicts on "
-        "one thread and has no other choice."
+        "fastText's titles are normalised by our tokeniser, whose time is included, since raw titles "
+        f"need such a step; with titles that are already normalised, its rate is {rates['clean']}. Its "
+        "Python binding predicts only on one thread."
     )
 
 
@@ -144,33 +144,33 @@ def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
     yield (
         f"{scale.rows:,} generated titles of 3 to 14 words, {WORDS:,} words by Zipf's law, {CATEGORIES} "
         f"categories, {DIMENSION} dimensions. On average a batch of {BATCH_SIZE} has {few} distinct "
-        f"words, one of {OWN_BATCH}, as in params.yaml, {many}. Rates are rows a second, the median of "
-        f"{scale.repeats} turns (least .. most), each of at least {scale.seconds:g} seconds and "
-        f"{scale.steps} steps of {BATCH_SIZE} after a warm-up. Under wanted stands the ratio that this "
-        "project aims at."
+        f"words, and a batch of {OWN_BATCH}, as in params.yaml, {many}. Rates are rows per second, the "
+        f"median of {scale.repeats} turns (minimum .. maximum), each of at least {scale.seconds:g} "
+        f"seconds and {scale.steps} steps of {BATCH_SIZE} after a warm-up. The column target has the "
+        "speed-up that this project aims at."
     )
     yield ""
     yield (
-        "Our networks have the course's architecture and step here: no letters, no leading words, no "
-        "word dropout, no label smoothing, no logit adjustment, no robustness. bfloat16 is what "
-        "products are computed in, as `precision` says. What the defaults of params.yaml take, letters "
-        "included, is in benchmark.md, stage by stage."
+        "Our networks have the course's architecture and step here: no character n-grams, no leading "
+        "words, no word dropout, no label smoothing, no logit adjustment, no robust loss. Columns with "
+        "bfloat16 run matrix multiplications in bfloat16 (`precision`). benchmark.md has the times of "
+        "the defaults of params.yaml, stage by stage."
     )
     steps: Steps = {}
-    yield from ("", "## Training, beside the course's loop", "")
+    yield from ("", "## Training, compared with the course's loop", "")
     yield from training_section(race, CPU, steps)
-    yield from ("", "## Training, beside fastText", "")
+    yield from ("", "## Training, compared with fastText", "")
     yield from fasttext_section(race)
     yield from ("", f"## Prediction, from raw titles to the {TOP} best categories", "")
     yield from prediction_section(race)
-    yield from ("", "## What arithmetic alone would take", "")
+    yield from ("", "## Lower bound from matrix products", "")
     cnn, mlp = settings("cnn", False, OWN_BATCH), settings("mlp", False, OWN_BATCH)
     products = {
         "cnn": cnn_products(cnn, DIMENSION, many, CATEGORIES),
         "mlp": mlp_products(mlp, DIMENSION, CATEGORIES),
     }
     yield from limit_section(products, steps, scale.seconds / 10)
-    yield from ("", "## Where the time of a CNN's step goes, word vectors unfrozen", "")
+    yield from ("", "## Profile of a CNN step, word vectors unfrozen", "")
     set_up(PARAMS.compute, PARAMS.seed)
     network = our_network(cnn)
     yield from profile_section(network, race.train.titles, race.few, cnn, CATEGORIES, picture)

@@ -1,4 +1,4 @@
-"""The pipeline's real stages in a folder of their own."""
+"""Run the pipeline's stages in a separate folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from measure import Cost, measured
 from titles.data.contract import NO_PRETRAINED, write_json
 
 NETWORKS = ("cnn", "mlp")
-# What each classifier needs to have run.
+# The stages that each classifier needs.
 STAGES = {
     "cnn": ("prepare", "embed", "train_cnn"),
     "mlp": ("prepare", "embed", "train_mlp"),
@@ -24,14 +24,14 @@ STAGES = {
 
 
 class Workspace:
-    """A folder in which the stages run; what is done is not done again while `key` is the same."""
+    """A folder in which the stages run; finished stages are not repeated while `key` is the same."""
 
     def __init__(self, folder: Path, key: str, seed: int) -> None:
         self.folder, self._key, self._seed = folder, key, seed
         self._state = folder / "stages.json"
 
     def costs(self) -> dict[str, Cost]:
-        """Of the stages that are done."""
+        """The costs of the finished stages."""
         if not self._state.exists():
             return {}
         state = json.loads(self._state.read_text(encoding="utf-8"))

@@ -199,8 +199,8 @@ MUTANTS = [
     Mutant(
         "a few titles that happen to be right prove a precision",
         "src/titles/evaluation/metrics.py",
-        "enough = np.flatnonzero(wilson_low(found.right, found.kept) >= wanted)",
-        "enough = np.flatnonzero(found.precision >= wanted)",
+        "enough = np.flatnonzero(wilson_low(found.right, found.kept) >= target)",
+        "enough = np.flatnonzero(found.precision >= target)",
         "test_metrics.py",
     ),
     Mutant(

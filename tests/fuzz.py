@@ -46,7 +46,7 @@ from titles.listings import listing_files, sources
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
-from titles.models.registry import load_params
+from titles.models.registry import CLASSIFIERS, load_params
 from titles.params import Text
 from titles.prepare.text import tokenise
 
@@ -282,7 +282,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     predicted = folder / "predicted.parquet"
     columns: dict[str, list[object]] = {"line": [2, 3], "title": ["a", "b"], "category": ["A", "B"]}
-    for each in predictions.MODELS:
+    for each in CLASSIFIERS:
         measures: dict[str, list[object]] = {
             "confidence": [0.5, 0.6],
             "rank": [0, 1],

@@ -219,7 +219,7 @@ def test_an_interrupt_leaves_the_file_as_it_was(project, monkeypatch, capsys):
     ("arguments", "told"),
     [
         (["--folds", "1"], "folds is 1: at least 2 are needed"),
-        (["--top", "0"], "top is 0: at least 1 row"),
+        (["--top", "0"], "top is 0: it must be at least 1"),
         (["--folds", "999"], "no category of train has 999 rows"),
         (["--out", "data"], "data is a folder: name a file"),
         (["--out", "params.yaml/audit.csv"], "cannot write params.yaml/audit.csv"),

@@ -174,5 +174,5 @@ def test_distinct_words_are_found_among_many_as_numpy_finds_them(encode):
 
 def test_lost_unknown_words_are_told(encode):
     titles = encode(ROWS, labels=range(len(ROWS)), unknown_words=UNKNOWN[:-1])
-    with pytest.raises(ValueError, match="it names 3 unknown words and has 2"):
+    with pytest.raises(ValueError, match="it refers to 3 unknown words but has 2"):
         Batcher(titles, VocabularySubwords(SUBWORDS, VOCABULARY), CPU)

@@ -376,7 +376,7 @@ def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkey
         capsys.readouterr()
         train()
         told = capsys.readouterr().out
-        assert "another process trains the same, this one keeps no checkpoints" in told
+        assert "another process runs this training, no checkpoints here" in told
         assert "resumed" not in told
         assert results() == expected
         assert kept.read_bytes() == before

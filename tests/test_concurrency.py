@@ -15,7 +15,7 @@ from small_project import STAGES, environment, outs, ran, run, write_project
 pytestmark = [pytest.mark.pipeline, pytest.mark.endures]
 
 CHANGES = {"cnn": "cnn.filter_count=5", "mlp": "mlp.hidden_layers=[8]"}
-METRICS = ["metrics/evaluate.json", "metrics/groups.json"]
+METRICS = ["metrics/evaluate.json", "metrics/details.json"]
 
 
 def experiment(name: str) -> list[str]:

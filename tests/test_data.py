@@ -115,7 +115,7 @@ def damage_more_words(folder):
         (damage_other_file, r"ends\.npy is damaged"),
         (damage_pickle, r"labels\.npy is damaged"),
         (damage_no_unknown_words, r"unknown_words\.txt is missing: run `dvc repro"),
-        (damage_unknown_word_cut, r"unknown_words\.txt is damaged: its last line is not complete"),
+        (damage_unknown_word_cut, r"unknown_words\.txt is damaged: its last line is incomplete"),
         (damage_unknown_words_no_text, r"unknown_words\.txt is damaged"),
         (damage_dtype, r"ends\.npy is damaged: not a row of int64"),
         (damage_shape, r"lines\.npy is damaged: not a row of int64"),

@@ -1,4 +1,4 @@
-"""`titles demo`: a page for this machine alone, in a real browser."""
+"""`titles demo`, in a real browser; only this machine can reach the page."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def served(
 
 
 class Visit:
-    """The page in a browser that reaches nothing else, and what it asked for and complained of."""
+    """The page in a browser that reaches nothing else; records requests elsewhere and error messages."""
 
     def __init__(self, browser: Any, port: int, **options: Any) -> None:
         self.own = f"http://{HOST}:{port}/"
@@ -136,7 +136,7 @@ def test_one_network_has_no_average_and_a_title_without_a_word_no_answer(models:
     comparison = Comparison([models / "mlp"])
     assert list(comparison.explain(TITLE)) == ["MLP"]
     assert comparison.explain("***\0") == {}
-    assert comparison.longest == RULES.max_title_chars
+    assert comparison.max_title_chars == RULES.max_title_chars
 
 
 def test_names_and_words_are_drawn_as_text(models: Path) -> None:
@@ -158,7 +158,10 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(
         port = taken.getsockname()[1]
         assert main(["demo", "--models", str(tmp_path / "none"), "--port", str(port)]) == 1
     told = capsys.readouterr().err
-    assert f"cannot serve at port {port} of {HOST}: Address already in use. Name another --port," in told
+    assert (
+        f"cannot serve at port {port} of {HOST}: Address already in use. Choose a different --port,"
+        in told
+    )
 
 
 def test_a_missing_package_is_named(
@@ -312,8 +315,8 @@ def test_odd_titles_get_a_clear_answer(visit: Visit) -> None:
         ("   ", NO_WORD, False),
         ("xqzt vvkq", NO_KNOWN_WORD, True),
         ("word5\0word3 😀\ud800", "Words: by how much ln p", True),
-        ("word5 " * 2**18, "The title has 1,572,864 characters; the first 90 are read.", True),
-        ("a" * 2**20, "The title has 1,048,576 characters; the first 90 are read.", True),
+        ("word5 " * 2**18, "The title has 1,572,864 characters; only the first 90 are read.", True),
+        ("a" * 2**20, "The title has 1,048,576 characters; only the first 90 are read.", True),
     ):
         visit.ask(title)
         visit.page.get_by_text(told).wait_for()

@@ -103,7 +103,7 @@ def test_only_a_cnn_has_windows():
 
 @pytest.mark.parametrize("title", ["", "¿?", "\0"])
 def test_where_there_is_no_word_there_is_nothing_to_explain(title):
-    with pytest.raises(ValueError, match="no word in the title"):
+    with pytest.raises(ValueError, match="has no word"):
         explain(classifier("mlp"), title)
 
 

@@ -82,7 +82,7 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(
         (other / name).write_text("mine")
         code, message = export(kind, other)
         assert code == 1
-        assert "is there already and is no earlier export" in message
+        assert "exists and is not an earlier export" in message
         assert (other / name).read_text() == "mine"
         (other / name).unlink()
         other.rmdir()

@@ -136,7 +136,7 @@ def test_networks_of_different_letters_are_averaged_too():
 def test_no_more_categories_are_given_than_there_are():
     made, _ = classifier("mlp")
     assert made.top(TEXTS, C + 3).categories_NK.shape == (len(TEXTS), C)
-    with pytest.raises(ValueError, match="k is 0: at least one category"):
+    with pytest.raises(ValueError, match="k is 0: it must be at least 1"):
         made.top(TEXTS, 0)
 
 

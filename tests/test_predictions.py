@@ -7,6 +7,7 @@ import pytest
 from networks import CATEGORIES, LABEL_NAMES, TITLES, encoded, vocabulary
 from titles.data.outcomes import Outcomes
 from titles.evaluation import predictions
+from titles.models.registry import CLASSIFIERS
 
 N = len(TITLES)
 
@@ -18,7 +19,7 @@ def outcomes(seed):
     return Outcomes(np.array(CATEGORIES), predicted_N, random.random(N), rank_N, random.random(N) * 5)
 
 
-MODELS = {name: outcomes(seed) for seed, name in enumerate(predictions.MODELS)}
+MODELS = {name: outcomes(seed) for seed, name in enumerate(CLASSIFIERS)}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_titles_are_spelt_with_known_and_unknown_words(written):
 def test_every_model_has_its_own_columns(written):
     table = pq.read_table(written)
     measures = ("", "_confidence", "_rank", "_loss")
-    columns = [f"{name}{measure}" for name in predictions.MODELS for measure in measures]
+    columns = [f"{name}{measure}" for name in CLASSIFIERS for measure in measures]
     assert table.column_names == ["line", "title", "category", *columns]
     for name, model in MODELS.items():
         assert table[name].to_pylist() == [LABEL_NAMES[code] for code in model.predicted_N]
@@ -86,7 +87,7 @@ def test_a_write_that_fails_leaves_the_old_file(written):
 
 
 def test_a_damaged_file_is_refused(written):
-    with pytest.raises(ValueError, match="not a whole Parquet file"):
+    with pytest.raises(ValueError, match="not a complete Parquet file"):
         predictions.read(io.BytesIO(written.read_bytes()[:-20]))
 
 

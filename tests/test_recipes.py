@@ -1,6 +1,7 @@
-"""The commands of README.md and docs/experiments.md do what is said there, on a small project.
+"""The commands of README.md and of the pages of docs/ do what the text says, on a small project.
 
-The Spanish documents have the same commands: see test_translations.py.
+The commands of README.md are those of the pages, which are run here. The Spanish documents have the same
+commands: see test_translations.py. Further pages have tests of their own: see ELSEWHERE.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from documents import Section, read, sections
+from documents import ROOT, Section, read, sections
 from small_project import commit, experiment, ran, write_project
 from small_project import run as run_without_mlflow
 
@@ -25,7 +26,25 @@ pytestmark = pytest.mark.pipeline
 run = partial(run_without_mlflow, mlflow=True)
 
 COMPARISON = sections(read("docs/experiments.md"))
-ALL = [*sections(read("README.md")), *COMPARISON]
+# The sections whose commands are run, with their pages; those of docs/experiments.md come as well.
+RUN = {
+    "All commands": "docs/comparing.md",
+    "What DVC shows": "docs/comparing.md",
+    "Commands that predict": "docs/prediction.md",
+    "MLflow": "docs/tracking.md",
+    "Pretrained vectors": "docs/data.md",
+    "Remotes": "docs/sharing.md",
+}
+# Pages whose commands other files of tests run, or that have none of this project.
+ELSEWHERE = {
+    "docs/confidence.md": "test_pipeline.py",
+    "docs/drift.md": "test_drift.py",
+    "docs/serving.md": "test_serving_page.py",
+    "docs/sharing.md": "test_remotes.py",
+    "docs/benchmark.md": "some hours",
+}
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+ALL = [one for page in PAGES for one in sections(read(page))]
 
 NOT_RUN = {
     "make run": "the project below is made by it; all sections need that",
@@ -39,6 +58,8 @@ NOT_RUN = {
     "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
     "TITLES_SCHEDULER=tcp://10.0.0.5:8786 dvc exp run": "the same",
     "torchrun --standalone --nproc-per-node=2 -m titles.stages.train_cnn": "test_distributed.py has it",
+    "dvc add data/raw/FILE": "any file of the reader's; test_drift.py has one",
+    "dvc exp run -S prepare.source=data/raw/FILE": "the same",
 }
 ROWS = 1_500
 TITLES = 20
@@ -122,7 +143,8 @@ def follow(folder: Path, section: Section) -> dict[str, str]:
 
 
 def section(title: str) -> Section:
-    (found,) = [one for one in ALL if one.title == title]
+    page = RUN.get(title, "docs/experiments.md")
+    (found,) = [one for one in sections(read(page)) if one.title == title]
     return found
 
 
@@ -141,9 +163,12 @@ def page(printed: str) -> Path:
 
 
 def test_every_command_is_run_or_said_not_to_be() -> None:
-    run_here = {"Experiments", "Classify", "Tracking", "Data"}
-    others = [one for one in sections(read("README.md")) if one.title not in run_here]
-    assert {command for one in others for command in one.commands} <= set(NOT_RUN)
+    run_here = {command for title in RUN for command in section(title).commands}
+    run_here |= {command for one in COMPARISON for command in one.commands}
+    for page in PAGES:
+        if page not in ELSEWHERE:
+            stand = {command for one in sections(read(page)) for command in one.commands}
+            assert stand <= run_here | set(NOT_RUN), page
 
 
 @pytest.mark.parametrize("command", NOT_RUN)
@@ -195,8 +220,8 @@ def test_the_first_comparison_goes_as_it_is_told(committed: Path) -> None:
 
 
 @pytest.mark.endures
-def test_the_experiments_of_the_readme_go_as_they_are_told(committed: Path) -> None:
-    printed = follow(committed, section("Experiments"))
+def test_experiments_are_run_and_compared_as_the_page_tells(committed: Path) -> None:
+    printed = follow(committed, section("All commands")) | follow(committed, section("What DVC shows"))
     five = printed["dvc exp run --name five -S cnn.epochs=5"]
     assert ran(five) == ["train_cnn", "evaluate"]
     assert "five" in printed["make table"]
@@ -213,8 +238,8 @@ def test_the_experiments_of_the_readme_go_as_they_are_told(committed: Path) -> N
 
 
 @pytest.mark.endures
-def test_titles_are_classified_as_the_readme_tells(committed: Path) -> None:
-    printed = follow(committed, section("Classify"))
+def test_titles_are_classified_as_the_page_tells(committed: Path) -> None:
+    printed = follow(committed, section("Commands that predict"))
     (told,) = (out for command, out in printed.items() if command.startswith("zcat"))
     objects = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     assert [one["title"] for one in objects] == titles(committed)
@@ -228,28 +253,32 @@ def test_titles_are_classified_as_the_readme_tells(committed: Path) -> None:
 
 
 @pytest.mark.endures
-def test_mlflow_is_filled_as_the_readme_tells(committed: Path) -> None:
+def test_mlflow_is_filled_as_the_page_tells(committed: Path) -> None:
     if "five" not in run(committed, "dvc", "exp", "list", "--name-only").split():
         experiment(committed, "five", "cnn.epochs=5", mlflow=True)
-    printed = follow(committed, section("Tracking"))
+    printed = follow(committed, section("MLflow"))
     runs = re.findall(r"\b[0-9a-f]{32}\b", printed["titles mlflow find five"])
     assert len(set(runs)) >= 2
     assert "models:/titles" in printed["titles mlflow register five"]
     loaded = "import mlflow; " + next(
-        content for language, content in section("Tracking").blocks if language == "python"
+        content
+        for one in sections(read("docs/tracking.md"))
+        for language, content in one.blocks
+        if language == "python"
     ).replace("mlflow.pyfunc", "mlflow.set_tracking_uri('sqlite:///mlflow.db'); print(mlflow.pyfunc", 1)
     told = run(committed, "python", "-c", f"{loaded.strip()}.to_dict())")
     assert "'probability': {0: " in told
 
 
 @pytest.mark.endures
-def test_pretrained_vectors_and_remotes_are_taken_as_the_readme_tells(committed: Path) -> None:
+def test_pretrained_vectors_and_remotes_are_taken_as_the_pages_tell(committed: Path) -> None:
     words = (committed / "data/prepared/vocabulary.tsv").read_text(encoding="utf-8").split()[2::2][:50]
     with (committed / "data/pretrained/FILE").open("w", encoding="utf-8") as stream:
         stream.write(f"{len(words)} 300\n")
         stream.writelines(f"{word} {' '.join(['0.5'] * 300)}\n" for word in words)
     try:
-        printed = follow(committed, section("Data"))
+        printed = follow(committed, section("Pretrained vectors"))
+        follow(committed, section("Remotes"))
         config = (committed / ".dvc/config.local").read_text(encoding="utf-8")
         assert 'remote "mine"' not in run(committed, "git", "diff", "HEAD")
     finally:

@@ -100,7 +100,7 @@ def test_special_words_are_names_and_have_no_n_grams():
     settings = Subwords(3, 5, 41)
     vocabulary = VocabularySubwords(settings, VOCABULARY)
     assert vocabulary.vocabulary == len(VOCABULARY)
-    assert by_word(*vocabulary.grams) == [[], [], *by_word(*settings.of(VOCABULARY[2:]))]
+    assert by_word(*vocabulary.ngrams) == [[], [], *by_word(*settings.of(VOCABULARY[2:]))]
 
 
 @given(words_, st.data())

@@ -201,11 +201,11 @@ def test_a_binary_file_whose_first_number_opens_with_a_newline_byte_is_no_text(t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"", "no word2vec file", id="empty"),
+        pytest.param(b"", "not a word2vec file", id="empty"),
         pytest.param(
-            TEXT.split(b"\n", 1)[1], "does not open with '<words> <dimension>'", id="no header"
+            TEXT.split(b"\n", 1)[1], "does not start with '<words> <dimension>'", id="no header"
         ),
-        pytest.param(b"\x80\x04\x95 pickled KeyedVectors", "no word2vec file", id="another format"),
+        pytest.param(b"\x80\x04\x95 pickled KeyedVectors", "not a word2vec file", id="another format"),
         pytest.param(b"0 3\n", "has none of the 7 words", id="no words"),
         pytest.param(
             b"2 3\nchair 1 2 3\ntable 4 5 6\n", "is it for this language?", id="no shared word"
@@ -230,25 +230,25 @@ def test_a_binary_file_whose_first_number_opens_with_a_newline_byte_is_no_text(t
         ),
         pytest.param(
             TEXT.replace(b"mesa 1.0", b"mesa 1,0"),
-            "line 5 holds something that is no number",
+            "line 5 has a value that is not a number",
             id="comma",
         ),
         pytest.param(
-            TEXT.replace(b"mesa 1.0", b"mesa nan"), "line 5 holds a number that is not finite", id="NaN"
+            TEXT.replace(b"mesa 1.0", b"mesa nan"), "line 5 has a number that is not finite", id="NaN"
         ),
         pytest.param(TEXT.replace(b"mesa 1.0", b"mesa 1e99"), "is not finite", id="beyond float32"),
         pytest.param(
-            binary()[:-1], "the vector of word 7 is not whole", id="binary cut in its last number"
+            binary()[:-1], "the vector of word 7 is incomplete", id="binary cut in its last number"
         ),
         pytest.param(
-            binary()[:-12], "the vector of word 7 is not whole", id="binary cut before a vector"
+            binary()[:-12], "the vector of word 7 is incomplete", id="binary cut before a vector"
         ),
         pytest.param(
             binary()[:-18], "announces 7 words and ends after 6", id="binary cut after a vector"
         ),
-        pytest.param(binary()[:-14], "the vector of word 7 is not whole", id="binary cut in a word"),
+        pytest.param(binary()[:-14], "the vector of word 7 is incomplete", id="binary cut in a word"),
         pytest.param(
-            binary(file={"mesa": [1, np.inf, 2]}), "word 1 holds a number that is not", id="binary inf"
+            binary(file={"mesa": [1, np.inf, 2]}), "word 1 has a number that is not", id="binary inf"
         ),
         pytest.param(
             binary(file={"mesa": [1, 2, 3]}).replace(b"1 3", b"2 3") + b"x" * 20_000,

@@ -1,4 +1,4 @@
-"""The command `titles`."""
+"""The command line, `titles`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from titles.commands import classify, data, doctor, experiments, serving, tracki
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 for bad input, 2 for bad usage, 130 when interrupted."""
     try:
-        parser = _parser()
+        parser = _parser([data, experiments, tracking, classify, serving, doctor])
     except ImportError as error:
         print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
-        parser = _parser_of([doctor])
+        parser = _parser([doctor])
     options = parser.parse_args(arguments)
     try:
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has read enough, as `head` has
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -33,14 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    return _parser_of([data, experiments, tracking, classify, serving, doctor])
-
-
-def _parser_of(groups: Sequence[ModuleType]) -> argparse.ArgumentParser:
+def _parser(groups: Sequence[ModuleType]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="titles",
-        description="Marketplace listing titles into categories. The pipeline runs with `dvc exp run`.",
+        description="Classify marketplace listing titles. The pipeline runs with `dvc exp run`.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in groups:

@@ -1,5 +1,5 @@
-"""Commands of `titles`: what they take, and what does their work. Imports that take long wait for their
-command, so that `titles --help` is quick."""
+"""The commands of `titles` and their arguments. Slow imports are inside the commands, so that
+`titles --help` is quick."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
+    """A positive integer, for argparse."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
@@ -40,16 +40,16 @@ def add_network(command: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_models(command: argparse.ArgumentParser) -> None:
-    """--models: the folder of the networks' folders."""
+    """--models: the folder with a folder for each network."""
     command.add_argument(
         "--models",
         type=Path,
         default="models",
         metavar="FOLDER",
-        help="where the trained networks are (default: %(default)s)",
+        help="folder of the trained networks (default: %(default)s)",
     )
 
 
 def end_on_termination() -> None:
-    """Let SIGTERM end the process as Ctrl-C does, so that it cleans up."""
+    """Let SIGTERM end the process with cleanup, like Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -21,48 +21,48 @@ def add(commands: Commands) -> None:
     predict = commands.add_parser(
         "predict",
         help="classify titles",
-        description="Classify titles: those given, those of a file, or those of the standard input, one "
-        "a line. What comes out has the row's number, the columns that came in, category_1, "
-        "probability_1 and so on, the likeliest category first, and problem: why a row has no category.",
+        description="Classify titles from the arguments, a file or the standard input, one per "
+        "line. The output has the number of the row, the columns of the input, category_1, "
+        "probability_1 and so on, best first, and problem: why a row has no category.",
         epilog="Example: titles predict --file catalogue.csv --column name --top 1 --out found.parquet",
     )
     predict.add_argument("titles", nargs="*", metavar="TITLE", help="titles to classify")
-    predict.add_argument("--file", type=Path, help="read titles from here; - is the standard input")
+    predict.add_argument("--file", type=Path, help="file with titles; - is the standard input")
     predict.add_argument(
         "--format",
         choices=["lines", "csv", "jsonl", "parquet"],
-        help="of what is read (default: by the ending .txt, .csv, .jsonl or .parquet, the first three "
-        "also with .gz; lines for the standard input)",
+        help="input format (default: by the ending .txt, .csv, .jsonl or .parquet, the first three also "
+        "with .gz; lines for the standard input)",
     )
     predict.add_argument(
-        "--column", default="title", help="column or key that holds the titles (default: %(default)s)"
+        "--column", default="title", help="column or key of the titles (default: %(default)s)"
     )
     predict.add_argument(
         "--keep",
         metavar="NAMES",
-        help="other columns to keep, with commas between them (default: all)",
+        help="other columns to keep, separated by commas (default: all)",
     )
     predict.add_argument(
-        "--top", type=positive, default=5, help="categories a title (default: %(default)s)"
+        "--top", type=positive, default=5, help="categories per title (default: %(default)s)"
     )
     predict.add_argument(
         "--at-least",
         type=_probability,
         default=0.0,
         metavar="P",
-        help="give no category to a title whose likeliest has a probability below P, from 0 to 1, but "
-        "say in problem which it was and how likely (default: 0). The threshold of each --model in "
-        "metrics/evaluate.json is the P above which the share evaluate.target_precision is right",
+        help="minimum probability of the best category, from 0 to 1 (default: 0). Below it, a title "
+        "gets no category, and problem names the best one. metrics/details.json has a threshold for "
+        "each --model, from which the precision is evaluate.target_precision",
     )
     predict.add_argument(
         "--out",
         type=Path,
-        help="write here (default: -, the standard output); the file appears when it is whole",
+        help="output file (default: -, the standard output); it appears when it is complete",
     )
     predict.add_argument(
         "--out-format",
         choices=["table", "csv", "jsonl", "parquet"],
-        help="of what is written (default: by the ending; table for a terminal, otherwise csv)",
+        help="output format (default: by the ending; table for a terminal, otherwise csv)",
     )
     add_model(predict)
     add_models(predict)
@@ -71,11 +71,11 @@ def add(commands: Commands) -> None:
         "submit",
         help="classify the challenge's test titles",
         description="Turn the challenge's test file (id,title,language) into a submission (id,category) "
-        "that has every id once, in the file's order.",
+        "with every id once, in the order of the file.",
     )
     submit.add_argument("test", type=Path, help="the test file, also gzip")
     submit.add_argument(
-        "--out", type=Path, default="submission.csv", help="write here (default: %(default)s)"
+        "--out", type=Path, default="submission.csv", help="output file (default: %(default)s)"
     )
     add_model(submit)
     add_models(submit)
@@ -83,9 +83,9 @@ def add(commands: Commands) -> None:
     explain = commands.add_parser(
         "explain",
         help="show which words decide",
-        description="Show what each word of a title does for the likeliest categories: by how much the "
-        "log of a category's probability falls when the word is left out; for the CNN also which "
-        "windows of words its filters responded to.",
+        description="Show the effect of each word of a title on the most likely categories: the "
+        "decrease of the log probability when the word is removed, and for the CNN the windows of words "
+        "that its filters responded to.",
     )
     explain.add_argument("title", help="the title to explain")
     explain.add_argument("--top", type=positive, default=3, help="categories (default: %(default)s)")
@@ -97,10 +97,10 @@ def add(commands: Commands) -> None:
         "audit",
         help="list titles that are likely in the wrong category",
         description="List the rows of the train split whose category is most likely wrong, by "
-        "confident learning (Northcutt et al., 2021): each row is judged by a network that has learnt "
-        "from others, with the settings of params.yaml. Takes as long as --folds trainings. The file "
-        "is a CSV of rank, line in the source, title as networks read it, category given, category "
-        "suggested, the latter's probability, score (0: surely wrong) and the source's label_quality.",
+        "confident learning (Northcutt et al., 2021): a network that was trained on other rows, with "
+        "the settings of params.yaml, judges each row. Takes as long as --folds trainings. The output "
+        "is a CSV of rank, line in the source, title, given category, suggested category with its "
+        "probability, score (0: certainly wrong) and label_quality of the source.",
     )
     audit.add_argument(
         "--top", type=int, default=1000, metavar="N", help="rows to list (default: %(default)s)"
@@ -110,7 +110,7 @@ def add(commands: Commands) -> None:
         type=int,
         default=3,
         metavar="N",
-        help="networks to train, each on all parts of train but one (default: %(default)s)",
+        help="networks to train, each on all folds of train but one (default: %(default)s)",
     )
     add_network(audit, "mlp")
     audit.add_argument(
@@ -118,7 +118,7 @@ def add(commands: Commands) -> None:
         type=Path,
         default=Path("audit.csv"),
         metavar="FILE",
-        help="file to write (default: %(default)s)",
+        help="output file (default: %(default)s)",
     )
     audit.set_defaults(run=_audit)
 
@@ -130,7 +130,7 @@ def _probability(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
 
 
@@ -181,7 +181,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _audit(options: argparse.Namespace) -> None:
     end_on_termination()
-    import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
+    import titles.stages  # noqa: F401  settings that torch reads when it is imported
     from titles.models.registry import load_params
     from titles.predict.audit import audit
 
@@ -189,7 +189,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
-    # Before torch: it tells torch's threads how to wait.
+    # Settings that torch reads when it is imported.
     import titles.stages  # noqa: F401
 
     # isort: split
@@ -198,6 +198,6 @@ def _classifier(options: argparse.Namespace) -> Classifier:
     from titles.predict.classifier import Classifier
 
     classifier = Classifier.read(options.models, options.model, torch.device("cpu"))
-    # Rows are many small objects; without it, each look for garbage passes over all of torch too.
+    # Rows are many small objects: without this, each garbage collection would scan torch too.
     gc.freeze()
     return classifier

@@ -1,10 +1,9 @@
-"""What is wrong here. Imports nothing that has to be installed: it is there when packages are not."""
+"""`titles doctor`. Imports only the standard library: it runs when packages are not installed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,11 +13,10 @@ if TYPE_CHECKING:
 def add(commands: Commands) -> None:
     doctor = commands.add_parser(
         "doctor",
-        help="say what is wrong with the environment, and what to do",
-        description="Look at Python and its packages, git, DVC and its remote, all data, parameters, "
-        "disk and MLflow, and say what is wrong and what to do about it. Changes nothing, prints no "
-        "credentials, and waits for no server longer than seconds. Ends with 1 if there is a problem, "
-        "with 0 otherwise.",
+        help="find problems in the environment, and say how to fix them",
+        description="Check Python and its packages, git, DVC and its remote, all data, parameters, disk "
+        "and MLflow, and say how to fix problems. Changes nothing, prints no credentials, and gives "
+        "servers only seconds to answer. Exits with 1 if there is a problem, with 0 otherwise.",
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
     doctor.set_defaults(run=_doctor)
@@ -26,7 +24,7 @@ def add(commands: Commands) -> None:
 
 def _doctor(options: argparse.Namespace) -> None:
     from titles.doctor import examine
-    from titles.doctor.report import show
+    from titles.doctor.findings import show
 
-    if not show(examine(Path.cwd()), options.json):
+    if not show(examine(), options.json):
         sys.exit(1)

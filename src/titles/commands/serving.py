@@ -1,4 +1,4 @@
-"""Trained networks for others: as files that other tools load, and over HTTP."""
+"""Trained networks outside the project: exports, an HTTP server, the demo page."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def add(commands: Commands) -> None:
     kinds = export.add_subparsers(title="formats", required=True, metavar="FORMAT")
     onnx = kinds.add_parser(
         "onnx",
-        help="for ONNX Runtime and whatever else reads ONNX",
-        description="Write a network as ONNX, with all that turns titles into its inputs: model.onnx, "
-        "encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
+        help="for ONNX Runtime and other readers of ONNX",
+        description="Write a network as ONNX with the files that turn titles into its inputs: "
+        "model.onnx, encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
     )
     add_network(onnx, "cnn")
     _add_places(onnx)
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     mlflow = kinds.add_parser(
         "mlflow",
         help="for mlflow.pyfunc and `mlflow models`",
-        description="Write an MLflow model that brings its code along: for mlflow.pyfunc.load_model, "
+        description="Write an MLflow model that includes its code, for mlflow.pyfunc.load_model, "
         "`mlflow models serve` or `mlflow models build-docker`.",
     )
     add_model(mlflow)
@@ -42,21 +42,21 @@ def add(commands: Commands) -> None:
     serve = commands.add_parser(
         "serve",
         help="classify titles over HTTP",
-        description="Answer over HTTP with the server of MLflow, `mlflow models serve`, until "
-        "interrupted. Anyone who reaches the address may ask: there is no login.",
+        description="Serve predictions over HTTP with MLflow's server, `mlflow models serve`, until "
+        "interrupted. There is no login: everyone who can reach the address can use it.",
         epilog="Example: curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
         '-d \'{"inputs": ["Funda Para Celular Samsung J7"]}\'',
     )
     add_model(serve)
     add_models(serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=_port, default=5001, help="(default: %(default)s)")
     serve.set_defaults(run=_serve)
     demo = commands.add_parser(
         "demo",
         help="try titles on a page",
-        description="Show a page, on this machine alone, until interrupted: type a title and see what "
-        "each network says of it, and which words decided.",
+        description="Serve a page, on this machine only, until interrupted: type a title and see the "
+        "prediction of each network, and the words that decided.",
     )
     add_model(demo)
     add_models(demo)
@@ -71,13 +71,13 @@ def _add_places(command: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="folder to write; it appears when it is whole, in place of an earlier export",
+        help="output folder; it appears when it is complete, and replaces an earlier export",
     )
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: expected 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 1 to 65535")
     return int(text)
 
 
@@ -117,6 +117,6 @@ def _demo(options: argparse.Namespace) -> None:
 
     check_free(server.HOST, options.port, "--port")
     end_on_termination()
-    import titles.stages  # noqa: F401  says how threads of torch wait, before torch is imported
+    import titles.stages  # noqa: F401  settings that torch reads when it is imported
 
     server.serve(_folders(options), options.port)

@@ -1,8 +1,8 @@
-"""The data contract: where files lie, what is in them, and the checks at that border.
+"""The data contract: paths, constants and the form of a batch.
 
-Legend for tensor and array names: N titles, B titles of a batch, L words of a title, V words of the
-vocabulary, D dimensions of a word vector, C categories, W words of all titles together, U distinct words
-of a batch, G n-grams of those, M distinct n-grams.
+Legend for tensor and array names: N titles, B titles of a batch, L tokens of a title, V words of the
+vocabulary, D dimensions of a word vector, C categories, W tokens of all titles together, U distinct
+tokens of a batch, G n-grams of those, M distinct n-grams.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LANGUAGES = ("unspecified", "spanish", "portuguese")
 QUALITIES = ("unspecified", "reliable", "unreliable")
 SPLITS = ("train", "validation", "test")
 
-# The same names in data/prepared and in a model's folder.
+# File names in data/prepared and in the folder of a model.
 VOCABULARY_FILE = "vocabulary.tsv"
 LABELS_FILE = "labels.txt"
 TEXT_FILE = "text.json"
@@ -48,21 +48,20 @@ PLOTS = Path("plots")
 PREDICTIONS = Path("predictions/test.parquet")
 
 MODEL_FORMAT = 5
-# Letters of a character n-gram, and numbers that n-grams are hashed to.
+# Limits of the characters of an n-gram and of the buckets that n-grams are hashed to.
 MOST_LETTERS = 32
 MOST_BUCKETS = 2**30
 
 
 class Batch(NamedTuple):
-    """Titles of one step; all int64. Each distinct word is there once: it is looked up, composed and
-    projected once, however often it stands in the batch.
+    """Titles of one step; all int64. Each distinct token occurs once, so that it is looked up, composed
+    and projected once.
 
-    index_BL: the word's position in tokens_U, 0 after the last word; every title has a word.
-    tokens_U: ids of the distinct words, after PAD at 0; several can be UNK, each with its
-        own letters.
-    ngrams_M: buckets of the distinct n-grams of those words; none for a network without subwords.
-    ngram_index_G: positions in ngrams_M, of all words one after another.
-    ngram_ends_U: where each word's n-grams end in ngram_index_G.
+    index_BL: position of each token in tokens_U, 0 after the last token; every title has a token.
+    tokens_U: ids of the distinct tokens, PAD first; several can be UNK, each with its own n-grams.
+    ngrams_M: buckets of the distinct n-grams of those tokens; empty for a network without subwords.
+    ngram_index_G: positions in ngrams_M, token by token.
+    ngram_ends_U: where the n-grams of each token end in ngram_index_G.
     labels_B: category ids.
     """
 
@@ -76,14 +75,14 @@ class Batch(NamedTuple):
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` when the block ends without an error.
+    """Yield an empty folder that replaces `folder` when the block ends without an error.
 
-    Under its name stands the old content or the new, never a mixture, after a power cut too; cut off
-    between two renames, a process can leave nothing there. On an error, an interrupt included, the old
-    content stays.
+    The name has the old content or the new, never a mixture, even after a power cut; a process that is
+    killed between two renames can leave nothing there. On an error, interrupts included, the old content
+    stays.
 
     Raises:
-        ValueError: the place cannot be written to.
+        ValueError: the path is not writable.
     """
     partial = folder.with_name(folder.name + ".partial")
     old = folder.with_name(folder.name + ".old.partial")
@@ -107,12 +106,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; it becomes `path` when the block ends without an error.
+    """Yield a path to write to, which is renamed to `path` when the block ends without an error.
 
-    Under its name stands the old content or the new, after a power cut too.
+    The name has the old content or the new, even after a power cut.
 
     Raises:
-        ValueError: the place cannot be written to.
+        ValueError: the path is not writable.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -128,10 +127,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def named(partial: Path, path: Path) -> None:
-    """Give what is finished its own name, once it is on the disk.
+    """Rename a finished file or folder once its content is on the disk.
 
-    A name can be on the disk before the content that it was given to, and after a power cut is then that
-    of an empty file.
+    Without the sync, the rename can reach the disk before the content: a power cut then leaves an empty
+    file.
     """
     to_disk(partial)
     partial.replace(path)
@@ -139,7 +138,7 @@ def named(partial: Path, path: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Wait until a file, or the list of names that a folder is, is on the disk."""
+    """Sync a file, or the entries of a folder, to the disk."""
     opened_path = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened_path)
@@ -148,10 +147,10 @@ def to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write readable JSON with a fixed layout, so that equal values are equal bytes.
+    """Write indented JSON; equal values give equal bytes.
 
     Raises:
-        ValueError: a value is NaN or infinite, or the place cannot be written to.
+        ValueError: a value is NaN or infinite, or the path is not writable.
     """
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_file(path) as partial:
@@ -159,26 +158,26 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file that a stage wrote.
+    """Read the lines of a UTF-8 file that a stage wrote.
 
     Raises:
         ValueError: the file is missing or damaged.
     """
     try:
-        # Not splitlines(): that also cuts at U+2028 and its like.
+        # splitlines() also splits at U+2028 and the like.
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`, first") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     if lines.pop() != "":
-        raise ValueError(f"{path} is damaged: its last line is not complete")
+        raise ValueError(f"{path} is damaged: its last line is incomplete")
     return lines
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes, through gzip if its first bytes say so."""
+    """Open a file for reading bytes; gzip is recognised by the first bytes."""
     with file.open("rb") as raw:
         magic = raw.read(2)
         raw.seek(0)

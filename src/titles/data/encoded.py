@@ -1,7 +1,7 @@
 """Encoded titles and word vectors on disk.
 
-A split is a folder of arrays: all word ids one after another, and where each title ends. Opened
-memory-mapped, 20 million titles cost no time and next to no memory before they are read.
+A split is a folder of arrays: the token ids of all titles, concatenated, and the end of each title.
+Arrays are memory-mapped, so that opening 20 million titles takes no time and almost no memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _UNKNOWN_WORDS = "unknown_words.txt"
 
 @dataclass(frozen=True)
 class EncodedTitles:
-    """N titles of W words together.
+    """N titles of W tokens together.
 
-    word_ids: (W,) ids of the vocabulary, never PAD; -1 - k is the k-th of unknown_words.
-    ends: (N,) where each title ends in word_ids; it starts where the one before it ends.
+    word_ids: (W,) vocabulary ids, never PAD; -1 - k is the k-th of unknown_words.
+    ends: (N,) end of each title in word_ids; a title starts where the one before it ends.
     labels: (N,) category ids. languages, qualities: (N,) positions in contract.LANGUAGES, QUALITIES.
     lines: (N,) line of the source file.
-    unknown_words: words that the vocabulary lacks, each once; their letters may still tell something.
+    unknown_words: distinct words outside the vocabulary; networks with subwords read their n-grams.
     """
 
     word_ids: NDArray[np.int32]
@@ -51,7 +51,7 @@ class EncodedTitles:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(N,) words a title."""
+        """(N,) tokens per title."""
         return np.diff(self.ends, prepend=np.int64(0))
 
     def write(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ class EncodedTitles:
 
     @staticmethod
     def open(folder: Path) -> EncodedTitles:
-        """Map a split into memory.
+        """Memory-map a split.
 
         Raises:
             ValueError: a file is missing, damaged, or does not fit the others.
@@ -84,7 +84,7 @@ class EncodedTitles:
     def unlabelled(
         word_ids: NDArray[np.int32], ends: NDArray[np.int64], unknown_words: list[str]
     ) -> EncodedTitles:
-        """Titles of which nothing but the words is known."""
+        """Titles without labels, languages, qualities and lines: these are zeros."""
         zeros = np.zeros(len(ends), np.int64)
         return EncodedTitles(
             word_ids,
@@ -97,8 +97,8 @@ class EncodedTitles:
         )
 
     def words(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Word ids of the given rows one after another (T,), and which places of a (B, L) table of
-        them, one row a title, hold a word."""
+        """Token ids of the given rows, concatenated (T,), and the mask (B, L) of tokens in a padded
+        batch of them."""
         ends_B = self.ends[rows]
         starts_B = np.where(rows > 0, self.ends[rows - 1], 0)
         lengths_B = ends_B - starts_B
@@ -107,7 +107,7 @@ class EncodedTitles:
         return self.word_ids[(starts_B[:, None] + place_L)[inside_BL]], inside_BL
 
     def lists(self, rows: NDArray[np.int64]) -> list[list[int]]:
-        """Word ids of consecutive rows as Python lists, UNK for an unknown word."""
+        """Token ids of consecutive rows as Python lists, with UNK for unknown words."""
         first = int(self.ends[rows[0] - 1]) if rows[0] else 0
         ids = map_oov(self.word_ids[first : self.ends[rows[-1]]]).tolist()
         ends = (self.ends[rows] - first).tolist()
@@ -115,17 +115,17 @@ class EncodedTitles:
 
 
 def map_oov(word_ids: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The same ids, with UNK for each of `EncodedTitles.unknown_words`."""
+    """Replace the ids of `EncodedTitles.unknown_words` by UNK."""
     return np.where(word_ids < 0, np.int32(UNK), word_ids)
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """One row a word of the vocabulary.
+    """One vector per word of the vocabulary.
 
-    matrix_VD: float32; the row of PAD is zero, rows without a vector of their own are drawn at random
-        with the spread of the others, the row of UNK is the mean of all vectors.
-    has_vector_V: rows that were trained or found in the file; neither PAD nor UNK.
+    matrix_VD: float32; PAD is zero, UNK is the mean of all vectors, and words without a vector get
+        random values with the standard deviation of the others.
+    has_vector_V: words that were trained or found in the file; neither PAD nor UNK.
     """
 
     matrix_VD: NDArray[np.float32]
@@ -137,7 +137,7 @@ class WordVectors:
 
     @staticmethod
     def read(folder: Path, vocabulary_size: int) -> WordVectors:
-        """Raises ValueError if a file is missing, damaged, or for another vocabulary."""
+        """Read vectors; raises ValueError if a file is missing, damaged, or for another vocabulary."""
         matrix_VD = _array(folder / "matrix.npy")
         has_vector_V = _array(folder / "has_vector.npy")
         if (
@@ -161,7 +161,7 @@ def _array(path: Path, mapped: bool = False) -> NDArray[Any]:
         array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
-    # Damage of its header, a line of Python's literals, comes to light as any of these.
+    # A damaged header, which is a Python literal, raises any of these.
     except (
         ValueError,
         TypeError,

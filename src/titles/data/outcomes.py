@@ -1,4 +1,4 @@
-"""What a classifier said of titles whose category is known. Pure.
+"""Predictions of a classifier for titles with known categories.
 
 Legend: N titles, C categories.
 """
@@ -16,7 +16,7 @@ Flags = NDArray[np.bool_]
 
 
 def category_rows(labels_N: Ints) -> Ints:
-    """Titles of each category, (C,); raises ValueError if there are none."""
+    """Number of titles of each category, (C,); raises ValueError if there are no titles."""
     if len(labels_N) == 0:
         raise ValueError("there are no titles to measure")
     return np.bincount(labels_N)
@@ -24,11 +24,11 @@ def category_rows(labels_N: Ints) -> Ints:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a classifier said about N titles whose category is known.
+    """Predictions of a classifier for N titles with known categories.
 
-    labels_N: the right category. predicted_N: the category given.
-    confidence_N: probability of the category given.
-    rank_N: how many categories got a higher probability than the right one; 0 is right.
+    labels_N: the true category. predicted_N: the predicted category.
+    confidence_N: probability of the predicted category.
+    rank_N: number of categories with a higher probability than the true one; 0 is correct.
     loss_N: cross-entropy in nats.
     """
 
@@ -50,7 +50,7 @@ class Outcomes:
 
 
 def balanced_accuracy(labels_N: Ints, right_N: Flags) -> float:
-    """Mean over the categories that occur in `labels_N` of the share that is right.
+    """Mean recall over the categories that occur in `labels_N`.
 
     Raises:
         ValueError: there are no titles.

@@ -1,4 +1,4 @@
-"""Words and categories by number."""
+"""The vocabulary and the labels: words and categories by id."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from titles.data.contract import SPECIAL_WORDS, read_lines
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Known words, most frequent first; a word's id is its position.
+    """Known words, most frequent first; the id of a word is its position.
 
     words: SPECIAL_WORDS, then the words.
-    counts: occurrences in train; those of <unk> are of all words that were left out.
+    counts: occurrences in train; that of <unk> is the sum over all words outside the vocabulary.
     """
 
     words: list[str]
@@ -34,7 +34,7 @@ class Vocabulary:
 
     @staticmethod
     def read(path: Path) -> Vocabulary:
-        """Raises ValueError if the file is missing or damaged."""
+        """Read a vocabulary; raises ValueError if the file is missing or damaged."""
         words, counts = [], []
         for number, line in enumerate(read_lines(path), start=1):
             word, tab, count = line.rpartition("\t")
@@ -53,14 +53,14 @@ def build(
     """Keep the frequent words.
 
     Args:
-        words: every word seen anywhere, in any order.
+        words: all words of the source, in any order.
         counts_V: their occurrences in train.
 
     Returns:
-        The vocabulary, and for each of `words` its id there (UNK where it was left out).
+        The vocabulary, and the id of each of `words` in it, UNK for words outside it.
     """
     seen = np.flatnonzero(counts_V >= min_count)
-    # By count, then by letters: no trace of the order in which words were met.
+    # By count, then alphabetically: independent of the order of the input.
     ranked = sorted(seen.tolist(), key=lambda i: (-counts_V[i], words[i]))[:max_vocabulary]
     new_ids = np.ones(len(words), np.int32)  # UNK
     new_ids[ranked] = np.arange(len(ranked), dtype=np.int32) + len(SPECIAL_WORDS)

@@ -1,53 +1,38 @@
-"""What is wrong with the environment, and what to do about it.
+"""Find problems in the environment and say how to fix them.
 
-Looks and changes nothing, but for what DVC and git note down when asked for a status: .dvc/tmp, and the
-times of files in git's index. What can keep one waiting, which is networks and other programs, has
-seconds, then counts as a finding. Only the standard library is imported at the top: the doctor is there
-when packages are not. No credential is printed: addresses are cut to what is no secret.
+The checks change nothing, except for what DVC and git write when asked for a status: .dvc/tmp, and file
+times in git's index. A program or server that does not answer within seconds counts as a finding. Only
+the standard library is imported at module level: the doctor runs when packages are not installed. No
+credentials are printed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from titles.doctor import data, environment, project, store, words
-from titles.doctor.finding import PROBLEM, Finding
+from titles.doctor import environment, stores
+from titles.doctor.findings import Finding, problem
+
+# Each takes the project's folder, or None outside of a project.
+Check = Callable[[Any], Iterator[Finding]]
+_CHECKS: list[Check] = [environment.python, environment.packages, environment.encoding]
+_CHECKS += [environment.git, environment.location, stores.mlflow]
+# DVC removes some leftovers when it runs, so that they are checked first.
+_CHECKS_OF_PROJECTS: list[Check] = [environment.params, environment.leftovers, stores.dvc]
+_CHECKS_OF_PROJECTS += [environment.file_names]
 
 
-def examine(folder: Path) -> Iterator[Finding]:
-    """Everything that can be looked at from `folder`, the project's or any other, as it is found."""
-    root = next(
-        (
-            place
-            for place in (folder, *folder.parents)
-            if (place / "dvc.yaml").is_file() and (place / "params.yaml").is_file()
-        ),
-        None,
-    )
-    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
-        ("python", lambda: environment.python(root)),
-        ("packages", lambda: environment.packages(root)),
-        ("encoding", environment.encoding),
-        ("git", lambda: project.git(root or folder, root is not None)),
-        ("project", lambda: project.place(root, folder)),
-    ]
-    if root:
-        checks += [
-            ("params", lambda: project.params(root)),
-            ("leftovers", lambda: project.leftovers(root)),  # before DVC runs, which tidies up itself
-            ("dvc", lambda: data.dvc(root)),
-            ("file names", lambda: project.file_names(root)),
-        ]
-    checks.append(("mlflow", lambda: store.mlflow(root)))
-    for name, check in checks:
+def examine() -> Iterator[Finding]:
+    """Run all checks that are possible in the current folder."""
+    folders = [Path.cwd(), *Path.cwd().parents]
+    roots = [f for f in folders if (f / "dvc.yaml").is_file() and (f / "params.yaml").is_file()]
+    for check in [*_CHECKS, *_CHECKS_OF_PROJECTS] if roots else _CHECKS:
+        name = check.__name__.replace("_", " ")
         try:
-            for finding in check():
-                yield finding._replace(found=words.line(finding.found), do=words.line(finding.do))
+            yield from check(roots[0] if roots else None)
         except ImportError as error:
-            told = f"cannot be checked: {error.name} is not installed"
-            yield Finding(name, PROBLEM, told, "`make install`")
-        except Exception as error:  # the others still have something to say
-            yield Finding(
-                name, PROBLEM, words.line(f"cannot be checked: {type(error).__name__}: {error}")
-            )
+            yield problem(name, f"cannot be checked: {error.name} is not installed", "`make install`")
+        except Exception as error:  # the remaining checks still run
+            yield problem(name, f"cannot be checked: {type(error).__name__}: {error}")

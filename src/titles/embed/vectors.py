@@ -24,17 +24,17 @@ from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
 from titles.params import Embed
 
-# gensim cuts longer lines of a corpus file at 10,000 words; titles are far below.
-_LINES_A_WRITE = 100_000
-# Numbers of word vectors are a few units; one past this is damage, and sums of its square overflow.
-_FAR = 1e6
+# gensim cuts lines of a corpus file at 10,000 words; titles are far shorter.
+_LINES_PER_WRITE = 100_000
+# Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
+_LARGEST = 1e6
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
-    """Skip-gram vectors of the words of `titles`, by gensim.
+    """Train skip-gram vectors of the words of `titles` with gensim.
 
-    word2vec: Mikolov et al. (2013). fasttext: the same over subwords, Bojanowski et al. (2017).
-    The unknown word takes part as context but gets no vector of its own.
+    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017). The unknown word
+    is used as context but gets no vector.
     """
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
@@ -49,9 +49,9 @@ def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) 
         "callbacks": [_Progress(settings.epochs, f"embed ({settings.method})")],
     }
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="\n") as corpus:
-        # From a file gensim's threads read without Python in between.
-        for start in range(0, len(titles), _LINES_A_WRITE):
-            rows = np.arange(start, min(start + _LINES_A_WRITE, len(titles)))
+        # gensim's threads read a file without the GIL.
+        for start in range(0, len(titles), _LINES_PER_WRITE):
+            rows = np.arange(start, min(start + _LINES_PER_WRITE, len(titles)))
             lines = (" ".join(words.words[i] for i in title) for title in titles.lists(rows))
             corpus.writelines(f"{line}\n" for line in lines)
         corpus.flush()
@@ -78,14 +78,14 @@ class _Progress(CallbackAny2Vec):  # type: ignore[misc]
 def read_pretrained(
     path: Path, words: Vocabulary, dimension: int, seed: int, normalise: Callable[[str], str]
 ) -> WordVectors:
-    """The vectors that a word2vec file has for the vocabulary, text or binary, also gzip.
+    """Read the vectors of the vocabulary from a word2vec file, text or binary, also gzip.
 
-    Only needed rows are kept: memory does not grow with the file. A word of the file counts for a word
-    of the vocabulary if it is the same, or else if it is the same after `normalise` ("Teléfono" for
-    "telefono"); of several such, the file's first, which is the most frequent.
+    Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
+    vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
+    "telefono"), which is the most frequent.
 
     Raises:
-        ValueError: the file is missing, of another dimension, damaged, cut, or shares no word.
+        ValueError: the file is missing, damaged, truncated, of another dimension, or shares no word.
     """
     ids = words.ids()
     exact: dict[int, NDArray[np.float32]] = {}
@@ -101,7 +101,7 @@ def read_pretrained(
                 if number is not None and number > UNK and number not in alike:
                     alike[number] = vector()
     except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{path} is no file: set embed.pretrained to a word2vec file") from None
+        raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}. Get the file again") from None
     if not exact and not alike:
@@ -112,10 +112,10 @@ def read_pretrained(
 def _entries(
     path: Path, stream: BinaryIO, dimension: int
 ) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
-    """Each word of the file with a function that parses its vector: most are never needed."""
+    """Each word of the file with a function that parses its vector, since most are not needed."""
     header = stream.readline(100).split()
     if len(header) != 2 or not all(part.isdigit() for part in header):
-        raise ValueError(f"{path} does not open with '<words> <dimension>': no word2vec file")
+        raise ValueError(f"{path} does not start with '<words> <dimension>': not a word2vec file")
     count, found = map(int, header)
     if found != dimension:
         raise ValueError(
@@ -130,14 +130,14 @@ def _entries(
         entry = next(rows, None)
         if entry is None:
             raise ValueError(
-                f"{path} is cut: it announces {count} words and ends after {number - 1}. "
+                f"{path} is truncated: it announces {count} words and ends after {number - 1}. "
                 "Get the file again"
             )
         yield entry
 
 
 def _is_binary(path: Path, dimension: int) -> bool:
-    # The second line of a text file reads as a word and numbers; raw floats practically never do.
+    # The second line of a text file is a word and numbers; raw floats practically never parse as that.
     with opened(path) as stream:
         stream.readline(100)
         line = stream.readline(64 * (dimension + 16))
@@ -146,15 +146,15 @@ def _is_binary(path: Path, dimension: int) -> bool:
         line.decode("utf-8")
     except (ValueError, UnicodeDecodeError):
         return True
-    return not numbers  # a first float whose first byte is a newline
+    return not numbers  # the first byte of the first float is a newline
 
 
 def _text_entries(
     path: Path, stream: BinaryIO, dimension: int
 ) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
     for number, line in enumerate(stream, start=2):
-        if not line.endswith(b"\n"):  # cut inside its last number, a line would still parse
-            raise ValueError(f"{path} is cut: line {number} does not end. Get the file again")
+        if not line.endswith(b"\n"):  # a line cut inside its last number would parse
+            raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
         word, _, numbers = line.rstrip().partition(b" ")
 
         def vector(numbers: bytes = numbers, number: int = number) -> NDArray[np.float32]:
@@ -162,12 +162,12 @@ def _text_entries(
                 with np.errstate(over="ignore"):  # infinity is refused below
                     values = np.array(numbers.split(), dtype=np.float32)
             except ValueError:
-                raise ValueError(f"{path}: line {number} holds something that is no number") from None
+                raise ValueError(f"{path}: line {number} has a value that is not a number") from None
             return _checked(path, values, dimension, f"line {number}")
 
         if numbers.count(b" ") < dimension - 1:
             raise ValueError(
-                f"{path} is cut or damaged: line {number} has {len(numbers.split())} numbers, "
+                f"{path} is truncated or damaged: line {number} has {len(numbers.split())} numbers, "
                 f"expected {dimension}"
             )
         yield word.decode("utf-8", "replace"), vector
@@ -189,7 +189,7 @@ def _binary_entries(
         data = stream.read(size)
         number += 1
         if len(data) != size:
-            raise ValueError(f"{path} is cut: the vector of word {number} is not whole")
+            raise ValueError(f"{path} is truncated: the vector of word {number} is incomplete")
 
         def vector(data: bytes = data, number: int = number) -> NDArray[np.float32]:
             values = np.frombuffer(data, dtype="<f4").astype(np.float32)
@@ -202,8 +202,8 @@ def _binary_entries(
 def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str) -> NDArray[np.float32]:
     if len(values) != dimension:
         raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
-    if not (np.abs(values) < _FAR).all():
-        raise ValueError(f"{path}: {place} holds a number that is not finite, or past {_FAR:g}")
+    if not (np.abs(values) < _LARGEST).all():
+        raise ValueError(f"{path}: {place} has a number that is not finite, or beyond {_LARGEST:g}")
     return values
 
 
@@ -223,7 +223,7 @@ def _assemble(
 
 
 def coverage(vectors: WordVectors, words: Vocabulary) -> dict[str, float]:
-    """Shares of the vocabulary's words, and of train's tokens, that have a vector of their own."""
+    """Shares of the words of the vocabulary, and of the tokens of train, that have a vector."""
     counts_V = np.array(words.counts)
     known = len(words) - len(SPECIAL_WORDS)
     return {

@@ -1,4 +1,4 @@
-"""Measures of a classifier, beyond what training needs. Pure: arrays in, numbers out.
+"""Metrics of a classifier.
 
 Legend: N titles, C categories.
 """
@@ -17,17 +17,18 @@ from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accurac
 def bootstrap_interval(
     labels_N: Ints, score_N: NDArray[np.int8], samples: int, seed: int
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean over categories of their mean score: a stratified bootstrap.
+    """95 % percentile interval of the mean over categories of their mean score, by a stratified
+    bootstrap.
 
-    Each category is a stratum. One of n titles is drawn from n - 1 times, which keeps the variance
-    unbiased however small n is (Rao and Wu, 1988, "Resampling inference with complex survey data");
-    drawing n times, as for one large sample, would give an interval that is too narrow. Categories of
-    one title, whose spread nobody can know, are pooled into one stratum. Drawing titles that score -1, 0
-    or 1 gives multinomial counts, so nothing is really resampled.
+    Each category is a stratum. A category of n titles is resampled n - 1 times, which keeps the variance
+    unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"); resampling
+    n times would give too narrow an interval. Categories of one title have no estimate of their
+    variance and are pooled into one stratum. Resampling scores of -1, 0 and 1 gives multinomial counts,
+    which are drawn directly.
 
     Args:
-        score_N: -1, 0 or 1 a title: 1 where a classifier is right, or 1 and -1 where the one and the
-            other of two is.
+        score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
+            first or only the second is correct.
 
     Raises:
         ValueError: there are no titles.
@@ -62,7 +63,7 @@ def macro_f1(labels_N: Ints, predicted_N: Ints) -> float:
 
 
 def summary(outcomes: Outcomes, samples: int, seed: int) -> dict[str, float]:
-    """The measures of one classifier; shares lie in 0..1, the loss is in nats."""
+    """The metrics of one classifier; shares are in 0..1, the loss is in nats per title."""
     low, high = bootstrap_interval(outcomes.labels_N, outcomes.right_N.astype(np.int8), samples, seed)
     return _rounded(
         {
@@ -79,17 +80,17 @@ def summary(outcomes: Outcomes, samples: int, seed: int) -> dict[str, float]:
 
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
-    # Six digits are far below any interval, and keep the last bits of sums out of tracked files.
+    # Six digits are far finer than any interval, and hide rounding errors of sums.
     return {name: round(value, 6) for name, value in values.items()}
 
 
 def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict[str, float]:
-    """Is `one` better than `other` on the same titles?
+    """Compare two classifiers on the same titles.
 
     Returns:
-        difference: balanced accuracy of `one` less that of `other`, with its 95 % bootstrap interval
-        within categories (difference_low, difference_high); only_one, only_other: titles that only one
-        of them got right; accuracy_p_value: McNemar's exact test of accuracy (two-sided).
+        difference: balanced accuracy of `one` minus that of `other`, with its 95 % interval by a
+        bootstrap within categories (difference_low, difference_high); only_one, only_other: titles that
+        only one of them has correct; accuracy_p_value: McNemar's exact test of accuracy (two-sided).
     """
     assert np.array_equal(one.labels_N, other.labels_N), "not the same titles"
     score_N = one.right_N.astype(np.int8) - other.right_N.astype(np.int8)
@@ -110,7 +111,7 @@ def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict
 
 @dataclass(frozen=True)
 class CategoryTable:
-    """Counts and rates of each category, (C,) each; a rate without a denominator is 0."""
+    """Counts and rates of each category, (C,); a rate without a denominator is 0."""
 
     rows: Ints
     right: Ints
@@ -135,7 +136,7 @@ def per_category(labels_N: Ints, predicted_N: Ints, categories: int) -> Category
 
 
 def confused_pairs(labels_N: Ints, predicted_N: Ints) -> list[tuple[int, int, int]]:
-    """(right category, category given, titles) of every mistake made, most frequent first."""
+    """(true category, predicted category, titles) of all mistakes, most frequent first."""
     wrong = labels_N != predicted_N
     pairs, counts = np.unique(
         np.stack([labels_N[wrong], predicted_N[wrong]], 1), axis=0, return_counts=True
@@ -146,9 +147,9 @@ def confused_pairs(labels_N: Ints, predicted_N: Ints) -> list[tuple[int, int, in
 
 @dataclass(frozen=True)
 class Calibration:
-    """A reliability diagram: for each bin of confidence that holds titles, their number, mean
-    confidence and accuracy; and the expected calibration error (Naeini et al., 2015), their mean
-    distance weighted by titles."""
+    """A reliability diagram: number of titles, mean confidence and accuracy of each bin of confidence
+    that has titles; and the expected calibration error (Naeini et al., 2015), the mean difference of
+    the two weighted by titles."""
 
     rows: Ints
     confidence: Floats
@@ -168,10 +169,10 @@ def calibration(confidence_N: Floats, right_N: Flags, bins: int) -> Calibration:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What is kept of N titles if those of least confidence are set aside, for K thresholds that fall.
+    """Titles kept when uncertain ones are set aside, for K decreasing thresholds of the confidence.
 
-    threshold: a title is kept whose confidence is at least this. kept: titles. right: those of them
-    that are right.
+    threshold: titles with at least this confidence are kept. kept: their number. right: the number of
+    correct ones among them.
     """
 
     threshold: Floats
@@ -180,34 +181,34 @@ class Coverage:
 
     @property
     def precision(self) -> Floats:
-        """Share of the kept titles that is right."""
+        """Accuracy of the kept titles."""
         return np.divide(self.right, self.kept)
 
 
 def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
-    """One threshold for each confidence that occurs, so that titles of equal confidence stay together;
-    N is not 0."""
+    """One threshold for each distinct confidence, so that titles of equal confidence stay together; N is
+    not 0."""
     order_N = np.argsort(-confidence_N, kind="stable")
     sorted_N = confidence_N[order_N]
     last_K = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
     return Coverage(sorted_N[last_K], last_K + 1, np.cumsum(right_N[order_N], dtype=np.int64)[last_K])
 
 
-def threshold(confidence_N: Floats, right_N: Flags, wanted: float) -> float | None:
-    """The least confidence from which on so large a share is right, or None if there is none.
+def threshold(confidence_N: Floats, right_N: Flags, target: float) -> float | None:
+    """The lowest confidence from which the precision reaches `target`, or None if there is none.
 
-    A few titles that happen to be right are no proof: it is the lower end of the share's one-sided 95 %
-    interval (Wilson, 1927) that must reach `wanted`. For 0.95 that takes 52 titles that are all right,
-    and more where some are wrong.
+    The lower end of the one-sided 95 % interval of the precision (Wilson, 1927) has to reach `target`,
+    so that a few correct titles do not suffice: 0.95 needs 52 correct titles, and more if some are
+    wrong.
     """
     found = coverage(confidence_N, right_N)
-    enough = np.flatnonzero(wilson_low(found.right, found.kept) >= wanted)
-    # Rounded down, so that the title that decided is kept.
+    enough = np.flatnonzero(wilson_low(found.right, found.kept) >= target)
+    # Rounded down, so that the title at the threshold is kept.
     return float(np.floor(found.threshold[enough[-1]] * 1e6) / 1e6) if len(enough) else None
 
 
 def wilson_low(right: Ints, rows: Ints) -> Floats:
-    """Lower end of the one-sided 95 % interval of a share, Wilson's score interval; rows are not 0."""
+    """Lower end of Wilson's one-sided 95 % interval of a share; rows are not 0."""
     z = float(norm.ppf(0.95))
     share = right / rows
     spread = z * np.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
@@ -215,14 +216,14 @@ def wilson_low(right: Ints, rows: Ints) -> Floats:
     return low
 
 
-def abstention(validation: Outcomes, test: Outcomes, wanted: float) -> dict[str, float]:
-    """Where to stop believing, found on validation, and what that gives on test.
+def abstention(validation: Outcomes, test: Outcomes, target: float) -> dict[str, float]:
+    """The confidence threshold chosen on validation, and its effect on test.
 
     Returns:
-        threshold: see above; 1 if there is none. coverage: share of the test titles kept.
-        precision_kept: share of those that is right; left out if none is kept.
+        threshold: see `threshold`; 1 if there is none. coverage: share of the test titles kept.
+        precision_kept: accuracy of those; missing if none is kept.
     """
-    found = threshold(validation.confidence_N, validation.right_N, wanted)
+    found = threshold(validation.confidence_N, validation.right_N, target)
     if found is None:
         return {"threshold": 1.0, "coverage": 0.0}
     kept_N = test.confidence_N >= found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from tabulate import tabulate
 
 from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, atomic_file
@@ -23,7 +23,11 @@ from titles.models.registry import AVERAGE, NETWORKS
 from titles.params import Params
 
 SAMPLE = "data/raw/sample.csv.gz"
-_AVERAGE_SUMMARY = "weighted mean of the networks' logits"
+_SHOWN = ("accuracy", "macro_f1", "top_3", "top_5", "loss")
+_CONFIDENCE = (
+    *("model", "temperature", "weight in the average", "calibration error before", "after"),
+    *("threshold", "coverage", "precision of what is kept"),
+)
 
 
 def write(
@@ -32,29 +36,41 @@ def write(
     details: Mapping[str, Mapping[str, Mapping[str, Any]]],
     params: Params,
 ) -> None:
-    """Write the card, in Markdown, from the stage's results and the prepared data.
+    """Write the card, in Markdown, from the results of the stage and the prepared data.
 
     Args:
         details: the content of metrics/details.json.
 
     Raises:
-        ValueError: a split is missing or damaged, or the place cannot be written to.
+        ValueError: a split is missing or damaged, or the path is not writable.
     """
-    parts = (
-        _opening(models),
-        _uses(),
-        _data(models, params),
-        _results(models, details),
-        _confidence(models, details["models"], params),
-        _limits(params),
-        _parameters(models, params),
+    environment = Environment(  # noqa: S701, Markdown
+        loader=PackageLoader("titles.evaluation"),
+        trim_blocks=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("model_card.md").render(
+        params=params,
+        synthetic=params.prepare.source == SAMPLE,
+        networks=_table(
+            ("model", "folder", "how it works"),
+            [
+                *((name, f"`models/{name}`", NETWORKS[name].summary) for name in models),
+                (AVERAGE, "all of them", "weighted mean of the networks' logits"),
+            ],
+        ),
+        data=_data(next(iter(models.values()))),
+        parameters=_parameters(models, params),
+        **_results((*models, AVERAGE), details),
+        confidence=_table(_CONFIDENCE, _confidence(models, details["models"])),
     )
     with atomic_file(path) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
 
 
 def digest(path: Path) -> str:
-    """MD5 of a file or of a folder of files, as DVC counts it and writes it into dvc.lock."""
+    """MD5 of a file or of a folder of files, as DVC computes it for dvc.lock."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "md5").hexdigest()
@@ -67,140 +83,67 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return str(tabulate(list(rows), header, "pipe", disable_numparse=True))
 
 
-def _opening(models: Mapping[str, SavedModel]) -> str:
-    rows = [(name, f"`models/{name}`", NETWORKS[name].summary) for name in models]
-    rows.append((AVERAGE, "all of them", _AVERAGE_SUMMARY))
-    return (
-        "# Model card: titles of listings into categories\n\n"
-        "Networks that predict the category of a listing from its title, and their average.\n\n"
-        + _table(("model", "folder", "how it works"), rows)
-    )
-
-
-def _uses() -> str:
-    return """## Intended use
-
-- To suggest categories to a seller, or to classify titles in bulk and leave uncertain ones to people.
-- To find listings in a wrong category.
-
-Not meant for texts other than titles of listings, for categories that are not in `labels.txt`, or for
-decisions about people."""
-
-
-def _data(models: Mapping[str, SavedModel], params: Params) -> str:
-    model = next(iter(models.values()))
-    splits = {split: f"{len(EncodedTitles.open(PREPARED / split)):,} titles" for split in SPLITS}
+def _data(model: SavedModel) -> str:
     sizes = {
-        **{PREPARED / split: size for split, size in splits.items()},
-        VOCABULARY: f"{len(model.vocabulary):,} words",
-        LABELS: f"{len(model.labels):,} categories",
+        PREPARED / split: f"{len(EncodedTitles.open(PREPARED / split)):,} titles" for split in SPLITS
     }
+    sizes[VOCABULARY] = f"{len(model.vocabulary):,} words"
+    sizes[LABELS] = f"{len(model.labels):,} categories"
     rows = [(f"`{path.as_posix()}`", size, f"`{digest(path)}`") for path, size in sizes.items()]
-    synthetic = (
-        "\n\nThese listings are synthetic: `titles sample` wrote them, to be as hard as real ones. No "
-        "real listing is among them, and scores on real listings will differ."
-        if params.prepare.source == SAMPLE
-        else ""
-    )
-    return (
-        f"## Data\n\nRead from `{params.prepare.source}`, language: {params.prepare.language}.\n\n"
-        f"{_table(('prepared', 'holds', 'md5, as in dvc.lock'), rows)}\n\n"
-        "Networks are trained on train; the best epoch, temperatures and thresholds are chosen on "
-        f"validation; all scores here are on test.{synthetic}"
-    )
+    return _table(("prepared", "holds", "md5, as in dvc.lock"), rows)
 
 
-def _results(models: Iterable[str], details: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    shown = ("accuracy", "macro_f1", "top_3", "top_5", "loss")
-    rows = []
-    names = (*models, AVERAGE)
-    for name in names:
-        score = details["models"][name]
-        interval = f"{score['balanced_accuracy_low']:.4f} to {score['balanced_accuracy_high']:.4f}"
-        measures = (f"{score[measure]:.4f}" for measure in shown)
-        rows.append((name, f"{score['balanced_accuracy']:.4f}", interval, *measures))
-    header = ("model", "balanced accuracy", "95 % interval", *(m.replace("_", " ") for m in shown))
-    members = [
-        (kind.replace("_", " "), group, f"{found['rows']:,}", *(f"{found[name]:.4f}" for name in names))
+def _results(
+    names: Sequence[str], details: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, str]:
+    number = "{:.4f}".format
+
+    def interval(values: Mapping[str, float], measure: str) -> str:
+        return f"{values[f'{measure}_low']:.4f} to {values[f'{measure}_high']:.4f}"
+
+    scores = [
+        (
+            *(name, number(score["balanced_accuracy"]), interval(score, "balanced_accuracy")),
+            *(number(score[measure]) for measure in _SHOWN),
+        )
+        for name in names
+        for score in [details["models"][name]]
+    ]
+    differences = [
+        (pair.replace("_", " "), number(test["difference"]), interval(test, "difference"))
+        for pair, test in details["pairs"].items()
+    ]
+    groups = [
+        (kind.replace("_", " "), group, f"{found['rows']:,}", *(number(found[name]) for name in names))
         for kind, members in details["groups"].items()
         for group, found in members.items()
     ]
-    differences = [
-        (
-            pair.replace("_", " "),
-            f"{test['difference']:.4f}",
-            f"{test['difference_low']:.4f} to {test['difference_high']:.4f}",
-        )
-        for pair, test in details["pairs"].items()
-    ]
-    return (
-        f"## Results\n\n{_table(header, rows)}\n\n"
-        "Balanced accuracy is the mean recall of the categories; its interval is a bootstrap within "
-        "categories. The loss is in nats per title.\n\n"
-        "Differences in balanced accuracy on the same titles:\n\n"
-        f"{_table(('networks', 'difference', '95 % interval'), differences)}\n\n"
-        "Balanced accuracy of groups of titles:\n\n" + _table(("by", "group", "titles", *names), members)
-    )
+    shown = (measure.replace("_", " ") for measure in _SHOWN)
+    return {
+        "results": _table(("model", "balanced accuracy", "95 % interval", *shown), scores),
+        "differences": _table(("networks", "difference", "95 % interval"), differences),
+        "groups": _table(("by", "group", "titles", *names), groups),
+    }
 
 
 def _confidence(
-    models: Mapping[str, SavedModel], scores: Mapping[str, Mapping[str, Any]], params: Params
-) -> str:
+    models: Mapping[str, SavedModel], scores: Mapping[str, Mapping[str, Any]]
+) -> Iterable[Sequence[str]]:
     weight = dict(zip(models, weights(list(models.values())).tolist(), strict=True))
-    rows = []
     for name in (*models, AVERAGE):
         score = scores[name]
-        before, kept = score.get("calibration_error_before"), score.get("precision_kept")
-        rows.append(
-            (
-                name,
-                f"{models[name].temperature:g}" if name in models else "-",
-                f"{weight[name]:.4f}" if name in models else "-",
-                "-" if before is None else f"{before:.4f}",
-                f"{score['calibration_error']:.4f}",
-                f"{score['threshold']:.4f}",
-                f"{score['coverage']:.4f}",
-                "-" if kept is None else f"{kept:.4f}",
-            )
+        values = (
+            weight.get(name),
+            score.get("calibration_error_before"),
+            *(score[measure] for measure in ("calibration_error", "threshold", "coverage")),
+            score.get("precision_kept"),
         )
-    header = (
-        *("model", "temperature", "weight in the average", "calibration error before", "after"),
-        *("threshold", "coverage", "precision of what is kept"),
-    )
-    return (
-        f"## Confidence\n\n{_table(header, rows)}\n\n"
-        "Logits are divided by a temperature that was fitted on validation (Guo et al., 2017). The "
-        "average weights networks by the inverse of the validation loss after that. The calibration "
-        "error is the mean difference between confidence and accuracy over bins of confidence. The "
-        "threshold is the lowest confidence from which the precision on validation is at least "
-        f"{params.evaluate.target_precision:g}, by the lower end of a one-sided 95 % interval; coverage "
-        "and precision are those of test. Threshold 1 with coverage 0 means that there is none."
-    )
-
-
-def _limits(params: Params) -> str:
-    rows_held_out = {
-        "reliable": "validation and test take reliable rows wherever a category has any",
-        "any": "validation and test have such labels too, so that no score can reach 1",
-    }[params.prepare.holdout_quality]
-    return f"""## Limits
-
-- Sellers chose the labels: some are wrong where label quality is unreliable or unknown. Train has all
-  of them; {rows_held_out}.
-- The languages are those of the data above. Of words that are not in train, only letters are read.
-- Probabilities are calibrated on average over titles like those of validation: not for each category by
-  itself, and not for data with other titles or other shares of categories.
-- A title of an item outside the known categories gets a known category all the same."""
+        temperature = f"{models[name].temperature:g}" if name in models else "-"
+        yield (name, temperature, *("-" if value is None else f"{value:.4f}" for value in values))
 
 
 def _parameters(models: Iterable[str], params: Params) -> str:
-    sections: dict[str, BaseModel] = {
-        "compute": params.compute,
-        "prepare": params.prepare,
-        "embed": params.embed,
-        **{name: params.network(name) for name in models},
-        "evaluate": params.evaluate,
-    }
-    values = {"seed": params.seed} | {name: s.model_dump(mode="json") for name, s in sections.items()}
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
-    return f"## Parameters\n\n```yaml\n{text}\n```"
+    sections = ("compute", "prepare", "embed", *models, "evaluate")
+    dumped = params.model_dump(mode="json")
+    values = {"seed": params.seed} | {name: dumped[name] for name in sections}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()

@@ -1,5 +1,5 @@
-"""What the networks said of each title of the test split: one Parquet file, so that experiments can be
-compared title by title.
+"""Predictions for each title of the test split, in one Parquet file, so that experiments can be compared
+title by title.
 
 Legend: N titles.
 """
@@ -18,22 +18,22 @@ from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
+from titles.models.registry import CLASSIFIERS as MODELS  # noqa: F401
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MODELS = ("cnn", "mlp", "average")
-# Columns a model, after the category that it gives, and the fields of Outcomes that they hold.
+# Columns of a model beside its predicted category, and their fields in Outcomes.
 _MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """N titles of known category and what each model said of them.
+    """N titles with known categories and the outcomes of each model.
 
-    lines_N: line of the source. titles: their normalised words, with spaces between.
-    labels: category names, sorted, by the ids that the outcomes hold.
-    outcomes: by the name of the model, of all titles in the same order.
+    lines_N: line in the source. titles: normalised tokens, separated by spaces.
+    labels: category names, sorted; ids in the outcomes are positions in it.
+    outcomes: by name of the model, in the order of the titles.
     """
 
     lines_N: NDArray[np.int64]
@@ -52,12 +52,12 @@ def write(
     labels: Sequence[str],
     outcomes: Mapping[str, Outcomes],
 ) -> None:
-    """Write one row a title, in the order of the split; the same input gives the same bytes. What the
-    folder held before is gone.
+    """Write one row per title, in the order of the split; replaces the folder of `path`. The same input
+    gives the same bytes.
 
-    Columns: line, title, category, and for each model of `outcomes` the category given as <model>, its
-    probability as <model>_confidence, how many categories the model ranks above the right one as
-    <model>_rank, and its cross-entropy in nats as <model>_loss.
+    Columns: line, title, category, and for each model of `outcomes` the predicted category <model>, its
+    probability <model>_confidence, the number of categories ranked above the true one <model>_rank, and
+    the cross-entropy in nats <model>_loss.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,7 +81,7 @@ def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # Word -1 - k is the k-th unknown one: counted from the end, the unknown ones stand in reverse.
+    # Id -1 - k is the k-th unknown word: counted from the end of the reversed unknown words.
     spelt = pa.array([*words.words, *reversed(titles.unknown_words)])
     place_W = np.where(titles.word_ids < 0, len(spelt) + titles.word_ids, titles.word_ids)
     starts = np.concatenate([[0], titles.ends])
@@ -95,32 +95,38 @@ def _categories(codes_N: NDArray[np.int64], labels: Sequence[str]) -> pa.Array:
 
 
 def read(stream: BinaryIO) -> Predictions:
-    """Read what `write` wrote for the models `MODELS`.
+    """Read a file that `write` wrote, with the models that it has.
 
     Raises:
-        ValueError: the file is damaged, or lacks a column.
+        ValueError: the file is damaged or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    given = [f"{name}{end}" for name in MODELS for end in ("", *(f"_{m}" for m in _MEASURES))]
     try:
         table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not a whole Parquet file: {error}") from None
-    missing = {"line", "title", "category", *given} - set(table.column_names)
-    if missing:
-        raise ValueError(f"columns are missing: {', '.join(sorted(missing))}")
-    # Files differ in what their dictionaries hold: names are numbered anew.
-    names = {name: table[name].cast(pa.string()) for name in ("category", *MODELS)}
+        raise ValueError(f"not a complete Parquet file: {error}") from None
+    models = dict.fromkeys(
+        column.removesuffix(f"_{measure}")
+        for column in table.column_names
+        for measure in _MEASURES
+        if column.endswith(f"_{measure}")
+    )
+    wanted = [f"{name}{end}" for name in models for end in ("", *(f"_{m}" for m in _MEASURES))]
+    missing = {"line", "title", "category", *wanted} - set(table.column_names)
+    if missing or not models:
+        raise ValueError(f"columns are missing: {', '.join(sorted(missing)) or 'those of models'}")
+    # Dictionaries differ between files: ids are assigned anew.
+    names = {name: table[name].cast(pa.string()) for name in ("category", *models)}
     labels = sorted(set().union(*(column.unique().to_pylist() for column in names.values())))
     codes = {
         name: pc.index_in(column, pa.array(labels, pa.string())).to_numpy().astype(np.int64)
         for name, column in names.items()
     }
     outcomes = {}
-    for name in MODELS:
+    for name in models:
         measures: dict[str, Any] = {
             field: table[f"{name}_{measure}"].to_numpy() for measure, field in _MEASURES.items()
         }

@@ -12,11 +12,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from titles import params
-from titles.params import Params
-
 if TYPE_CHECKING:
     from titles.models.parts.network import Network
+    from titles.params import Params
 
 _CLASSES = {
     "cnn": "titles.models.cnn:TitleCNN",
@@ -39,6 +37,7 @@ class _Networks(Mapping[str, "type[Network]"]):
         return len(_CLASSES)
 
 
+# Nothing is imported until a network is used: `titles doctor` runs without any package.
 NETWORKS: Mapping[str, type[Network]] = _Networks()
 AVERAGE = "average"
 # Names of all that classifies titles: the networks and their average.
@@ -51,6 +50,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         ValueError: see `params.read`.
     """
+    from titles import params
+
     return params.read(path, _schema())
 
 
@@ -60,9 +61,13 @@ def parse_params(values: dict[str, Any], name: str = "params") -> Params:
     Raises:
         ValueError: see `params.parse`.
     """
+    from titles import params
+
     return params.parse(values, name, _schema())
 
 
 @cache
 def _schema() -> type[Params]:
+    from titles import params
+
     return params.schema({name: network.Section for name, network in NETWORKS.items()})

@@ -1,10 +1,10 @@
-"""Rows of the train split whose category is most likely wrong, by confident learning: Northcutt, Jiang
-and Chuang (2021), "Confident Learning: Estimating Uncertainty in Dataset Labels".
+"""Likely label errors of the train split, by confident learning: Northcutt, Jiang and Chuang (2021),
+"Confident Learning: Estimating Uncertainty in Dataset Labels".
 
-Each row is judged by a network that was trained without it. Word vectors are those of the pipeline: all
-titles of train shaped them, no category did.
+Each row is judged by a network that was trained without it. Word vectors are those of the pipeline,
+which were trained on the titles of all rows, without categories.
 
-Legend: N titles, C categories, K rows whose likeliest category is not the given one.
+Legend: N titles, C categories, K rows whose predicted category is not the given one.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ HEADER = ("rank", "line", "title", "category", "suggested", "probability", "scor
 
 
 class Ranking(NamedTuple):
-    """The rows whose likeliest category is not the given one, most suspicious first.
+    """The rows whose predicted category is not the given one, most suspicious first.
 
     rows_K: row numbers.
-    scores_K: label quality, the normalised margin (1 + p(given) - p(likeliest)) / 2; from 0, surely
+    scores_K: label quality, the normalised margin (1 + p(given) - p(predicted)) / 2, from 0, certainly
         wrong, to 1/2.
-    mislabelled: how many rows look wrong: the first so many.
+    mislabelled: number of rows, from the first, that look wrong.
     """
 
     rows_K: Ints
@@ -45,22 +45,22 @@ class Ranking(NamedTuple):
 
 
 def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp") -> str:
-    """Write the `top` most suspicious rows of the train split to `out` as CSV; returns what was found.
+    """Write the `top` most suspicious rows of the train split to `out` as CSV; returns a summary.
 
     Args:
-        folds: networks to train, each on all parts of train but one.
+        folds: networks to train, each on all folds of train but one.
         network: name of the network to train.
 
     Raises:
-        ValueError: folds or top is too small, `out` cannot be written, no category has as many rows as
-            there are folds, or as for `held_out`.
+        ValueError: folds or top is too small, `out` is not writable, no category has a row for each
+            fold, or as for `held_out`.
     """
     if folds < 2:
         raise ValueError(
             f"folds is {folds}: at least 2 are needed, so that no network judges its own rows"
         )
     if top < 1:
-        raise ValueError(f"top is {top}: at least 1 row must be wanted")
+        raise ValueError(f"top is {top}: it must be at least 1")
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name a file to write")
     titles = EncodedTitles.open(PREPARED / "train")
@@ -69,10 +69,10 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
         raise ValueError(
             f"no category of train has {folds} rows, one for each fold: nothing can be judged"
         )
-    # The place is taken before the training: one that cannot be written to is told at once.
+    # Opened before the training, so that a path that is not writable fails at once.
     with atomic_file(out) as partial:
         outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params, network)
-        # Where all rows of a category can lie in one fold, its network knows of none.
+        # If all rows of a category can be in one fold, its network has seen none.
         judged_N = rows_C[titles.labels] >= folds
         ranking = ranked(outcomes, judged_N)
         listed = _write(partial, titles, outcomes, ranking, top)
@@ -94,8 +94,8 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
 
 
 def folds_of(labels_N: NDArray[np.int32], folds: int, seed: int) -> Ints:
-    """The fold that holds each row out, (N,). Folds differ by one row at the most, and so do the parts
-    that a category has in them."""
+    """The fold of each row, (N,). The sizes of folds differ by at most one row, also within
+    categories."""
     shuffled_N = np.random.default_rng(seed).permutation(len(labels_N))
     by_category_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
     fold_N = np.empty(len(labels_N), np.int64)
@@ -151,16 +151,17 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
 
 
 def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
-    """Rank rows by what networks that have not seen them say.
+    """Rank rows by the outcomes of networks that have not seen them.
 
-    A row looks mislabelled if its likeliest category is another one, and at least as likely as that
-    category is on average for the rows that have it. So many rows, the sum of the confident joint
-    beside its diagonal, are taken from the top. The paper also counts a less likely category that
-    reaches its average where the likeliest does not, for which the probabilities of all N rows and C
-    categories would have to be kept.
+    A row looks mislabelled if its predicted category is not the given one, and its probability is at
+    least the average probability of that category for the rows that have it. The number of such rows,
+    the sum of the off-diagonal confident joint, is taken from the top. The paper also counts a less
+    likely category that reaches its average where the predicted one does not, which would need the
+    probabilities of all N rows and C categories.
 
     Args:
-        judged_N: rows that may be suspected; others do not count in their category's average either.
+        judged_N: rows that can be suspected; others do not count in the average of their category
+            either.
     """
     given_N = np.exp(-outcomes.loss_N)
     size = int(max(outcomes.labels_N.max(), outcomes.predicted_N.max())) + 1
@@ -177,7 +178,7 @@ def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
 
 
 def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranking, top: int) -> int:
-    """Returns how many rows there were to write."""
+    """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
     lengths_N = titles.lengths
     with path.open("w", encoding="utf-8", newline="") as stream:

@@ -1,6 +1,6 @@
-"""Raw titles to ranked categories, by one trained network or several.
+"""Raw titles to ranked categories, by one trained network or the average of several.
 
-Legend: N titles, B titles of a batch, K categories wanted, C categories.
+Legend: N titles, B titles of a batch, K categories predicted, C categories, M networks.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from titles.models.parts.embedding import embedding_of
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
 from titles.prepare.text import words_of
 
-# Titles a pass of the network: the more, the more of their words are shared and projected once.
+# Titles per pass of the network: larger batches share more tokens, which are projected once.
 _BATCH = 2048
 _UNCLASSIFIED = -1
 _UNKNOWN = -1
 
 
 class Ranked(NamedTuple):
-    """The likeliest categories of N titles, best first.
+    """The most likely categories of N titles, best first.
 
-    categories_NK: category ids, -1 throughout for a title that holds no word.
-    probabilities_NK: their probabilities, 0 for such a title. Each network's are calibrated on its
-        validation split, see `calibration`: of titles like those, about as large a share is right.
+    categories_NK: category ids, all -1 for a title without a word.
+    probabilities_NK: their probabilities, 0 for such a title. They are calibrated on the validation
+        split: a probability of 0.8 is right for about 80 % of titles like those.
     """
 
     categories_NK: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
 
     def abstentions(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
-        """By row, why no category is given: the likeliest has a probability below `at_least`."""
+        """Reason for each row without a prediction because its probability is below `at_least`."""
         category_N, probability_N = self.categories_NK[:, 0], self.probabilities_NK[:, 0]
         unsure = np.flatnonzero((category_N >= 0) & (probability_N < at_least)).tolist()
-        # Cut, not rounded: 0.949 is not told as 0.95 to somebody who asked for that.
+        # Rounded down: 0.949 must not read as 0.95 if that was the minimum.
         return {
             row: f"not sure: {math.floor(round(float(probability_N[row]), 6) * 100 + 1e-9) / 100:.2f} "
             f"for {labels[category_N[row]]}"
@@ -55,14 +55,14 @@ class Ranked(NamedTuple):
 
 
 class Classifier:
-    """Saved models that take titles as people write them; of several, their mean logits count, in which
-    who lost less on validation counts more, see `saved.weights`.
+    """Saved models for raw titles. Several are averaged: mean logits, weighted by the inverse of the
+    validation loss, see `saved.weights`.
 
-    Their softmax is the weighted geometric mean of probabilities, made to add up to 1 again: a
-    product of experts, Hinton (2002), "Training products of experts by minimizing contrastive
-    divergence". A category that one network rules out is out, however sure the other is.
+    The softmax of mean logits is the normalised weighted geometric mean of the probabilities, a product
+    of experts, Hinton (2002), "Training products of experts by minimizing contrastive divergence": a
+    category that one network rules out is ruled out.
 
-    Nothing in it changes once it is made: threads may share one.
+    It is immutable: threads can share one.
 
     Raises:
         ValueError: there are no models, or they were trained on different data.
@@ -79,27 +79,27 @@ class Classifier:
                 other.text,
             ):
                 raise ValueError(
-                    f"models {first.name} and {other.name} were trained on different data, so that "
-                    "their answers cannot be averaged: run `dvc repro`"
+                    f"models {first.name} and {other.name} were trained on different data: "
+                    "they cannot be averaged: run `dvc repro`"
                 )
         self.labels = first.labels
         self._text = first.text
         self._ids = first.vocabulary.ids()
         self.networks = [model.network.to(device).eval() for model in models]
-        # Networks that read the same letters read the same batches.
+        # Networks with the same subwords share their batches.
         self._subwords = {_kind(network): embedding_of(network).subwords for network in self.networks}
         self._weight_M = saved.weights(models).to(device)
         self._device = device
 
     @staticmethod
     def read(models: Path, choice: str, device: torch.device) -> Classifier:
-        """Load what the pipeline saved below the folder `models`.
+        """Load models that the pipeline saved in the folder `models`.
 
         Args:
             choice: the name of a network, or AVERAGE for all of them.
 
         Raises:
-            ValueError: there is no such network, or its folder is missing, damaged or of another format.
+            ValueError: the network is unknown, or its folder is missing, damaged or of another format.
         """
         if choice not in CLASSIFIERS:
             raise ValueError(f"model is {choice!r}: expected one of {', '.join(CLASSIFIERS)}")
@@ -107,22 +107,22 @@ class Classifier:
         return Classifier([saved.read(models / name, NETWORKS) for name in names], device)
 
     def words(self, title: str) -> list[str]:
-        """The words of a title as the networks read them."""
+        """The tokens of a title."""
         return words_of([title], self._text)[0]
 
     def knows(self, word: str) -> bool:
-        """Whether the vocabulary holds a word; of another, only its letters are read."""
+        """Whether a word is in the vocabulary; of unknown words only n-grams are read."""
         return word in self._ids
 
     def encode(self, titles: Sequence[str]) -> EncodedTitles:
-        """Word ids of each title, as `prepare` would give them; labels and the like are zeros.
+        """Token ids of each title, as from `prepare`, without labels.
 
-        A title is read up to `max_title_chars` characters, so that no title costs more than another.
+        Titles are cut at `max_title_chars` characters, which bounds their cost.
         """
         return self.encode_words(words_of(titles, self._text))
 
     def encode_words(self, rows: Sequence[Sequence[str]]) -> EncodedTitles:
-        """Word ids of titles that are words already."""
+        """Token ids of tokenised titles."""
         ends_N = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)))
         words = list(chain.from_iterable(rows))
         word_ids = np.fromiter(map(self._ids.get, words, repeat(_UNKNOWN)), np.int32, len(words))
@@ -133,13 +133,13 @@ class Classifier:
 
     @torch.inference_mode()
     def top(self, titles: Sequence[str], k: int = 5) -> Ranked:
-        """The k likeliest categories of each title, or all where there are fewer than k.
+        """The k most likely categories of each title, or all if there are fewer.
 
         Raises:
             ValueError: k is less than 1.
         """
         if k < 1:
-            raise ValueError(f"k is {k}: at least one category must be wanted")
+            raise ValueError(f"k is {k}: it must be at least 1")
         k = min(k, len(self.labels))
         found = Ranked(
             np.full((len(titles), k), _UNCLASSIFIED, np.int64), np.zeros((len(titles), k), np.float32)
@@ -152,8 +152,8 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:
-        """Of each category, (N, C); a title without a word is taken for one unknown word, of which
-        nothing is known."""
+        """Probability of each category, (N, C); a title without a word is read as one unknown word
+        without n-grams."""
         lengths_N = titles.lengths
         empty_N = lengths_N == 0
         told = EncodedTitles.unlabelled(
@@ -167,7 +167,7 @@ class Classifier:
         return found_NC
 
     def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Rows of titles that hold a word, and their probabilities (B, C)."""
+        """Batches of the titles that have a word: rows and probabilities (B, C)."""
         batchers = {kind: Batcher(titles, words, self._device) for kind, words in self._subwords.items()}
         for rows in ordered(titles, _BATCH, among=np.flatnonzero(titles.lengths)):
             batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}

@@ -1,12 +1,12 @@
-"""Which words of a title carry a classifier's decision.
+"""Explains predictions by the words of the title.
 
-Two methods. Occlusion (Zeiler and Fergus, 2014, arXiv:1311.2901), for networks of any kind: a word is
-left out and the title classified again. And gradient x activation of the pooled filters (as in Grad-CAM,
-Selvaraju et al., 2017, arXiv:1610.02391), for the CNN: the gradient of a category's logit by the
-greatest response of each filter, times that response, is put down to the window that gave it.
+Two methods. Occlusion (Zeiler and Fergus, 2014, arXiv:1311.2901), for all networks: the title is
+classified again without each word. Gradient x activation of the pooled filters (as in Grad-CAM,
+Selvaraju et al., 2017, arXiv:1610.02391), for the CNN: the gradient of a logit with respect to the
+maximum response of a filter, times that response, is attributed to the window of the maximum.
 
-Legend: L words of the title, K categories explained, C categories, D dimensions, F filters of all
-lengths, U distinct words.
+Legend: L tokens of the title, K categories explained, C categories, D dimensions, F filters of all
+lengths, U distinct tokens.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from titles.data.batching import Batcher
 from titles.models.cnn import TitleCNN, WindowFilters
 from titles.predict.classifier import Classifier
 
-# Windows told a category.
+# Windows per category.
 _WINDOWS = 3
 _LEAST = float(np.finfo(np.float32).tiny)
 
 
 class Window(NamedTuple):
-    """Words that filters responded to, and what they add to the category's logit."""
+    """Words that filters responded to, and their contribution to the logit of the category."""
 
     words: str
     contribution: float
 
 
 class Category(NamedTuple):
-    """What speaks for a category.
+    """The explanation of one category.
 
-    effects: for each word of the title by how much the natural log of the category's probability falls
-        when that word is left out; negative where the word speaks against the category.
-    windows: those that add most, the greatest first; none without a CNN.
+    effects: for each word of the title, the decrease of the natural log of the probability when the word
+        is removed; negative for words that speak against the category.
+    windows: those with the largest contributions, in descending order; empty without a CNN.
     """
 
     name: str
@@ -50,9 +50,9 @@ class Category(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A title as it was given, its words as the networks read them, and its likeliest categories.
+    """A title, its tokens, and its most likely categories.
 
-    known: whether the vocabulary has the word; of the others only letters were read, if at all.
+    known: whether a token is in the vocabulary; of other tokens only n-grams are read, if at all.
     """
 
     title: str
@@ -62,18 +62,18 @@ class Explanation(NamedTuple):
 
 
 def explain(classifier: Classifier, title: str, top: int = 3) -> Explanation:
-    """Explain the `top` likeliest categories of a title.
+    """Explain the `top` most likely categories of a title.
 
-    Where a title has one word, what is left without it is taken for one unknown word.
+    Without its only word, a title is read as one unknown word.
 
     Raises:
-        ValueError: the title holds no word, or top is less than 1.
+        ValueError: the title has no word, or top is less than 1.
     """
     if top < 1:
-        raise ValueError(f"top is {top}: at least one category must be wanted")
+        raise ValueError(f"top is {top}: it must be at least 1")
     words = classifier.words(title)
     if not words:
-        raise ValueError(f"there is no word in the title {title[:80]!r}: nothing to explain")
+        raise ValueError(f"the title {title[:80]!r} has no word: nothing to explain")
     without = [words[:place] + words[place + 1 :] for place in range(len(words))]
     # Row 0 is the title, row 1 + l the title without word l.
     probability_NC = classifier.probabilities(classifier.encode_words([words, *without]))
@@ -128,16 +128,16 @@ def _windows(
 
 
 def pooled(filters: WindowFilters, embedded_UD: Tensor, place_L: Tensor) -> tuple[Tensor, Tensor]:
-    """What `filters` gives for one title, (F,), and the word at which each greatest window starts.
+    """The output of `filters` for one title, (F,), and the start of each maximal window.
 
     Args:
-        embedded_UD: vectors of the distinct words, after one of zeros at place 0.
-        place_L: places of the title's words; none is padding.
+        embedded_UD: vectors of the distinct tokens, the first zero.
+        place_L: rows of the tokens of the title; none is padding.
     """
     blocks = iter(filters.project(embedded_UD)[place_L].chunk(sum(filters.lengths), dim=1))
     greatest, starts = [], []
     for length in filters.lengths:
-        # The block of a window's n-th word, moved up by n words; zeros past the title's last word.
+        # Projections of the n-th token of a window, shifted by n tokens, zero after the last token.
         moved = [F.pad(next(blocks)[n:], (0, 0, 0, min(n, len(place_L)))) for n in range(length)]
         best = torch.stack(moved).sum(dim=0).max(dim=0)
         greatest.append(best.values)

@@ -1,4 +1,4 @@
-"""An explanation to look at: coloured text for a terminal, or a page of its own."""
+"""Explanations as coloured text for a terminal, or as an HTML page."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from titles.data.contract import atomic_file
 if TYPE_CHECKING:  # loads torch
     from titles.predict.explain import Category, Explanation
 
-# A word that changes a probability by this factor or more, either way, has the full colour.
-_FULL = 2.0  # nats
+_FULL = 2.0  # nats; effects of at least this size, either way, have the full colour
 
 _WORDS = "Words: by how much ln p of the category falls when the word is left out (occlusion)."
 _WINDOWS = "Windows of the CNN: what they add to the category's logit (gradient x activation)."
 _UNKNOWN = "* not in the vocabulary"
 
-# Of what `words_html` makes.
+# For the HTML of `words_html`.
 WORD_STYLE = """\
 .word { display: inline-block; padding: 0 .4rem; margin: .1rem; border-radius: .3rem; color: #111 }
 .word small { color: #555 }"""
 
 
 def show(explanation: Explanation) -> None:
-    """Print, in colour on a terminal unless NO_COLOR is set."""
+    """Print an explanation, in colour on a terminal unless NO_COLOR is set."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False)
-    soft = not console.is_terminal  # what goes to a file is not wrapped
+    soft = not console.is_terminal  # do not wrap what goes to a file
     marked = _marked(explanation)
     for category in explanation.categories:
         console.print(
@@ -49,14 +48,17 @@ def show(explanation: Explanation) -> None:
 
 
 def write_html(explanation: Explanation, file: Path) -> None:
-    """Write a page that needs nothing else; it appears when it is whole.
+    """Write a self-contained page, atomically.
 
     Raises:
-        ValueError: the place cannot be written to.
+        ValueError: the file cannot be written.
     """
-    # Lone surrogates, which are what bytes that are no UTF-8 were read as, do not encode.
+    # Bytes that are not UTF-8 were read as lone surrogates, which do not encode.
     title = escape(explanation.title.encode("utf-8", "backslashreplace").decode())
-    rows = "\n".join(_section(explanation, category) for category in explanation.categories)
+    rows = "\n".join(
+        f"<h2>{escape(each.name)} {each.probability:.1%}</h2>\n{words_html(explanation, each)}"
+        for each in explanation.categories
+    )
     page = f"""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -80,8 +82,7 @@ footer {{ color: #555 }}
 
 
 def words_html(explanation: Explanation, category: Category) -> str:
-    """The words in the colours of what they do for the category, and the CNN's windows; escaped, it
-    looks as `WORD_STYLE` says."""
+    """Words coloured by their effect on the category, and the CNN's windows; needs `WORD_STYLE`."""
     words = "".join(
         f'<span class="word" style="background:{_colour(effect)}">{escape(word)} '
         f"<small>{effect:+.2f}</small></span>"
@@ -95,13 +96,8 @@ def words_html(explanation: Explanation, category: Category) -> str:
 
 
 def legend_html(explanation: Explanation) -> str:
-    """What the numbers of `words_html` are."""
+    """The meaning of the numbers of `words_html`."""
     return "<br>".join(escape(line) for line in _legend(explanation))
-
-
-def _section(explanation: Explanation, category: Category) -> str:
-    heading = f"<h2>{escape(category.name)} {category.probability:.1%}</h2>"
-    return f"{heading}\n{words_html(explanation, category)}"
 
 
 def _marked(explanation: Explanation) -> list[str]:
@@ -121,6 +117,6 @@ def _style(effect: float) -> str:
 
 
 def _colour(effect: float) -> str:
-    """Green for a category, red against it; lightness says how much."""
+    """Green for a category, red against it; the darker, the larger the effect."""
     strength = min(abs(effect) / _FULL, 1)
     return f"hsl({140 if effect > 0 else 5} 70% {97 - 32 * strength:.0f}%)"

@@ -1,4 +1,4 @@
-"""Folders that leave the project, at a place that the user names."""
+"""Export folders, at a path that the user names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from titles.data.contract import atomic_folder
 
 @contextmanager
 def exported(out: Path, mark: str) -> Iterator[Path]:
-    """`contract.atomic_folder` that takes the place of an earlier export only.
+    """An `atomic_folder` that replaces only an earlier export.
 
     Args:
-        mark: the file by which an export of this kind is known.
+        mark: the file that marks an export of this kind.
 
     Raises:
-        ValueError: something else stands there, or the place cannot be written to.
+        ValueError: something else exists there, or the path is not writable.
     """
     folder = out.resolve()
     if folder.exists() and not (
         folder.is_dir() and ((folder / mark).exists() or not any(folder.iterdir()))
     ):
-        raise ValueError(f"{out} is there already and is no earlier export: name another folder")
+        raise ValueError(f"{out} exists and is not an earlier export: name another folder")
     with atomic_folder(folder) as made:
         yield made

@@ -1,7 +1,7 @@
-"""Trained networks as an MLflow model, which anyone with MLflow can load, without this project.
+"""Trained networks as an MLflow model that loads without this project.
 
-This file is the model's code as well: MLflow keeps it beside the models' folders and a copy of
-the package, and runs it when the model is loaded ("models from code"), so that nothing is pickled.
+This file is also the code of the model: MLflow stores it beside the model folders and a copy of the
+package, and runs it when the model is loaded ("models from code"), so that nothing is pickled.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from titles.models.parts import saved
 from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
 
-MARK = "MLmodel"  # the file by which an MLflow model is known
+MARK = "MLmodel"  # the file that marks an MLflow model
 COLUMN = "title"
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
-# What the code that travels with a model imports; a test compares.
+# Imports of the code that is stored with a model; a test compares.
 _REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
 _SIGNATURE = ModelSignature(
-    # Without a name, so that a plain list is taken as well as a table. Titles are text, but where a
-    # signature says so MLflow's server makes a list of them an array as wide as the longest title, in
-    # which null is the word "None".
+    # Without a name, so that plain lists are accepted as well as tables. Titles are text, but for a
+    # string column MLflow's server converts a list to an array as wide as its longest title, in which
+    # null is the word "None".
     inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
     outputs=Schema(
         [
@@ -49,17 +49,17 @@ _SIGNATURE = ModelSignature(
 
 
 class TitlesModel(PythonModel):
-    """Titles in, for each the likeliest categories and their probabilities out."""
+    """Predicts the most likely categories of titles, with their probabilities."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Called by MLflow when the model is loaded."""
         self.load([Path(folder) for folder in context.artifacts.values()])
 
     def load(self, folders: Sequence[Path]) -> None:
-        """Take the networks in these model folders; of several, their mean logits count.
+        """Load the networks in these model folders; several are averaged.
 
         Raises:
-            ValueError: one is missing or damaged, or they were trained on different data.
+            ValueError: a folder is missing or damaged, or they were trained on different data.
         """
         models = [saved.read(folder, NETWORKS) for folder in folders]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,16 +74,16 @@ class TitlesModel(PythonModel):
         """Rank categories.
 
         Args:
-            model_input: N rows, titles in the first column, which is named title where it has a name.
-            params: k, how many categories to give, 5 unless told; at_least, a probability below which
-                a title's likeliest category is not given, but told in `problem`, 0 unless told.
+            model_input: N rows, titles in the first column, which is called title if it has a name.
+            params: k, number of categories, default 5; at_least, minimum probability of the best
+                category, default 0: below it, no category is predicted and `problem` names it.
 
         Returns:
-            N rows: the lists `category` and `probability`, best first, and `problem`. Of a title that
-            has no category the lists are empty, and the problem says why; otherwise it is "".
+            N rows: the lists `category` and `probability`, best first, and `problem`. For a title
+            without a prediction the lists are empty and `problem` gives the reason; otherwise it is "".
 
         Raises:
-            ValueError: the first column is another one, or k is less than 1.
+            ValueError: the first column has another name, or k is less than 1.
         """
         name = model_input.columns[0]
         if isinstance(name, str) and name != COLUMN:
@@ -95,7 +95,7 @@ class TitlesModel(PythonModel):
         column = model_input.iloc[:, 0].astype(object)
         labels = self._classifier.labels
         rows: list[tuple[list[str], list[float], str]] = []
-        # pandas has NaN for what is missing.
+        # pandas has NaN for missing values.
         for chunk in listing.of_titles(column.where(column.notna(), None).tolist()).chunks:
             ranked = self._classifier.top(chunk.titles, k)
             abstentions = ranked.abstentions(labels, at_least)
@@ -111,14 +111,14 @@ class TitlesModel(PythonModel):
 
 
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
-    """Write the model folders as one MLflow model into `out`, a folder that is empty or not there.
+    """Write the model folders as one MLflow model into `out`, which is empty or does not exist.
 
     Args:
-        folders: each with another architecture's name; of several networks the mean counts.
+        folders: one per network; several are averaged.
 
     Raises:
-        ValueError: a folder is missing or damaged, of a format that this code does not read, or of a
-            network that was trained on other data than the first.
+        ValueError: a folder is missing or damaged, of a format that this version does not read, or of a
+            network that was trained on different data than the first.
     """
     trial = TitlesModel()
     trial.load(folders)
@@ -128,7 +128,7 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
         mlflow_model=model,
         python_model=__file__,
         artifacts={folder.name: str(folder) for folder in folders},
-        # The package is in no registry, so that its code has to come along.
+        # The package is not in a registry: its code has to be included.
         code_paths=[str(Path(__file__).parents[1])],
         pip_requirements=requirements(),
         signature=_SIGNATURE,
@@ -137,7 +137,7 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
 
 
 def requirements() -> list[str]:
-    """What the model needs, pinned to the versions here; a local one such as +cpu is in no registry."""
+    """Requirements of the model, pinned to the installed versions without local labels such as +cpu."""
     return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIREMENTS]
 
 

@@ -1,6 +1,6 @@
-"""Titles to the inputs of a network that was exported as ONNX; torch is not needed for it.
+"""Inputs of a network in ONNX from titles; does not need torch.
 
-Legend: B titles, L words of the longest, U distinct unknown words, G n-grams of the one that has most.
+Legend: B titles, L tokens of the longest, U distinct unknown words, G n-grams of the longest.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ UNKNOWN_GRAMS = "unknown_grams"
 
 @dataclass(frozen=True)
 class Encoder:
-    """Makes what `InferenceSession.run` wants of titles.
+    """Makes the inputs of `InferenceSession.run` from titles.
 
-    labels: categories in the order of the logits. subwords: None where the network reads no letters.
+    labels: categories in the order of the logits. subwords: None for a network without subwords.
     """
 
     vocabulary: Vocabulary
@@ -48,22 +48,23 @@ class Encoder:
 
     @staticmethod
     def read(folder: Path | str) -> Encoder:
-        """Take what lies beside the network in an exported folder.
+        """Read the files beside the network in an exported folder.
 
         Raises:
-            ValueError: a file is missing or damaged, the format is another, or the files do not fit.
+            ValueError: a file is missing or damaged, the format is not supported, or the files do not
+                fit.
         """
         path = Path(folder) / ENCODING_FILE
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["format"] != ONNX_FORMAT:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["format"] != ONNX_FORMAT:
                 raise ValueError(
-                    f"{folder} has ONNX export format {told['format']}, this version reads "
+                    f"{folder} has ONNX export format {found['format']}, this version reads "
                     f"{ONNX_FORMAT}: export again with `titles export onnx`"
                 )
-            text = Text.model_validate(told["text"])
-            letters = told["subwords"]
-            sizes = {VOCABULARY_FILE: told["words"], LABELS_FILE: told["categories"]}
+            text = Text.model_validate(found["text"])
+            letters = found["subwords"]
+            sizes = {VOCABULARY_FILE: found["words"], LABELS_FILE: found["categories"]}
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: export with `titles export onnx`") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
@@ -86,18 +87,18 @@ class Encoder:
         return Encoder(vocabulary, labels, text, subwords)
 
     def words(self, titles: Sequence[str]) -> list[list[str]]:
-        """The words of each title as the network reads them."""
+        """The tokens of each title."""
         return words_of(titles, self.text)
 
     def __call__(self, titles: Sequence[str]) -> dict[str, NDArray[np.int64]]:
         """The inputs by name.
 
-        words (B, L): vocabulary ids, 0 after a title's last word. Unknown words are 1 where the network
-            reads no letters; otherwise they are numbered on from the vocabulary, by row of the other.
-        unknown_grams (U, G): 1 + bucket of each n-gram of each unknown word, then 0. Only where the
-            network reads letters; U is 0 where all words are known.
+        words (B, L): vocabulary ids, 0 after the last token. Unknown words are 1 for a network without
+            subwords; otherwise the size of the vocabulary plus their row in unknown_grams.
+        unknown_grams (U, G): 1 + bucket of each n-gram of each unknown word, padded with 0. Only for a
+            network with subwords; U is 0 if all words are known.
 
-        A title that holds no word is a row of zeros, and its logits mean nothing.
+        A title without a word is a row of zeros, and its logits are meaningless.
         """
         rows = self.words(titles)
         words_BL = np.full((len(rows), max(map(len, rows), default=0) or 1), PAD, np.int64)
@@ -119,7 +120,7 @@ class Encoder:
 
 
 def description(encoder: Encoder, architecture: str, examples: Sequence[str]) -> dict[str, Any]:
-    """What encoding.json says, for an encoder in another language, with titles to check it by."""
+    """The content of encoding.json: a specification for encoders in other languages, with examples."""
     subwords = encoder.subwords
     inputs = {
         WORDS: "int64 (titles, words of the longest). A word's line in vocabulary.tsv, from 0; after a "

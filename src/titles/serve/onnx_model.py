@@ -100,7 +100,7 @@ class PlainEmbedding(nn.Module):
         super().__init__()
         words_VD = embedding.matrix()
         if embedding.grams_RD is not None and embedding.subwords is not None:
-            buckets, ends = map(torch.from_numpy, embedding.subwords.grams)
+            buckets, ends = map(torch.from_numpy, embedding.subwords.ngrams)
             sums_VD = F.embedding_bag(
                 buckets.long(), embedding.grams_RD, F.pad(ends[:-1], (1, 0)), mode="sum"
             )

@@ -1,4 +1,4 @@
-"""Entry points, one a DVC stage: `python -m titles.stages.<name>`."""
+"""Entry points of the DVC stages: `python -m titles.stages.<name>`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ import signal
 import sys
 from collections.abc import Callable
 
-# Threads of torch that wait for each other by spinning slow training down by a factor of 20 or more as
-# soon as anything else runs on the machine, a second experiment of the queue for instance; those that
-# sleep at once wake up late on a quiet one. So they spin for some microseconds. It has to be said before
-# torch is imported.
+# Spinning threads slow training by a factor of 20 or more when anything else runs on the machine, such
+# as a second experiment of the queue; threads that sleep at once wake up late on an idle one. So they
+# spin for some microseconds. torch reads this when it is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-# Without it, matrix products on a GPU have no repeatable form; also read before torch.
+# Needed for deterministic matrix multiplications on a GPU; also read on import.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
-    """Turn what went wrong for a user into one line and an exit code; TITLES_DEBUG=1 shows where.
+    """Turn errors of the user into one line and an exit code; TITLES_DEBUG=1 shows the traceback.
 
     Exit codes: 1 bad input, parameters or disk, 130 interrupted, 143 terminated.
     """
 
     @functools.wraps(main)
     def run() -> None:
-        # SIGTERM ends a stage like Ctrl-C does, so that both clean up.
+        # SIGTERM ends a stage with cleanup, like Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
             main()

@@ -1,9 +1,9 @@
-"""Where a training keeps what it needs to go on after its last finished epoch, if it is killed.
+"""Checkpoints, from which a killed training resumes after its last finished epoch.
 
-DVC deletes the outputs of a stage before it runs, and runs stages in folders that it throws away; so
-a checkpoint lies below the project's own folder, .titles/checkpoints/<model>-<key>.safetensors. The key
-is a hash of all that a result depends on: a checkpoint is never used for another training. No code runs
-when it is read.
+DVC deletes the outputs of a stage before it runs, and runs stages in temporary folders; so checkpoints
+are kept in the project's own folder, .titles/checkpoints/<model>-<key>.safetensors. The key is a hash
+of everything that the result depends on: a checkpoint is never used for a different training. Reading
+it runs no code.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ from titles.models.parts import distributed
 FOLDER = Path(".titles/checkpoints")
 _FORMAT = 1
 _KEPT_DAYS = 14
-# Between two writes passes so many times the time that one takes: writing costs a tenth at the most.
+# Time between two writes, in units of the time of a write: writing takes at most a tenth of the
+# training.
 _WRITES_BETWEEN = 10
-# Seconds that a process which was told to end may take.
+# Seconds that a process may take to end after a signal.
 _PATIENCE = 10
 
 
 class Checkpoint:
-    """The checkpoint of one training; without a place, nothing is ever read or written.
+    """The checkpoint of one training; without a place, nothing is read or written.
 
-    run: a file for the id of the run that a tracker records, which a resumed training goes on with.
-    abandoned: such files of other trainings that no process goes on with at the moment.
+    run: file for the id of the tracker's run, which a resumed training continues.
+    abandoned: such files of other trainings that no process is running.
     """
 
     def __init__(self, place: Path | None, abandoned: Iterable[Path] = ()) -> None:
@@ -57,10 +58,10 @@ class Checkpoint:
         return self._file is not None and passed >= _WRITES_BETWEEN * self._seconds
 
     def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Replace the checkpoint; where that fails, training goes on with a warning.
+        """Replace the checkpoint; a failure is a warning.
 
         Args:
-            numbers: what JSON holds exactly.
+            numbers: values that JSON holds exactly.
         """
         if self._file is None:
             return
@@ -77,48 +78,51 @@ class Checkpoint:
         self._seconds = self._ended - started
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was written last, on the CPU; None where there is none, and where it is damaged."""
+        """The last checkpoint, on the CPU; None if there is none or it is damaged."""
         if self._file is None or not self._file.exists():
             return None
         try:
             with safe_open(self._file, framework="pt") as stream:
                 metadata = stream.metadata()
-                # Cloned: aligned as fresh tensors are, and no longer tied to the file.
+                # Cloned to be aligned like fresh tensors and independent of the file.
                 tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
             if _checksum(tensors, metadata["numbers"]) != metadata["sha256"]:
                 raise ValueError("its checksum is wrong")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             print(
-                f"warning: training starts anew, the checkpoint {self._file} is damaged: {error}",
+                f"warning: training restarts, the checkpoint {self._file} is damaged: {error}",
                 file=sys.stderr,
             )
             return None
         return tensors, json.loads(metadata["numbers"])
 
     def remove(self) -> None:
-        """The training is done."""
+        """Remove the files of a finished training."""
         if self._place:
-            # The lock last; who waits for it sees that it is gone.
+            # The lock last: a process that waits for it then finds it gone.
             for suffix in (".safetensors", ".run", ".lock"):
                 self._place.with_suffix(suffix).unlink(missing_ok=True)
 
 
 @contextmanager
 def opened(name: str, key: str) -> Iterator[Checkpoint]:
-    """The checkpoint of the training of the model `name` with this key; removed when the block ends
-    without an error.
+    """Open the checkpoint of a training; it is removed when the block ends without an error.
 
-    Where another process trains the same in another folder, or nothing can be written, it is one
-    without a place. Checkpoints that nobody has touched for two weeks are removed.
+    It has no place if another process runs the same training in another folder, or the place is not
+    writable. Checkpoints that are two weeks old are removed.
+
+    Args:
+        name: of the model.
+        key: see `key`.
 
     Raises:
-        ValueError: another process trains this model in this very folder.
+        ValueError: another process is training this model in this folder.
     """
     place = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER / f"{name}-{key}"
     here = FOLDER.parent / f"{name}.lock"
     here.parent.mkdir(exist_ok=True)
     with ExitStack() as locks:
-        # A DVC that is killed leaves its stage running; the next one would write to the same outputs.
+        # A killed DVC leaves its stage running, and the next run would write to the same outputs.
         try:
             locks.enter_context(FileLock(here, timeout=_PATIENCE).acquire())
         except Timeout:
@@ -130,7 +134,7 @@ def opened(name: str, key: str) -> Iterator[Checkpoint]:
             locks.enter_context(_lock(place).acquire())
             checkpoint = Checkpoint(place, _abandoned(place))
         except Timeout:
-            print(f"{name}: another process trains the same, this one keeps no checkpoints", flush=True)
+            print(f"{name}: another process runs this training, no checkpoints here", flush=True)
             checkpoint = Checkpoint(None)
         except OSError as error:
             print(f"warning: no checkpoints in {place.parent}: {error.strerror}", file=sys.stderr)
@@ -144,7 +148,7 @@ def _lock(place: Path) -> FileLock:
 
 
 def _abandoned(own: Path) -> Iterator[Path]:
-    """The runs of other trainings that were killed. The files of old ones are removed."""
+    """Run files of other trainings that were killed; files of old ones are removed."""
     oldest = time.time() - _KEPT_DAYS * 24 * 3600
     for place in {path.with_name(path.name.partition(".")[0]) for path in own.parent.iterdir()} - {own}:
         try:
@@ -155,16 +159,16 @@ def _abandoned(own: Path) -> Iterator[Path]:
                         path.unlink()
                 elif place.with_suffix(".run") in paths:
                     yield place.with_suffix(".run")
-        except (Timeout, OSError):  # at work, or just removed by another
+        except (Timeout, OSError):  # running, or just removed by another process
             continue
 
 
 def key(settings: Mapping[str, Any], data: Iterable[Path]) -> str:
-    """A hash of all that a training depends on: settings, the bytes of its data, the package's code that
-    is loaded, and what computes.
+    """Hash of everything that a training depends on: settings, the bytes of its data, the loaded code of
+    this package, versions and the number of processes.
 
     Args:
-        settings: what JSON can hold.
+        settings: values that JSON can hold.
         data: files, and folders of files.
     """
     code = {

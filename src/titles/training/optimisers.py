@@ -1,4 +1,4 @@
-"""Adam for tables of vectors, of which a step touches a few rows; the learning rate over a training."""
+"""Lazy Adam for embeddings, and the one-cycle learning rate."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.optim import Optimizer
 from titles.models.parts import kernels
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
-# Share of a training in which the one-cycle rate rises, and the rate it starts from.
+# Share of the training that is warm-up, and the share of the full rate that it starts from.
 _WARM_UP, _START = 0.1, 0.04
 
 
 class LazyAdam(Optimizer):
-    """Adam (Kingma and Ba, 2015) that leaves rows without a gradient, and their momentum, as they are.
+    """Lazy Adam (Adam: Kingma and Ba, 2015): rows without a gradient are not updated, nor their moments.
 
-    Plain Adam reads and writes the whole table three times a step, and moves rows by old momentum that
-    the batch does not hold. Gradients may be dense, or sparse if they name each row once, as those of
-    `layers.rows` do: both do the same.
+    Plain Adam reads and writes the whole table three times per step, and moves rows that are not in the
+    batch by old momentum. Gradients can be dense, or sparse with each row once, as from
+    `layers.embedding_lookup`; the result is the same.
     """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
@@ -44,7 +44,7 @@ def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
     state["steps"] += 1
     assert table.grad is not None
     if table.grad.is_sparse:
-        # Not coalesce, which sorts: each row is named once already.
+        # coalesce() would sort the rows, which are distinct already.
         rows, gradient_RD = table.grad._indices()[0], table.grad._values()
     else:
         rows, gradient_RD = torch.arange(len(table), device=table.device), table.grad
@@ -72,11 +72,11 @@ def _step(table: Tensor, state: dict[str, Any], rate: float) -> None:
 def _step_of_rows(
     table: Tensor, state: dict[str, Any], rows: Tensor, gradient_RD: Tensor, rate: float
 ) -> None:
-    """In operators of torch, for a GPU."""
+    """The same with operators of torch, for a GPU."""
     (moving,) = torch.where(gradient_RD.abs().amax(dim=1) > 0)
     if len(moving) < len(rows):
         rows, gradient_RD = rows.index_select(0, moving), gradient_RD.index_select(0, moving)
-    # index_select reads rows several times as fast as brackets do.
+    # index_select is several times as fast as indexing with brackets.
     exp_avg_RD = state["exp_avg"].index_select(0, rows).lerp_(gradient_RD, 1 - _BETA1)
     exp_avg_sq_RD = state["exp_avg_sq"].index_select(0, rows).mul_(_BETA2)
     exp_avg_sq_RD.addcmul_(gradient_RD, gradient_RD, value=1 - _BETA2)
@@ -88,7 +88,8 @@ def _step_of_rows(
 
 
 def one_cycle(done: float) -> float:
-    """Share of the full rate after a share `done` of all steps: a line up, a cosine down to nothing.
+    """Share of the full learning rate after a share `done` of all steps: linear warm-up, cosine decay
+    to 0.
 
     Smith and Topin (2017), "Super-Convergence", with the shape that fast.ai made common.
     """

@@ -1,4 +1,4 @@
-"""Temperature scaling: probabilities of a trained network made to mean what they say.
+"""Temperature scaling: calibrates the probabilities of a trained network.
 
 Guo et al. (2017), "On Calibration of Modern Neural Networks", arXiv:1706.04599.
 
@@ -21,14 +21,14 @@ from titles.models.parts.embedding import embedding_of
 from titles.models.parts.saved import SavedModel
 
 LEAST, MOST = 0.05, 20.0
-# Titles that the one number is fitted on: their logits are in memory together.
+# Titles that the temperature is fitted on: their logits are in memory together.
 _TITLES = 20_000
 _BATCH = 1024
 
 
 def calibrated(model: SavedModel, titles: EncodedTitles, device: torch.device) -> SavedModel:
-    """The model with its temperature, which its network, changed in place, now has in its output layer,
-    and with the loss that is left.
+    """Fit the temperature and apply it to the output layer in place; returns the model with its
+    temperature and calibrated loss.
 
     Args:
         titles: the validation split; at least one title.
@@ -40,12 +40,12 @@ def calibrated(model: SavedModel, titles: EncodedTitles, device: torch.device) -
 
 
 def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> tuple[float, float]:
-    """The temperature under which these logits have the least cross-entropy, and that cross-entropy in
-    nats a title. The temperature lies in LEAST..MOST.
+    """The temperature in LEAST..MOST that minimises the cross-entropy of these logits, and that
+    cross-entropy in nats per title.
 
-    One title's worth of doubt is spread over all labels, as Platt (1999) does it, "Probabilistic outputs
-    for support vector machines": otherwise a small split that is all right would ask for certainty. Four
-    significant digits are kept: more would be rounding errors of sums.
+    Targets are smoothed by the weight of one title, after Platt (1999), "Probabilistic outputs for
+    support vector machines": otherwise a small split without errors would give extreme temperatures.
+    Four significant digits are kept: the others are rounding errors of sums.
 
     Raises:
         ValueError: there are no titles.
@@ -72,14 +72,14 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> tuple[float, float]:
 
 @torch.no_grad()
 def divide_logits(network: nn.Module, temperature: float) -> None:
-    """Divide, in place, what the network's last layer gives; the ranking of categories stays."""
+    """Divide the logits by changing the output layer in place; the ranking of categories stays."""
     for values in network.get_submodule("output").parameters():
         values.div_(temperature)
 
 
 @torch.inference_mode()
 def _logits(network: nn.Module, titles: EncodedTitles, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Logits (N, C) and labels (N,) of titles all over the split, on the CPU, in any order."""
+    """Logits (N, C) and labels (N,) of evenly spaced titles of the split, on the CPU, in any order."""
     network.eval()
     count = min(len(titles), _TITLES)
     among = np.linspace(0, len(titles) - 1, count).astype(np.int64)

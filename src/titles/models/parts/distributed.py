@@ -1,8 +1,8 @@
-"""One training by the several processes that torchrun starts, on CPUs or with one GPU each. Where a
-process runs alone, as it mostly does, every function here gives back what it was given.
+"""Training in several processes that torchrun starts, on CPUs or with one GPU each. In a single process,
+the usual case, these functions return their arguments.
 
-Each process takes every n-th title of a batch, and their gradients are averaged: what a batch is and
-what it teaches does not depend on how many share it.
+Each process takes every n-th title of a batch, and gradients are averaged, so that batches and their
+gradients do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
-    """This process's number, from 0; only 0 records, prints and saves."""
+    """Number of this process, from 0; only rank 0 records, prints and saves."""
     return dist.get_rank() if _in_a_group() else 0
 
 
@@ -36,22 +36,22 @@ def _in_a_group() -> bool:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Decorates what the processes do together, from its first line to its last.
+    """Decorates the part of the program that the processes run together.
 
-    An error in one of them ends all. The first to fail tells why, the others exit with code 1 and
-    without a word, unless TITLES_DEBUG is set. Nested, it does nothing.
+    An error in one process ends all. The first to fail reports it; the others exit silently with code 1,
+    unless TITLES_DEBUG is set. Nested calls do nothing.
     """
     torchrun = "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     if not torchrun or _in_a_group():
         yield
         return
-    from torch.distributed.rendezvous import rendezvous  # not there in a torch built without it
+    from torch.distributed.rendezvous import rendezvous  # missing in some builds of torch
 
-    # The optimiser imports it anyway. Imported after the group is made, it holds on to the group for
-    # good, whose threads then, now and then, abort a process that ends.
+    # The optimiser imports it anyway. Imported after the group was made, it keeps the group alive, whose
+    # threads then sometimes abort the process at its end.
     importlib.import_module("torch._dynamo")  # noqa: TID251, nothing of ours
     store, own_rank, size = next(rendezvous("env://"))
-    # Without a backend named, tensors of the CPU travel by gloo and those of a GPU by NCCL.
+    # Without a named backend, gloo serves CPU tensors and NCCL GPU tensors.
     dist.init_process_group(store=store, rank=own_rank, world_size=size)
     try:
         with redirect_stdout(io.StringIO()) if own_rank else nullcontext():
@@ -59,17 +59,17 @@ def together() -> Iterator[None]:
         total(torch.zeros(1))  # wait until rank 0 has saved: if that fails, all fail
     except BaseException:
         end_undisturbed()
-        # Where one fails, the connections of the others break: these are no errors to tell.
+        # When one process fails, the connections of the others break: these errors are not reported.
         if store.add("titles/errors", 1) == 1 or os.environ.get("TITLES_DEBUG"):
             raise
         raise SystemExit(1) from None
-    gc.collect()  # networks that hold on to the group
+    gc.collect()  # networks that reference the group
     dist.destroy_process_group()
 
 
 def end_undisturbed() -> None:
-    """Save and tidy up after an error although torchrun, which has seen the end of another process, says
-    to stop. It kills after 30 seconds."""
+    """Ignore torchrun's termination while saving and cleaning up after an error. It kills after 30
+    seconds."""
     if _in_a_group():
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -94,7 +94,8 @@ def own_gpu() -> torch.device:
 
 
 def wrap(network: nn.Module) -> nn.Module:
-    """The network, for steps that average the gradients of all processes. Weights start as rank 0's."""
+    """Wrap the network in DistributedDataParallel, which starts from rank 0's weights and averages
+    gradients."""
     if not _in_a_group():
         return network
     return DistributedDataParallel(network, forward_sync_buffers=False)  # they never change
@@ -115,7 +116,7 @@ def mean(value: Tensor) -> Tensor:
 
 
 def broadcast(values: list[float]) -> list[float]:
-    """The values of rank 0, so that all decide alike."""
+    """The values of rank 0, so that all processes take the same decisions."""
     if not _in_a_group():
         return values
     given = torch.tensor(values, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Word vectors as a network's first layer: which rows learn, and what a word's letters add.
+"""Word embeddings: frozen and trainable rows, and subword n-grams.
 
-Legend: V words of the vocabulary, D dimensions of a vector, U distinct words of a batch, M distinct
-n-grams of their letters.
+Legend: V words of the vocabulary, F frozen ones, D dimensions of a vector, U distinct tokens of a batch,
+M distinct n-grams of those, R rows of the table of n-grams.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from titles.models.parts.layers import embedding_bag, embedding_lookup
 
 Freeze = bool | Literal["partial"]
 
-_NGRAM_STD = 0.1  # standard deviation of the n-grams' first vectors; zero ones learn far slower
+_NGRAM_STD = 0.1  # of the initial n-gram vectors; zeros train much more slowly
 
 
 class WordEmbedding(nn.Module):
-    """Gives each distinct word of a batch its vector, plus the scaled sum of its n-grams' vectors.
+    """The vector of each distinct token of a batch, plus the scaled sum of its n-gram vectors.
 
-    Rows that stay lie in a buffer and rows that learn in a parameter, so that no gradient, momentum or
-    weight decay can reach a frozen row. PAD is a zero row that stays. Vectors of n-grams always learn.
+    Frozen rows are in a buffer and trainable rows in a parameter, so that no gradient, momentum or
+    weight decay can reach a frozen row. PAD is a frozen zero row. N-gram vectors are always trained.
 
     Args:
         matrix_VD: float32 vectors.
-        has_vector_V: rows that "partial" keeps; the others learn (the course's "semi-freeze").
-        freeze: True keeps all rows, False lets all but PAD learn.
-        subwords: n-grams of the vocabulary; None leaves letters out.
+        has_vector_V: rows that "partial" freezes; the others are trained (the course's "semi-freeze").
+        freeze: True freezes all rows, False only PAD.
+        subwords: n-grams of the vocabulary; None disables them.
     """
 
     frozen_FD: Tensor
@@ -47,7 +47,7 @@ class WordEmbedding(nn.Module):
         super().__init__()
         frozen_V = has_vector_V.clone() if freeze == "partial" else torch.full_like(has_vector_V, freeze)
         frozen_V[PAD] = True
-        # A word's row in the two tables laid end to end, the frozen one first.
+        # Row of each word in the concatenation of the frozen and the trainable table.
         row_V = torch.empty(len(frozen_V), dtype=torch.int64)
         row_V[frozen_V] = torch.arange(int(frozen_V.sum()))
         row_V[~frozen_V] = torch.arange(int(frozen_V.sum()), len(frozen_V))
@@ -59,7 +59,7 @@ class WordEmbedding(nn.Module):
         if subwords:
             self.grams_RD = nn.Parameter(torch.empty(subwords.subwords.buckets, self.dimension))
             nn.init.normal_(self.grams_RD, std=_NGRAM_STD)
-        # Gradients that hold the looked-up rows alone, a fraction of the table.
+        # Gradients of the looked-up rows only, a fraction of the table.
         self.sparse_gradients = True
 
     @property
@@ -67,20 +67,21 @@ class WordEmbedding(nn.Module):
         return self.frozen_FD.shape[1]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Vectors (U, D), the first zero."""
+        """Vectors (U, D) of `batch.tokens_U`; the first, of PAD, is zero."""
         vectors_UD = self._words(batch.tokens_U)
         if self.grams_RD is not None:
             ngrams_MD = self._rows(self.grams_RD, batch.ngrams_M, distinct=True)
             sums_UD = embedding_bag(ngrams_MD, batch.ngram_index_G, batch.ngram_ends_U)
             counts_U = batch.ngram_ends_U.diff(prepend=batch.ngram_ends_U[:1]).clamp(min=1)
-            # By the root of their number: sums of independent vectors are then as long as one of them.
+            # Divided by the root of their number, a sum of independent vectors is as long as one of
+            # them.
             vectors_UD = vectors_UD + sums_UD * counts_U[:, None].to(sums_UD.dtype).rsqrt()
         return vectors_UD
 
     def table_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """A table of vectors, and the rows of it (B * L,) that the batch's titles hold."""
+        """A table of vectors, and the row in it of each token of the batch, (B * L,)."""
         index_T = batch.index_BL.flatten()
-        if self.trainable_VD is None and self.grams_RD is None:  # no need to copy what nothing changes
+        if self.trainable_VD is None and self.grams_RD is None:  # no copy of the frozen table
             row_U = self.row_V.index_select(0, batch.tokens_U)
             return self.frozen_FD, row_U.index_select(0, index_T)
         return self(batch), index_T
@@ -90,14 +91,14 @@ class WordEmbedding(nn.Module):
         frozen = len(self.frozen_FD)
         if self.trainable_VD is None:
             return self.frozen_FD.index_select(0, row_U)
-        distinct = self.subwords is None  # with subwords, several words can be the unknown one
-        if frozen == 1:  # PAD alone
+        distinct = self.subwords is None  # with subwords, several tokens can be UNK
+        if frozen == 1:  # only PAD
             trainable_UD = self._rows(self.trainable_VD, row_U[1:] - 1, distinct=distinct)
             return F.pad(trainable_UD, (0, 0, 1, 0))
-        (learning,) = torch.where(row_U >= frozen)
+        (trainable,) = torch.where(row_U >= frozen)
         frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
-        trainable_UD = self._rows(self.trainable_VD, row_U[learning] - frozen, distinct=distinct)
-        return frozen_UD.index_copy(0, learning, trainable_UD)
+        trainable_UD = self._rows(self.trainable_VD, row_U[trainable] - frozen, distinct=distinct)
+        return frozen_UD.index_copy(0, trainable, trainable_UD)
 
     def _rows(self, table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
         if self.sparse_gradients:
@@ -106,13 +107,13 @@ class WordEmbedding(nn.Module):
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
-        """The words' own vectors in the order of the vocabulary, (V, D)."""
+        """The word vectors without n-grams, (V, D)."""
         tables = [self.frozen_FD] if self.trainable_VD is None else [self.frozen_FD, self.trainable_VD]
         return torch.cat(tables)[self.row_V]
 
 
 def embedding_of(network: nn.Module) -> WordEmbedding:
-    """The first layer that every network here has."""
+    """The embedding layer of a network."""
     embedding = network.embedding
     assert isinstance(embedding, WordEmbedding)
     return embedding

@@ -1,9 +1,9 @@
-"""Loops over rows for which torch has no single operator, compiled for the CPU at their first call.
+"""Loops that torch has no operator for, compiled for the CPU at their first call.
 
-Each function fills a part of its output, `first` to `last`. Threads get parts that do not meet, and the
-order of additions within a part is fixed: results are the same bytes with any number of threads.
+Each function computes the part `first` to `last` of its output. Threads get disjoint parts, and the
+order of additions within a part is fixed: results do not depend on the number of threads.
 
-Legend: B titles or bags, L words, C columns, F filters, T rows asked for, R rows of a table, D
+Legend: B titles or bags, L tokens, C columns, F filters, T rows looked up, R rows of a table, D
 dimensions.
 """
 
@@ -28,7 +28,7 @@ _Given = ParamSpec("_Given")
 
 # `functools.cache` lets two threads compute the same value.
 _making = threading.Lock()
-# Numbers to work on below which handing over to a thread costs more than it saves.
+# Values below which another thread costs more than it saves.
 _WORTH_A_THREAD = 50_000
 
 
@@ -38,7 +38,7 @@ def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
 
     @cache
     def made() -> Any:
-        import numba  # takes a second, which whoever only reads parameters is spared
+        import numba  # takes a second, which reading parameters should not
 
         try:
             return numba.njit(nogil=True, cache=True)(loop)
@@ -57,9 +57,9 @@ def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block: what their handlers raise while C calls
-    Python, as numba's compiler does, is printed and lost."""
-    if threading.current_thread() is not threading.main_thread():  # handlers run in that one alone
+    """Delay Ctrl-C and SIGTERM until the end of the block: an exception from their handlers is lost when
+    C code calls Python, as numba's compiler does."""
+    if threading.current_thread() is not threading.main_thread():  # handlers only run there
         yield
         return
     came: list[int] = []
@@ -75,10 +75,10 @@ def undisturbed() -> Iterator[None]:
 
 
 def in_parts(work: Callable[[int, int], None], parts: int, numbers: int) -> None:
-    """Call `work(first, last)` so that 0 to `parts` is covered, in as many threads as torch uses.
+    """Call `work(first, last)` on ranges that cover 0 to `parts`, in as many threads as torch uses.
 
     Args:
-        numbers: how many numbers all of it reads.
+        numbers: number of values that the work reads in all.
     """
     threads = min(torch.get_num_threads(), parts, 1 + numbers // _WORTH_A_THREAD)
     if threads <= 1:
@@ -194,11 +194,11 @@ def adam(
     first: int,
     last: int,
 ) -> None:
-    """A step of Adam for the rows `row_T[first:last]`, those left out whose gradient is zero.
+    """One step of lazy Adam for the rows `row_T[first:last]`; rows with a zero gradient are skipped.
 
     Args:
-        rates: of the dtype of the table: share of the old mean, share of the old squares, step over the
-            correction of the mean, correction of the squares, epsilon.
+        rates: in the dtype of the table: beta1, beta2, learning rate over the bias correction of
+            exp_avg, bias correction of exp_avg_sq, epsilon.
     """
     keep, keep_square, step, correction, epsilon = rates
     one = rates.dtype.type(1)

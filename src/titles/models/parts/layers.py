@@ -1,7 +1,7 @@
-"""Layers of both networks in the form that a CPU runs fastest. Each is what its textbook form is; tests
-compare.
+"""Layers optimised for the CPU. Tests compare each with its textbook form.
 
-Legend: B titles, L words, F filters, K words a window, R rows of a table.
+Legend: B titles or bags, L tokens, T tokens of all bags, D dimensions, F filters, C columns, R rows of a
+table.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from titles.models.parts import kernels
 
 
 class Dropout(nn.Module):
-    """Dropout whose masks are compared bytes: a fifth of the time of torch's own on a CPU.
+    """Dropout with masks from random bytes: takes a fifth of the time of torch's on a CPU.
 
     Args:
-        dropped: share of units made zero in training, in steps of 1/256.
+        dropped: share of units dropped in training, in steps of 1/256.
     """
 
     def __init__(self, dropped: float) -> None:
@@ -40,10 +40,10 @@ class Dropout(nn.Module):
 
 
 def embedding_lookup(table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
-    """Rows of a table, with a sparse gradient that names each row once.
+    """Rows of a table, with a sparse gradient that has each row once.
 
     Args:
-        distinct: whether no row is asked for twice, which saves looking for those.
+        distinct: whether `index` has no duplicates, which saves merging them.
     """
     found: Tensor = _EmbeddingLookup.apply(table_RD, index, distinct)  # type: ignore[no-untyped-call]
     return found
@@ -69,10 +69,10 @@ class _EmbeddingLookup(torch.autograd.Function):
 
 
 def embedding_bag(embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
-    """Sums of the rows of each bag, (B, D).
+    """Sum of the rows of each bag, (B, D).
 
     Args:
-        row_T: rows of all bags one after another. end_B: where each bag ends in them.
+        row_T: rows of all bags, concatenated. end_B: end of each bag in them.
     """
     if embeddings_RD.is_cuda:
         return F.embedding_bag(row_T, embeddings_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
@@ -81,7 +81,7 @@ def embedding_bag(embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor
 
 
 class _EmbeddingBag(torch.autograd.Function):
-    """The backward pass of torch sorts the rows first."""
+    """Faster than torch's, whose backward pass sorts the rows."""
 
     @staticmethod
     def forward(ctx: Any, embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
@@ -105,14 +105,14 @@ class _EmbeddingBag(torch.autograd.Function):
 
 
 def max_over_time_conv(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
-    """For each length and filter the maximum over all windows of a title of the sum of what their words
-    add, (B, lengths * filters).
+    """Convolution and maximum over time: for each length and filter, the maximum over the windows of a
+    title of the summed projections of their tokens, (B, lengths * filters).
 
     Args:
-        rows_RC: what the word at a place adds: by length, by its position in the window, by filter.
-        index_BL: places of words; 0 is no word, and its row is zeros. A window starts at every word
-            and may reach past the last.
-        lengths: words a window.
+        rows_RC: projections of each distinct token, by window length, position in the window, filter.
+        index_BL: rows of the tokens; row 0 is padding and zero. A window starts at every token and can
+            reach past the last.
+        lengths: tokens per window.
     """
     if rows_RC.is_cuda:
         return _max_over_time_conv_on_gpu(rows_RC, index_BL, lengths)
@@ -121,7 +121,7 @@ def max_over_time_conv(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]
 
 
 def _max_over_time_conv_on_gpu(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
-    """In operators of torch, for a GPU."""
+    """The same with operators of torch, for a GPU."""
     blocks = iter(rows_RC.chunk(sum(lengths), dim=1))
     found = []
     for length in lengths:
@@ -133,7 +133,7 @@ def _max_over_time_conv_on_gpu(rows_RC: Tensor, index_BL: Tensor, lengths: Seque
 
 
 class _MaxOverTimeConv(torch.autograd.Function):
-    """Only the window that won gets a gradient: the rows of its words, filter by filter."""
+    """The gradient goes to the tokens of the maximal window of each filter."""
 
     @staticmethod
     def forward(ctx: Any, rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -1,7 +1,7 @@
-"""A trained network as a folder that holds all that prediction needs.
+"""A trained network as a folder with everything that prediction needs.
 
-weights.safetensors   parameters and word vectors; no code runs when it is read
-model.json            format, architecture, how titles become words, temperature, calibrated loss
+weights.safetensors   parameters and word vectors; reading it runs no code
+model.json            format, architecture, tokenisation, temperature, calibrated loss
 vocabulary.tsv        words by id
 labels.txt            categories by id
 """
@@ -30,20 +30,18 @@ from titles.params import Text
 _MATRIX = "embedding.matrix_VD"
 _GRAMS = "embedding.grams_RD"
 
-_LEAST_LOSS = 1e-6  # where there is one category, nothing can be lost
-
-_REASON = 300  # characters of what a library says of a damaged file, which can quote all of it
+_LEAST_LOSS = 1e-6  # the loss can be zero
+_REASON = 300  # characters of a library's message about a damaged file, which can quote all of it
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A network and what belongs to it.
+    """A network with its vocabulary, labels and tokenisation.
 
-    name: of the architecture. settings: its keyword arguments.
-    temperature: what its logits have been divided by, in the output layer, so that probabilities mean
-        what they say; see `calibration`. 1 is a network as it was trained.
-    calibrated_loss: cross-entropy on validation with that temperature, in nats a title, which says how
-        much its word counts beside other networks'. 1 where nobody has measured it.
+    name: of the network in models/registry.py. settings: its keyword arguments.
+    temperature: divisor that calibration has applied to the output layer; 1 is an uncalibrated network.
+    calibrated_loss: cross-entropy on validation with that temperature, in nats per title; weights the
+        network in the average. 1 if it was not measured.
     """
 
     name: str
@@ -57,14 +55,14 @@ class SavedModel:
 
 
 def weights(models: Sequence[SavedModel]) -> torch.Tensor:
-    """(models,) how much each network's logits count in their average: in inverse proportion to its
-    validation loss, and 1 together; after Bates and Granger (1969), "The Combination of Forecasts"."""
+    """(models,) weights of the networks in their average, by the inverse of the validation loss; their
+    sum is 1. After Bates and Granger (1969), "The Combination of Forecasts"."""
     weight_M = torch.tensor([1 / max(model.calibrated_loss, _LEAST_LOSS) for model in models])
     return weight_M / weight_M.sum()
 
 
 def write(model: SavedModel, folder: Path) -> None:
-    """Write into a folder that exists; `contract.atomic_folder` makes it appear whole."""
+    """Write into an existing folder, such as one from `atomic_folder`."""
     embedding = embedding_of(model.network)
     state = {k: v for k, v in model.network.state_dict().items() if not k.startswith("embedding.")}
     state[_MATRIX] = embedding.matrix()
@@ -89,13 +87,13 @@ def write(model: SavedModel, folder: Path) -> None:
 
 
 def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
-    """Rebuild the network, on the CPU and set for evaluation.
+    """Rebuild the network on the CPU, in evaluation mode.
 
     Args:
         networks: the classes that may be used, by name.
 
     Raises:
-        ValueError: a file is missing or damaged, the format is another, or the parts do not fit.
+        ValueError: a file is missing or damaged, the format is not supported, or the parts do not fit.
     """
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
@@ -138,7 +136,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
             raise ValueError(f"{len(matrix_VD)} vectors for {len(words)} words")
         if matrix_VD[PAD].any():
             raise ValueError("the vector of padding is not zero")
-        # Checked before a table of that size is made.
+        # Before a table of that size is allocated.
         if subwords and state[_GRAMS].shape != (subwords.buckets, matrix_VD.shape[1]):
             raise ValueError(f"vectors of n-grams are {tuple(state[_GRAMS].shape)}")
         vocabulary = VocabularySubwords(subwords, words.words) if subwords else None

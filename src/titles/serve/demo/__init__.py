@@ -1,1 +1,1 @@
-"""A page to try trained networks on."""
+"""The web page of `titles demo`."""

@@ -1,4 +1,4 @@
-"""One title, answered by networks side by side."""
+"""Predictions of several networks for one title, side by side."""
 
 from __future__ import annotations
 
@@ -16,15 +16,13 @@ _CATEGORIES = 5
 
 
 class Comparison:
-    """Each network by itself and, of several, their average first.
+    """Each network and, if there are several, their average first. Immutable: threads can share it.
 
-    Nothing in it changes once it is made: threads may share one.
-
-    longest: characters of a title that are read.
+    max_title_chars: titles are cut to this length.
 
     Raises:
-        ValueError: a folder is missing, damaged or of another format, or the networks were trained on
-            different data.
+        ValueError: a folder is missing, damaged or of a different format, or the networks were trained
+            on different data.
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -35,13 +33,12 @@ class Comparison:
             self._classifiers["Average"] = Classifier(models, device)
         for model in models:
             self._classifiers[model.name.upper()] = Classifier([model], device)
-        self.longest = models[0].text.max_title_chars
+        self.max_title_chars = models[0].text.max_title_chars
 
     def explain(self, title: str) -> dict[str, Explanation]:
-        """The likeliest categories and what each word adds to them, by heading; empty for a title that
-        holds no word."""
-        (first, *_) = self._classifiers.values()
-        if not first.words(title):
+        """The likeliest categories with the effect of each word, by heading; empty for a title without
+        words."""
+        if not next(iter(self._classifiers.values())).words(title):
             return {}
         return {name: explain(each, title, _CATEGORIES) for name, each in self._classifiers.items()}
 
@@ -50,13 +47,12 @@ _loaded: list[Comparison] = []
 
 
 def load(folders: Sequence[Path]) -> None:
-    """Make what `loaded` gives; raises what `Comparison` does."""
-    made = Comparison(folders)
-    made.explain("a")  # loops are compiled now, not while the first visitor waits
-    _loaded[:] = [made]
+    """Load the networks for `loaded`; raises as `Comparison` does."""
+    comparison = Comparison(folders)
+    comparison.explain("a")  # compile loops now, not while the first visitor waits
+    _loaded[:] = [comparison]
 
 
 def loaded() -> Comparison:
-    """The one of this process: Streamlit runs the page's script anew for each visitor and change."""
-    (comparison,) = _loaded
-    return comparison
+    """The comparison of this process: Streamlit reruns the page's script for each visitor and change."""
+    return _loaded[0]

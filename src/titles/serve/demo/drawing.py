@@ -1,4 +1,4 @@
-"""What networks said of a title, as HTML. Titles and names of categories are escaped."""
+"""Predictions as HTML. Titles and category names are escaped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STYLE = f"""<style>
 
 
 def answer(heading: str, explanation: Explanation) -> str:
-    """Ranked categories, each with its words to unfold; those of the first are open."""
+    """Ranked categories with their words, which are unfolded only for the first."""
     rows = "".join(
         _row(explanation, category, place == 0) for place, category in enumerate(explanation.categories)
     )
@@ -32,12 +32,12 @@ def answer(heading: str, explanation: Explanation) -> str:
 
 
 def legend(explanation: Explanation) -> str:
-    """What the numbers beside words are."""
+    """The meaning of the numbers beside words."""
     return f'<small class="legend">{legend_html(explanation)}</small>'
 
 
 def _row(explanation: Explanation, category: Category, is_open: bool) -> str:
-    name = escape(category.name).replace("_", "_<wbr>")  # where a long one may be broken
+    name = escape(category.name).replace("_", "_<wbr>")  # where a long name may be broken
     share = f"{category.probability:.1%}"
     return (
         f"<details{' open' * is_open}><summary><span>{name}</span><span>{share}</span>"

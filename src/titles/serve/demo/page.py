@@ -1,4 +1,4 @@
-"""The page, a script that Streamlit runs anew for each visitor and each change."""
+"""The page: a script that Streamlit reruns for each visitor and each change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ EXAMPLES = (
     "Capa Para Celular Samsung J7",
     "Tênis Feminino Para Corrida",
 )
-NO_TITLE = "Type a title and press Enter, or take an example."
-NO_WORD = "There is no word in this title: nothing to classify."
-NO_KNOWN_WORD = (
-    "None of these words is in the vocabulary: this is no more than a guess by their letters."
-)
+NO_TITLE = "Type a title and press Enter, or choose an example."
+NO_WORD = "This title has no words: there is nothing to classify."
+NO_KNOWN_WORD = "None of these words is in the vocabulary: this is only a guess from their letters."
 
 
 def main() -> None:
-    """Draw the page for one visitor, as the title stands."""
+    """Draw the page for one visitor, with the current title."""
     st.set_page_config(page_title="titles demo", layout="wide")
     st.html(drawing.STYLE)
     st.header("Category of a title", anchor=False)
@@ -42,8 +40,9 @@ def _take(title: str) -> None:
 def _answer(title: str) -> None:
     comparison = loaded()
     found = comparison.explain(title)
-    if len(title) > comparison.longest:
-        st.info(f"The title has {len(title):,} characters; the first {comparison.longest:,} are read.")
+    longest = comparison.max_title_chars
+    if len(title) > longest:
+        st.info(f"The title has {len(title):,} characters; only the first {longest:,} are read.")
     if not found:
         st.warning(NO_WORD)
         return

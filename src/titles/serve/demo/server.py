@@ -1,6 +1,6 @@
-"""The page's server, for this machine alone.
+"""The page's server, which only this machine can reach.
 
-It is Streamlit, which fits the versions that the lock pins; Gradio wants older ones of two packages.
+Streamlit works with the locked versions of packages; Gradio needs older versions of two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 _NAMES = [HOST, "localhost"]
 _PAGE = Path(__file__).with_name("page.py")
 
-# They stand above what the user's own settings of Streamlit say.
+# They override the user's own Streamlit settings.
 _SETTINGS = {
     "server.address": HOST,
     "server.baseUrlPath": "",
@@ -27,13 +27,13 @@ _SETTINGS = {
     "browser.gatherUsageStats": False,
     "logger.hideWelcomeMessage": True,
     "client.toolbarMode": "minimal",
-    "client.allowedOrigins": [],  # else pages of the maker's may steer this one in a frame
+    "client.allowedOrigins": [],  # otherwise pages of Streamlit's maker may control this one in a frame
     "client.showErrorDetails": "none",  # they go to the terminal
     "client.showErrorLinks": False,
     "runner.magicEnabled": False,
 }
-# The browser's own word that nothing comes from elsewhere or goes there, and that no script stands in
-# the page's text. That refuses one line of Streamlit's page too, which is for search engines.
+# Makes the browser refuse inline scripts and connections to other hosts. It also refuses one line of
+# Streamlit's page, which is for search engines.
 _POLICY = (
     "default-src 'self'; img-src 'self' data:; font-src 'self' data:; style-src 'self' 'unsafe-inline'; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -41,11 +41,11 @@ _POLICY = (
 
 
 def serve(folders: Sequence[Path], port: int) -> NoReturn:
-    """Show the page with the networks of these model folders until it is ended from outside.
+    """Serve the page with the networks of these model folders until interrupted.
 
     Raises:
-        ValueError: Streamlit is missing or too old, a folder is no network, or the server ended by
-            itself.
+        ValueError: Streamlit is missing or too old, a folder is not a network, or the server ended
+            unexpectedly.
     """
     try:
         from starlette.middleware import Middleware
@@ -56,17 +56,17 @@ def serve(folders: Sequence[Path], port: int) -> NoReturn:
     from titles.serve.demo import comparison
 
     comparison.load(folders)
-    # Another host's name that leads here is how a page of the web would read this one (DNS rebinding).
+    # The check of host names prevents DNS rebinding, by which a page on the web could read this one.
     guards = [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_OwnPageOnly)]
     print(f"the demo is at http://{HOST}:{port}; Ctrl-C ends it", file=sys.stderr)
     App(_PAGE, middleware=guards).run(config=_SETTINGS | {"server.port": port})
-    raise ValueError("the demo's server ended by itself, it says why above")
+    raise ValueError("the demo's server ended unexpectedly, see its messages above")
 
 
 class _OwnPageOnly:
-    """Refuses what other pages send, and sends the policy along.
+    """Refuses requests of other pages, and adds the content security policy to responses.
 
-    Streamlit itself, asked by another page, asks outside for this machine's address.
+    On a request of another page, Streamlit would ask an outside server for this machine's address.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -84,6 +84,6 @@ class _OwnPageOnly:
         if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
             if headers.get("origin", own := f"http://{headers['host']}") != own:
-                await PlainTextResponse("from another page", 403)(scope, receive, send)
+                await PlainTextResponse("request from another page", 403)(scope, receive, send)
                 return
         await self._app(scope, receive, answer)
