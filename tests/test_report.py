@@ -249,6 +249,33 @@ def test_an_experiment_alone_has_scores_and_curves_and_no_comparison() -> None:
     assert "Better or not?" not in text
 
 
+def with_rnn(one: Experiment) -> Experiment:
+    """The experiment with a network more."""
+    outcomes = one.predictions.outcomes | {"rnn": one.predictions.outcomes["mlp"]}
+    return dataclasses.replace(
+        one,
+        scores=one.scores | {"rnn": one.scores["mlp"]},
+        best=one.best | {"rnn": one.best["mlp"]},
+        curves=one.curves | {"rnn": one.curves["mlp"]},
+        predictions=dataclasses.replace(one.predictions, outcomes=outcomes),
+    )
+
+
+def test_networks_that_all_experiments_have_are_compared_and_no_others() -> None:
+    old, new = with_rnn(OLD), with_rnn(NEW)
+    pair = compare(old, new, "rnn")
+    assert list(pair.tests) == [*CLASSIFIERS, "rnn"]
+    text = page.html_text([old, new], [pair], "rnn")
+    assert text.count("<svg") == 7
+    assert "Categories and titles are those of\nthe RNN." in text
+    pair = compare(OLD, new, "cnn")
+    assert list(pair.tests) == list(CLASSIFIERS)
+    rows = cells(page.markdown_text([OLD, new], [pair], "cnn"))
+    assert [row[3] for row in rows if len(row) == 8][1:] == ["CNN", "MLP", "Average"] * 2
+    with pytest.raises(ValueError, match="old has no rnn: it has cnn, mlp, average"):
+        compare(OLD, new, "rnn")
+
+
 def test_the_same_experiments_give_the_same_bytes() -> None:
     pair = compare(OLD, NEW, "cnn")
     once, again = (page.html_text([OLD, NEW], [pair], "cnn") for _ in range(2))
