@@ -19,6 +19,8 @@ from mlflow.entities import Run, ViewType
 
 import small_project
 from mlflow_server import closed_port, running
+from titles.experiments import mlflow_sync
+from titles.experiments.store import Revision
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
@@ -125,7 +127,7 @@ def test_live_runs_get_the_results_of_their_network_on_the_test_split(synced: tu
         run = run_of(local(project), name, model)
         assert run.data.tags["source"] == "live"
         assert run.data.tags["dvc.experiment"] == name
-        scores = show(project, name, "evaluate")[model]
+        scores = show(project, name, "details")["models"][model]
         assert {"balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high"} < set(scores)
         found = {k: v for k, v in run.data.metrics.items() if k.startswith("test/")}
         assert found == {f"test/{key}": value for key, value in scores.items()}
@@ -195,9 +197,10 @@ def test_what_mlflow_did_not_hear_of_is_backfilled_and_says_so(synced: tuple[Pat
 def test_both_networks_together_have_a_run_of_their_evaluation(synced: tuple[Path, str]) -> None:
     project, _ = synced
     run = run_of(local(project), "narrow", "average")
-    scores = show(project, "narrow", "evaluate")
-    assert run.data.metrics["test/loss"] == scores["average"]["loss"]
-    assert run.data.metrics["test/cnn_minus_mlp/difference"] == scores["cnn_minus_mlp"]["difference"]
+    scores = show(project, "narrow", "details")
+    assert run.data.metrics["test/loss"] == scores["models"]["average"]["loss"]
+    difference = scores["pairs"]["cnn_minus_mlp"]["difference"]
+    assert run.data.metrics["test/cnn_minus_mlp/difference"] == difference
     assert not CURVES & set(run.data.metrics)
 
 
@@ -236,7 +239,7 @@ def test_find_gives_the_runs_of_an_experiment(synced: tuple[Path, str]) -> None:
         run = run_of(local(project), "slow", model)
         page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
         assert re.search(rf"^{model} .*{run.info.run_id}  http://127.0.0.1:5000{page}$", told, re.M)
-    assert "no experiment, commit, branch or tag" in titles(project, "mlflow", "find", "nobody", code=1)
+    assert "no experiment, branch, tag or commit" in titles(project, "mlflow", "find", "nobody", code=1)
 
 
 def test_a_run_that_was_deleted_in_mlflow_is_not_written_again(synced: tuple[Path, str]) -> None:
@@ -279,14 +282,36 @@ def test_a_backfill_that_was_cut_off_is_written_to_its_end(synced: tuple[Path, s
 
 def test_metrics_that_do_not_fit_the_lock_are_left_out(synced: tuple[Path, str]) -> None:
     project, _ = synced
-    file = project / "metrics/evaluate.json"
+    file = project / "metrics/details.json"
     scores = json.loads(file.read_text())
-    scores["mlp"]["balanced_accuracy"] = 0.99
+    scores["models"]["mlp"]["balanced_accuracy"] = 0.99
     file.write_text(json.dumps(scores))
     before = dump(project / "mlflow.db")
     titles(project, "mlflow", "sync")
     small_project.run(project, "git", "checkout", "-q", "metrics")
     assert dump(project / "mlflow.db") == before
+
+
+def test_a_run_whose_curves_are_out_of_reach_is_written_later(
+    synced: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Versions before this one kept curves in DVC's cache."""
+    project, _ = synced
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    with monkeypatch.context() as patched:
+
+        def unreachable(revision: Revision, network: str) -> Any:
+            raise ValueError(f"plots of {revision.name} are away")
+
+        patched.setattr(Revision, "curves", unreachable)
+        told = mlflow_sync.sync()
+    assert "4 runs were written from what DVC holds\n5 runs are not written yet" in told
+    assert "warning: plots of slow are away" in capsys.readouterr().err
+    assert "5 runs were written from what DVC holds\n4 runs were up to date" in mlflow_sync.sync()
 
 
 def better(folder: Path, names: list[str]) -> tuple[str, str]:
@@ -402,14 +427,17 @@ def test_a_server_is_filled_by_a_clone_that_pulled_and_by_what_runs_live(
     clone = tmp_path / "clone"
     small_project.run(clone, "dvc", "pull", "-q")
     small_project.run(clone, "dvc", "exp", "pull", "-q", "--no-cache", "origin", "narrow")
-    told = titles(clone, "mlflow", "sync", uri=uri)
-    # The remote has the committed run; the cache of the other clone has the experiment's curves.
-    assert "warning: a run without curves: plots/cnn/plots/metrics of narrow is neither in DVC's" in told
-    assert "`dvc exp pull REMOTE narrow`" in told
+    titles(clone, "mlflow", "sync", uri=uri)
     assert not (clone / "mlflow.db").exists()
     client = MlflowClient(uri)
     assert {run.data.tags["source"] for run in runs(client)} == {"backfill"}
-    assert not curves(client, run_of(client, "narrow", "cnn"))
+    for name, model in (("narrow", "cnn"), ("narrow", "mlp")):
+        ours, theirs = run_of(client, name, model), run_of(local(project), name, model)
+        assert curves(client, ours) == curves(local(project), theirs)
+        assert len(curves(client, ours)) == len(CURVES)
+        assert ours.data.params == theirs.data.params
+        assert ours.data.metrics == theirs.data.metrics
+        assert ours.data.tags["dvc.result"] == theirs.data.tags["dvc.result"]
 
     away = tmp_path / "away"
     for name in (".dvc/cache", "remote"):
@@ -421,22 +449,13 @@ def test_a_server_is_filled_by_a_clone_that_pulled_and_by_what_runs_live(
     assert not client.search_registered_models()
 
     shutil.copytree(project / ".dvc/cache", clone / ".dvc/cache", dirs_exist_ok=True)
-    assert "1 runs got their results and links" in titles(clone, "mlflow", "sync", uri=uri)
-    for name, model in (("narrow", "cnn"), ("narrow", "mlp")):
-        ours, theirs = run_of(client, name, model), run_of(local(project), name, model)
-        assert curves(client, ours) == curves(local(project), theirs)
-        assert len(curves(client, ours)) == len(CURVES)
-        assert ours.data.params == theirs.data.params
-        assert ours.data.metrics == theirs.data.metrics
-        assert ours.data.tags["dvc.result"] == theirs.data.tags["dvc.result"]
-
     experiment(clone, "live", "mlp.epochs=1", uri=uri)
     count = len(runs(client))
     titles(clone, "mlflow", "sync", uri=uri)
     assert len(runs(client)) == count + 1  # the evaluation
     run = run_of(client, "live", "mlp")
     assert run.data.tags["source"] == "live"
-    assert run.data.metrics["test/loss"] == show(clone, "live", "evaluate")["mlp"]["loss"]
+    assert run.data.metrics["test/loss"] == show(clone, "live", "details")["models"]["mlp"]["loss"]
     assert titles(clone, "mlflow", "sync", uri=uri).startswith(f"{count + 1} runs were up to date\n")
     host = uri.rpartition("@")[2]
     page = f"http://{host}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"

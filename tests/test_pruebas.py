@@ -9,19 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from titles.experiments.suite import (
-    Plan,
-    caveat,
-    default_jobs,
-    differences,
-    merged,
-    overrides,
-    read_plan,
-    results,
-    wanted,
-    write_markdown,
-)
-from titles.models.registry import load_params, parse_params
+from titles.experiments.suite.plan import Plan, read_plan, wanted
+from titles.experiments.suite.runner import default_jobs
+from titles.experiments.suite.state import differing_params
+from titles.experiments.suite.table import caveat, shown, write_markdown
+from titles.models.registry import load_params
+from titles.tracking.provenance import flat
 
 ROOT = Path(__file__).parent.parent
 COURSE = ROOT / "experiments/course.yaml"
@@ -77,29 +70,33 @@ def test_the_courses_experiments_share_the_network_that_they_are_not_about() -> 
     assert len({p.mlp for name, p in params.items() if name.startswith("cnn")}) == 1
     assert len({p.cnn for name, p in params.items() if name.startswith("mlp")}) == 1
     assert len({(p.prepare, p.embed, p.seed, p.compute) for p in params.values()}) == 1
-    for name, prueba in course.experiments.items():
-        assert set(prueba.settings) == {prueba.network}, name
+    for name, case in course.experiments.items():
+        assert set(case.settings) == {case.network}, name
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("about: x\nexperiments: {}", "experiments: Dictionary should have at least 1 item"),
-        ("about: x\nexperiments: {a: {network: rnn}}", "experiments.a.network: Input should be 'cnn'"),
+        (
+            "about: x\nexperiments: {a: {network: rnn}}",
+            "experiments.a.network: Value error, must be one of cnn, mlp, average",
+        ),
         ("about: x\nexperiments: {a b: {network: cnn}}", "experiments.a b.[key]"),
         ("about: x\nexperiment: {}\nexperiments: {a: {network: cnn}}", "experiment: Extra inputs"),
         (
             "about: x\nexperiments:\n  a: {network: cnn}\n  a: {network: mlp}",
-            "line 4: a stands there twice",
+            "found duplicate key a",
         ),
         ("about: x\nexperiments: {a: {network: cnn, published: {loss: 1}}}", "balanced_accuracy: Field"),
         ("- a", "file: Input should be"),
         ("a: [", "while parsing"),
-        ("", "file: Input should be"),
+        ("", "about: Field required"),
+        ("3", "Invalid loaded object type"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_with_the_place(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=r"plan\.yaml is no file of experiments") as caught:
+    with pytest.raises(ValueError, match=r"plan\.yaml is not a file of experiments") as caught:
         plan(text, tmp_path)
     assert told in str(caught.value)
 
@@ -122,13 +119,19 @@ experiments:
         assert words in str(caught.value)
 
 
-def test_the_last_setting_counts_and_neighbours_stay() -> None:
-    base = {"seed": 1, "cnn": {"epochs": 1, "dropout": 0.5}}
-    assert merged(base, {"cnn": {"epochs": 2}}, {"seed": 3, "cnn": {"epochs": 4}}) == {
-        "seed": 3,
-        "cnn": {"epochs": 4, "dropout": 0.5},
-    }
-    assert base == {"seed": 1, "cnn": {"epochs": 1, "dropout": 0.5}}
+def test_the_last_setting_counts_and_neighbours_stay(tmp_path: Path) -> None:
+    text = """
+about: x
+settings: {seed: 1, cnn: {epochs: 2, dropout: 0.25}}
+experiments: {a: {network: cnn, settings: {cnn: {epochs: 4}}}, b: {network: mlp}}
+"""
+    base = yaml.safe_load(yaml.safe_dump(BASE))
+    a, b = wanted(plan(text, tmp_path), Path("plan.yaml"), base)
+    assert (a.params.seed, a.params.cnn.epochs, a.params.cnn.dropout) == (1, 4, 0.25)
+    assert (b.params.seed, b.params.cnn.epochs, b.params.cnn.dropout) == (1, 2, 0.25)
+    assert a.params.mlp == b.params.mlp
+    assert sorted(a.overrides) == ["cnn.dropout=0.25", "cnn.epochs=4", "seed=1"]
+    assert base == BASE
 
 
 def test_dvc_reads_overrides_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,24 +139,30 @@ def test_dvc_reads_overrides_as_they_are_meant(tmp_path: Path, monkeypatch: pyte
 
     settings = {
         "seed": 7,
-        "prepare": {"source": "data/raw/it's a, b=[c].csv", "strip_accents": False},
+        "prepare": {"source": 'data/raw/it\'s a, b=[c] "d" ñ.csv', "strip_accents": False},
         "embed": {"method": "pretrained", "pretrained": "2020", "dimension": 300},
         "cnn": {"filter_lengths": [2, 3], "freeze_embeddings": "partial", "weight_decay": 1e-5},
         "mlp": {"learning_rate": "3e-4", "freeze_embeddings": True, "schedule": "constant"},
     }
-    params = parse_params(merged(BASE, settings))
+    text = yaml.safe_dump({"about": "x", "experiments": {"a": {"network": "cnn", "settings": settings}}})
+    (one,) = wanted(plan(text, tmp_path), Path("plan.yaml"), BASE)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert load_params() != params
-    apply_overrides("params.yaml", overrides(settings, params))
-    assert load_params() == params
+    assert load_params() != one.params
+    apply_overrides("params.yaml", one.overrides)
+    assert load_params() == one.params
 
 
-def test_a_difference_is_told_by_its_parameter() -> None:
-    ours = parse_params(merged(BASE, {"cnn": {"epochs": 3}, "seed": 1}))
-    theirs = parse_params(merged(BASE, {"cnn": {"epochs": 5}, "seed": 1}))
-    assert differences(ours, theirs) == "cnn.epochs 5, not 3"
-    assert "does not understand" in differences(ours, None)
+def test_a_difference_is_told_by_its_parameter(tmp_path: Path) -> None:
+    text = "about: x\nexperiments: {a: {network: cnn, settings: {seed: 1, cnn: {epochs: 3}}}}"
+    (ours,) = wanted(plan(text, tmp_path), Path("plan.yaml"), BASE)
+    theirs = flat(BASE) | {"seed": 1, "cnn.epochs": 5}
+    assert differing_params(ours.params, theirs) == "cnn.epochs 5, not 3"
+    assert differing_params(ours.params, theirs | {"cnn.epochs": 3.0}) == ""
+    # Of an older version, which had another parameter.
+    del theirs["cnn.patience"]
+    told = differing_params(ours.params, theirs | {"cnn.epochs": 3, "cnn.calm": 2})
+    assert told == f"cnn.patience None, not {BASE['cnn']['patience']}, cnn.calm 2, not None"
 
 
 def test_runs_at_once_leave_each_its_threads() -> None:
@@ -178,7 +187,7 @@ experiments:
 """
     two = plan(text, tmp_path)
     measures = {"a": scores(0.1), "b": scores(0.5)}
-    first, second = results(two, measures).splitlines()[2:]
+    first, second = shown(two, measures).splitlines()[2:]
     assert " ".join(first.split()) == "a cnn cnn.epochs 3 0.100 0.100 .. 0.100 0.100 0.457 2.000"
     assert " ".join(second.split()) == "b mlp 0.600 0.600 .. 0.600 0.600 - -"
     assert "do not compare one to one" in caveat(two)
@@ -193,5 +202,5 @@ experiments:
 
 def test_a_plan_without_published_figures_has_no_columns_for_them(tmp_path: Path) -> None:
     one = plan("about: x\nexperiments: {a: {network: average}}", tmp_path)
-    assert "published" not in results(one, {"a": scores(0.1)})
+    assert "published" not in shown(one, {"a": scores(0.1)})
     assert caveat(one) == ""

@@ -182,7 +182,7 @@ def test_experiments_go_on_where_they_were_stopped(
         small_project.run(project, "git", "show", f"{after[slow]}:metrics/evaluate.json")
     )
     (line,) = re.findall(rf"^{slow} .*", done.stdout, re.M)
-    assert f"{scores['cnn']['balanced_accuracy']:.3f}" in line
+    assert f"{scores['cnn.balanced_accuracy']:.3f}" in line
     (line,) = re.findall(rf"^{quick} .*", done.stdout, re.M)
     assert line.split()[-2:] == ["0.125", "1.000"]
     assert small_project.run(project, "git", "status", "--porcelain") == ""
@@ -236,7 +236,7 @@ def test_an_experiment_that_is_done_is_shown_at_once(kept: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "1 of 1 done, 0 in the queue" in done.stdout
     assert references(kept) == before
-    score = json.loads((kept / "metrics/evaluate.json").read_text())["mlp"]["balanced_accuracy"]
+    score = json.loads((kept / "metrics/evaluate.json").read_text())["mlp.balanced_accuracy"]
     assert f"{score:.3f}" in done.stdout
     assert f"{score:.3f}" in (tmp_path / "done.md").read_text()
 

@@ -14,10 +14,11 @@ from markdown_it import MarkdownIt
 from titles import cli
 from titles.data.outcomes import Outcomes
 from titles.evaluation.metrics import paired_test
-from titles.evaluation.predictions import MODELS, Predictions
+from titles.evaluation.predictions import Predictions
 from titles.experiments.report import comparison, page
 from titles.experiments.report.comparison import compare, differing_params
-from titles.experiments.report.experiments import CURVES, NETWORKS, Experiment
+from titles.experiments.report.experiment import CURVES, Experiment
+from titles.models.registry import CLASSIFIERS, NETWORKS
 
 HOSTILE = '<script>document.title="hacked"</script>'
 MARKDOWN = r"a|b *c* _d_ `e` [f](g) ![h](i) <j> &amp; \- \ ~~k~~ # l"
@@ -46,7 +47,7 @@ def predicted(right: dict[str, int], names: dict[str, int] = ROWS, **changes: An
         np.arange(2, count + 2),
         [f"{name.lower()} {row}" for name, row in zip(truth, place, strict=True)],
         labels,
-        dict.fromkeys(MODELS, outcomes),
+        dict.fromkeys(CLASSIFIERS, outcomes),
     )
     return dataclasses.replace(made, **changes)
 
@@ -70,7 +71,7 @@ def experiment(name: str, predictions: Predictions, **params: Any) -> Experiment
         name,
         "0123456789abcdef",
         PARAMS | params,
-        dict.fromkeys(MODELS, score),
+        dict.fromkeys(CLASSIFIERS, score),
         dict.fromkeys(NETWORKS, best),
         {network: dict.fromkeys(CURVES, curve) for network in NETWORKS},
         predictions,
@@ -106,7 +107,7 @@ def test_the_paired_tests_are_those_of_the_experiment_against_the_first() -> Non
     pair = compare(OLD, NEW, "average")
     assert (pair.note, pair.rows) == ("", sum(ROWS.values()))
     old, new = OLD.predictions.outcomes["cnn"], NEW.predictions.outcomes["cnn"]
-    assert pair.tests == dict.fromkeys(MODELS, paired_test(new, old, 200, 3))
+    assert pair.tests == dict.fromkeys(CLASSIFIERS, paired_test(new, old, 200, 3))
     gain = np.mean([(18 - 10) / 23, (27 - 30) / 31, (6 - 1) / 7])
     assert pair.tests["cnn"]["difference"] == pytest.approx(gain, abs=1e-6)
     assert (pair.tests["cnn"]["only_one"], pair.tests["cnn"]["only_other"]) == (13, 3)
@@ -162,8 +163,9 @@ def test_where_most_titles_are_shared_those_are_compared_and_it_is_said() -> Non
     part = experiment("part", some_rows(NEW.predictions, range(20, 61)), seed=4)
     pair = compare(OLD, part, "cnn")
     assert pair.rows == 41
-    assert "part was not judged by the same test titles as old (they differ in seed): 41 of its 41" in (
-        pair.note
+    assert (
+        "part was not evaluated on the same test titles as old (they differ in seed): 41 of its 41"
+        in (pair.note)
     )
     assert pair.tests["mlp"]["only_one"] == 5
     assert [change.title for change in pair.broken] == ["cars 29", "cars 28", "cars 27"]
@@ -237,14 +239,41 @@ def test_a_verdict_is_given_only_where_the_interval_leaves_out_zero() -> None:
     assert [row[5] for row in tests[::3]] == ["better", "the same", "worse"]
     unsure = compare(OLD, experiment("new", predicted({"BIKES": 11, "CARS": 29, "DOGS": 1})), "cnn")
     rows = cells(page.markdown_text([OLD, NEW], [unsure], "cnn"))
-    assert next(row for row in rows if len(row) == 9 and row[0] == "new")[5] == "not sure"
+    assert next(row for row in rows if len(row) == 9 and row[0] == "new")[5] == "not significant"
 
 
 def test_an_experiment_alone_has_scores_and_curves_and_no_comparison() -> None:
     text = page.html_text([OLD], [], "cnn")
     assert text.count("<svg") == 5
-    assert "One experiment alone" in text
+    assert "Only one experiment" in text
     assert "Better or not?" not in text
+
+
+def with_rnn(one: Experiment) -> Experiment:
+    """The experiment with a network more."""
+    outcomes = one.predictions.outcomes | {"rnn": one.predictions.outcomes["mlp"]}
+    return dataclasses.replace(
+        one,
+        scores=one.scores | {"rnn": one.scores["mlp"]},
+        best=one.best | {"rnn": one.best["mlp"]},
+        curves=one.curves | {"rnn": one.curves["mlp"]},
+        predictions=dataclasses.replace(one.predictions, outcomes=outcomes),
+    )
+
+
+def test_networks_that_all_experiments_have_are_compared_and_no_others() -> None:
+    old, new = with_rnn(OLD), with_rnn(NEW)
+    pair = compare(old, new, "rnn")
+    assert list(pair.tests) == [*CLASSIFIERS, "rnn"]
+    text = page.html_text([old, new], [pair], "rnn")
+    assert text.count("<svg") == 7
+    assert "Categories and titles are those of\nthe RNN." in text
+    pair = compare(OLD, new, "cnn")
+    assert list(pair.tests) == list(CLASSIFIERS)
+    rows = cells(page.markdown_text([OLD, new], [pair], "cnn"))
+    assert [row[3] for row in rows if len(row) == 8][1:] == ["CNN", "MLP", "Average"] * 2
+    with pytest.raises(ValueError, match="old has no rnn: it has cnn, mlp, average"):
+        compare(OLD, new, "rnn")
 
 
 def test_the_same_experiments_give_the_same_bytes() -> None:

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from titles.cli import main
-from titles.experiments.revisions import experiments, head, resolve
 from titles.experiments.seeds import summarise
+from titles.experiments.store import experiments, find, head
 
 ROOT = Path(__file__).parent.parent
 Add = Callable[..., str]
@@ -52,7 +52,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Add:
             for network, value in zip(("cnn", "mlp", "average"), values, strict=True)
         }
         (tmp_path / "metrics").mkdir(exist_ok=True)
-        (tmp_path / "metrics/evaluate.json").write_text(json.dumps(measured))
+        (tmp_path / "metrics/details.json").write_text(json.dumps({"models": measured}))
         git(tmp_path, "add", "-A")
         git(tmp_path, "commit", "-q", "-m", name)
         git(tmp_path, "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", "HEAD")
@@ -137,10 +137,11 @@ def test_without_experiments_the_command_that_makes_some_is_told(
 
 def test_an_experiment_is_found_by_name_and_by_revision(add: Add) -> None:
     revision = add("a", 1, (0.8, 0.8, 0.8))
-    assert resolve("a") == resolve(revision[:8]) == revision
-    assert resolve("main") == resolve("HEAD") == head()
+    assert find("a") == find(revision[:8])
+    assert find("a").commit == revision
+    assert find("main").commit == find("HEAD").commit == head()
     assert [found.name for found in experiments(head())] == ["a"]
     with pytest.raises(ValueError, match="no experiment, branch, tag or commit named 'nope'"):
-        resolve("nope")
+        find("nope")
     with pytest.raises(ValueError, match="'--all'"):
-        resolve("--all")
+        find("--all")

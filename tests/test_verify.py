@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from titles.experiments.store import Revision
 from titles.experiments.verify import Verification, compare, shown, stale, verdict
+
+AT = Revision("main", "0" * 40, "", 0)
 
 
 def lock(code: str = "c", made: str = "m", seed: int = 1) -> dict[str, dict[str, Any]]:
@@ -45,6 +48,6 @@ def test_an_output_that_is_only_on_one_side_is_a_difference() -> None:
 def test_a_lock_that_does_not_fit_what_is_committed_is_told_from_rounding() -> None:
     assert stale(lock(), lock(made="other"), ["one", "two"]) == []
     assert stale(lock(), lock(code="d", seed=2), ["one", "two"]) == ["src/one.py", "parameters of two"]
-    different = Verification("0" * 40, compare(lock(), lock(made="o"), ["one"]), ["src/one.py"])
+    different = Verification(AT, compare(lock(), lock(made="o"), ["one"]), ["src/one.py"])
     assert "written with other src/one.py" in verdict(different)
     assert "DIFFERENT" in shown(different)

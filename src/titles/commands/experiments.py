@@ -1,4 +1,4 @@
-"""DVC's experiments: run, compared, summarised, run again."""
+"""Commands on DVC's experiments: run, compare, summarise and verify them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titles.commands import end_on_termination
+from titles.models.registry import AVERAGE, CLASSIFIERS
 
 if TYPE_CHECKING:
     from titles.commands import Commands
 
 
 def add(commands: Commands) -> None:
-    from titles.evaluation.predictions import MODELS
-
     pruebas = commands.add_parser(
         "pruebas",
         help="run named experiments from a file",
-        description="Queue the experiments of a file with DVC, run them, and show what came of them "
-        "beside published figures. Those that are done on this commit are kept. Ctrl-C ends the queue's "
-        "workers; the same command then goes on with what is missing. `dvc queue logs NAME` shows what "
-        "one prints.",
+        description="Queue the experiments of a file with DVC, run them, and show their results beside "
+        "published figures. Experiments that are finished on this commit are kept. Ctrl-C ends the "
+        "queue's workers; the same command continues with what is missing. `dvc queue logs NAME` shows "
+        "the output of an experiment.",
     )
     pruebas.add_argument(
         "file",
@@ -65,16 +64,16 @@ def add(commands: Commands) -> None:
     )
     report.add_argument(
         "--model",
-        choices=MODELS,
-        default="average",
+        choices=CLASSIFIERS,
+        default=AVERAGE,
         help="whose categories and titles are shown (default: %(default)s)",
     )
     report.set_defaults(run=_report)
     seeds = commands.add_parser(
         "seeds",
-        help="summarise experiments that differ in the seed alone",
+        help="summarise experiments that differ only in the seed",
         description="Mean, standard deviation and 95 % interval (Student's t) of the experiments on "
-        "this commit that differ in the seed alone, one row for each network and each set of other "
+        "this commit that differ only in the seed, one row for each network and each set of other "
         "parameters. To get some: dvc exp run --queue -S 'seed=1,2,3' && dvc queue start",
     )
     seeds.add_argument(
@@ -115,24 +114,24 @@ def add(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="run this stage alone, on the inputs that the experiment had; can be repeated",
+        help="run only this stage, on the inputs that the experiment had; can be repeated",
     )
-    verify.add_argument("--keep", action="store_true", help="leave the temporary folder there")
+    verify.add_argument("--keep", action="store_true", help="keep the temporary folder")
     verify.set_defaults(run=_verify)
 
 
 def _pruebas(options: argparse.Namespace) -> None:
-    from titles.experiments import suite
-    from titles.experiments.revisions import head
+    from titles.experiments.store import head
+    from titles.experiments.suite import runner, table
 
     end_on_termination()
-    plan, revisions = suite.run(options.file, options.jobs)
-    scores = suite.measured(revisions)
-    print(suite.results(plan, scores))
-    if told := suite.caveat(plan):
-        print(told)
+    plan, experiments = runner.run(options.file, options.jobs)
+    scores = {name: experiment.scores for name, experiment in experiments.items()}
+    print(table.shown(plan, scores))
+    if caveat := table.caveat(plan):
+        print(caveat)
     if options.md:
-        suite.write_markdown(plan, scores, head(), options.md)
+        table.write_markdown(plan, scores, head(), options.md)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -145,9 +144,9 @@ def _report(options: argparse.Namespace) -> None:
 
 def _seeds(options: argparse.Namespace) -> None:
     from titles.experiments import seeds
-    from titles.experiments.revisions import resolve
+    from titles.experiments.store import find, head
 
-    print(seeds.report(resolve(options.rev), options.metric, options.form))
+    print(seeds.report(find(options.rev).commit or head(), options.metric, options.form))
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -158,4 +157,4 @@ def _verify(options: argparse.Namespace) -> None:
     print(verify.shown(found))
     if found.different:
         raise ValueError(verify.verdict(found))
-    print(f"all {len(found.outputs)} outputs of {found.revision[:7]} are the same")
+    print(f"all {len(found.outputs)} outputs of {found.revision.commit[:7]} are the same")

@@ -1,4 +1,4 @@
-"""MLflow's runs of DVC's experiments."""
+"""Commands on MLflow's runs of DVC's experiments."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ def add(commands: Commands) -> None:
     sync = actions.add_parser(
         "sync",
         help="bring MLflow up to date with DVC",
-        description="Add to the runs in MLflow what only DVC knows: results on the test split, and the "
-        "experiments, commits and commands that they belong to. Experiments without a run, because they "
-        "were pulled or came from the run cache, get one with the tag source: backfill. A second call "
-        "changes nothing.",
+        description="Add to the runs in MLflow what only DVC knows: results on the test split, and "
+        "links to experiments and commits. Experiments that were pulled or came from the run cache have "
+        "no run: they get one with the tag source: backfill. A second call changes nothing.",
     )
     sync.set_defaults(run=_mlflow_sync)
     find = actions.add_parser(
         "find",
-        help="the runs of an experiment",
+        help="print the runs of an experiment",
         description="Print the runs in MLflow of a DVC experiment, their addresses and the versions "
         "that were registered from them.",
     )
@@ -37,9 +36,9 @@ def add(commands: Commands) -> None:
     register = actions.add_parser(
         "register",
         help="make the best network a version in the model registry",
-        description="Register the better network of an experiment, by balanced accuracy on validation, "
-        "as a version of models:/titles, and put the alias `best` on the best version of all that were "
-        "judged on the same validation split.",
+        description="Register the best network of an experiment, by balanced accuracy on validation, "
+        "as a version of models:/titles, and put the alias `best` on the best of all versions that were "
+        "evaluated on the same validation split.",
     )
     register.add_argument(
         "name",
@@ -51,15 +50,15 @@ def add(commands: Commands) -> None:
 
 
 def _mlflow_sync(options: argparse.Namespace) -> None:
-    from titles.serve.registry import sync
+    from titles.experiments.mlflow_sync import sync
 
     print(sync())
 
 
 def _mlflow_find(options: argparse.Namespace) -> None:
-    from titles.serve.registry import find
+    from titles.serve.registry import described
 
-    print(find(options.name))
+    print(described(options.name))
 
 
 def _mlflow_register(options: argparse.Namespace) -> None:

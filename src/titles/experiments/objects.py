@@ -1,8 +1,8 @@
-"""Whether data is what its hash says, by reading all its bytes.
+"""Checks data against its hashes by reading all bytes.
 
-DVC does not look: an object of its cache that is read-only counts as whole, and so does a file whose
-time, size and inode are as when its hash was noted. What a disk has damaged is then taken for good by
-`dvc status`, `dvc checkout` and `dvc pull`.
+DVC does not: it trusts a read-only object of its cache, and a file with the time, size and inode that it
+had when it was hashed. `dvc status`, `dvc checkout` and `dvc pull` therefore accept data that a disk has
+damaged.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import yaml
 from tqdm import tqdm
 
 _OUTS = ("outs", "metrics", "plots")
-_FOLDER = ".dir"  # ends the hash of a folder, whose object lists its files
+_FOLDER = ".dir"  # suffix of the hash of a folder; its object lists the files
 
 
 class Damage(NamedTuple):
-    """A file whose bytes are not those of its name, or of dvc.lock.
+    """A file that does not match its hash.
 
     out: the output that it belongs to. path: the object, or the file in the workspace.
     """
@@ -31,10 +31,10 @@ class Damage(NamedTuple):
 
 
 class Store(NamedTuple):
-    """What a cache or remote in a folder has of some outputs.
+    """The objects of some outputs in a cache or in a remote that is a folder.
 
-    damaged: objects, and those that a folder lists and that are missing, which DVC may not notice.
-    missing: outputs of which nothing is there. size: bytes of what is whole.
+    damaged: objects, including missing ones that a folder lists, which DVC may not notice.
+    missing: outputs without any object. size: bytes of the undamaged objects.
     """
 
     damaged: list[Damage]
@@ -43,15 +43,15 @@ class Store(NamedTuple):
 
 
 def cached(root: Path) -> dict[str, str]:
-    """The md5 hash of all that DVC keeps in its cache, by path: what dvc.lock and `dvc add` name.
+    """The md5 hash of each output in DVC's cache, by path, from dvc.lock and the files of `dvc add`.
 
-    Metrics are in git alone, and so are left out.
+    Outputs that are only in git, such as metrics, are left out.
 
     Raises:
         ValueError: dvc.yaml, dvc.lock or a file of `dvc add` is damaged.
     """
     found: dict[str, str] = {}
-    apart: set[str] = set()
+    in_git: set[str] = set()
     for file in [root / "dvc.yaml", root / "dvc.lock", *sorted(root.glob("data/**/*.dvc"))]:
         folder = file.parent.relative_to(root)
         try:
@@ -61,21 +61,23 @@ def cached(root: Path) -> dict[str, str]:
                     if "md5" in out:
                         found[(folder / out["path"]).as_posix()] = out["md5"]
                     elif isinstance(out, dict):
-                        apart |= {path for path, told in out.items() if told.get("cache") is False}
+                        in_git |= {
+                            path for path, options in out.items() if options.get("cache") is False
+                        }
         except FileNotFoundError:
             continue
         except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{file.relative_to(root)} is damaged: `git checkout` it") from None
-    return {path: digest for path, digest in found.items() if path not in apart}
+    return {path: digest for path, digest in found.items() if path not in in_git}
 
 
 def place(store: Path, name: str) -> Path:
-    """Where a cache or remote in a folder keeps an object."""
+    """Path of an object in a cache or remote."""
     return store / "files/md5" / name[:2] / name[2:]
 
 
 def named(store: Path, digest: str) -> list[str]:
-    """The object of an output, and those of its files if it is a folder whose listing is whole."""
+    """The object of an output, and those of its files if it is a folder with an undamaged list."""
     listing = place(store, digest)
     if not digest.endswith(_FOLDER) or not is_whole(listing, digest):
         return [digest]
@@ -83,12 +85,16 @@ def named(store: Path, digest: str) -> list[str]:
 
 
 def is_whole(path: Path, name: str) -> bool:
-    """Whether a file is there and has the bytes of an object's name."""
-    return path.is_file() and _file_hash(path) == name.removesuffix(_FOLDER)
+    """Whether a file exists and matches the name of its object."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return found == name.removesuffix(_FOLDER)
 
 
 def read_store(store: Path, outs: Mapping[str, str]) -> Store:
-    """Read every object of `outs` that a cache or remote in a folder has."""
+    """Read every object of `outs` in a cache or remote."""
     damaged, missing, size = [], [], 0
     for out, digest in tqdm(outs.items(), desc="reading", delay=2, leave=False, disable=None):
         for name in named(store, digest):
@@ -103,9 +109,9 @@ def read_store(store: Path, outs: Mapping[str, str]) -> Store:
 
 
 def read_workspace(root: Path, cache: Path, outs: Mapping[str, str]) -> list[Damage]:
-    """Files in the workspace that are others than `outs` says; what is not there is left out.
+    """Files in the workspace that do not match `outs`; missing files are left out.
 
-    A folder's files are compared with its object in the cache, if that is whole.
+    A folder's files are compared with its object in the cache, if that is undamaged.
     """
     found = []
     for out, digest in outs.items():
@@ -123,9 +129,3 @@ def _files(cache: Path, out: str, digest: str) -> Iterator[tuple[str, str]]:
     elif is_whole(listing, digest):
         for entry in json.loads(listing.read_bytes()):
             yield f"{out}/{entry['relpath']}", entry["md5"]
-
-
-def _file_hash(path: Path) -> str:
-    """The md5 by which DVC names a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

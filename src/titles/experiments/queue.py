@@ -1,7 +1,7 @@
-"""DVC's queue of experiments, its workers watched: they can die, and DVC then calls their run running.
+"""DVC's queue of experiments and its workers: when a worker dies, DVC still lists its run as running.
 
-Commands change the queue as they would in a shell; its state is read through DVC's own objects, since
-`dvc queue status` prints for people and takes a second longer.
+Commands change the queue, as in a shell. Its state is read through DVC's own objects: the output of
+`dvc queue status` is for people, and takes a second longer.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import shutil
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
-from titles.experiments.revisions import dvc
+from titles.experiments.commands import dvc
 
 # Seconds that an interrupted run has to clean up.
 PATIENCE = 30.0
@@ -27,7 +28,7 @@ _ATTEMPTS = 30
 
 
 class Task(NamedTuple):
-    """An experiment in the queue. revision: of the stashed working tree it runs on, also its id."""
+    """An experiment in the queue. revision: commit of the stashed working tree, also the task's id."""
 
     name: str
     revision: str
@@ -46,22 +47,19 @@ class Queue:
         except NotDvcRepoError as error:
             raise ValueError(f"{error}: run from the project's folder") from None
         self._queue = self._repo.experiments.celery_queue
-        # As DVC names its workers: the mark tells them from those of other projects.
+        # Part of the names that DVC gives to the workers of this project.
         self._mark = f"dvc-exp-{hashlib.sha256(self._queue.wdir.encode()).hexdigest()[:6]}-"
 
     def waiting(self) -> list[Task]:
         """Tasks that no worker has taken yet."""
-        return [Task(e.name or "", e.stash_rev, e.baseline_rev) for e in self._queue.iter_queued()]
+        return [_task(entry) for entry in self._queue.iter_queued()]
 
     def running(self) -> list[Task]:
         """Tasks that a worker has taken and not ended; the worker may be dead."""
-        return [Task(e.name or "", e.stash_rev, e.baseline_rev) for e in self._queue.iter_active()]
+        return [_task(entry) for entry in self._queue.iter_active()]
 
     def failed(self) -> list[Task]:
-        return [
-            Task(done.entry.name or "", done.entry.stash_rev, done.entry.baseline_rev)
-            for done in self._queue.iter_failed()
-        ]
+        return [_task(done.entry) for done in self._queue.iter_failed()]
 
     def put(self, name: str, overrides: Iterable[str]) -> Task:
         """Queue an experiment of the working tree as it is.
@@ -95,17 +93,16 @@ class Queue:
         return _processes("queue-worker", self._mark)
 
     def start(self, jobs: int) -> None:
-        """See to it that `jobs` workers run."""
+        """Start workers until `jobs` of them run."""
         dvc("queue", "start", "--jobs", str(jobs))
 
     def stop(self) -> None:
-        """End workers and what they run, as Ctrl-C would; what does not end in time is killed."""
-        groups = _groups(self.workers())
+        """Interrupt workers and their runs as Ctrl-C would; kill those that do not end in time."""
+        workers = self.workers()
+        groups = _groups(workers)
         _signal(groups, signal.SIGINT)
         try:
-            end = time.monotonic() + PATIENCE
-            while self.workers() and time.monotonic() < end:
-                time.sleep(0.2)
+            psutil.wait_procs(workers, PATIENCE)
         finally:
             _signal(groups, signal.SIGKILL)
 
@@ -113,11 +110,11 @@ class Queue:
         _signal(_groups(self.workers()), signal.SIGKILL)
 
     def forget(self, task: Task) -> None:
-        """Take a task out of the queue: one that failed, or whose worker died."""
+        """Remove a task that failed or whose worker died."""
         _signal(_groups(_processes("exec-run", task.revision)), signal.SIGKILL)
         process = self._queue.proc.get(task.revision)
         if process is not None and process.returncode is None:
-            # DVC would signal the process by its number, which may be another's by now.
+            # DVC would signal the process by its id, which another process may have by now.
             process.returncode = -1
             self._queue.proc[task.revision] = process
         if task in self.running():
@@ -126,7 +123,7 @@ class Queue:
         self._remove_folder(task)
 
     def _remove_folder(self, task: Task) -> None:
-        """A run that is killed leaves its temporary folder."""
+        """Remove the temporary folder that a killed run leaves."""
         try:
             known = json.loads(Path(self._queue.get_infofile_path(task.revision)).read_bytes())
             folder = Path(known["root_dir"]).resolve()
@@ -136,46 +133,43 @@ class Queue:
             shutil.rmtree(folder, ignore_errors=True)
 
     def log(self, task: Task) -> str:
-        """What a run has printed so far; nothing while DVC sets it up, or if that failed."""
+        """Output of a run so far; empty while DVC sets it up, or if that failed."""
         process = self._queue.proc.get(task.revision)
-        if process is not None and process.stdout:
-            try:
+        with suppress(OSError):
+            if process is not None and process.stdout:
                 return Path(process.stdout).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                pass
         return ""
 
-    def where_workers_log(self) -> Path:
-        """What the first worker prints."""
+    @property
+    def worker_log(self) -> Path:
+        """The output of the first worker."""
         return Path(self._queue.wdir) / "dvc-exp-worker-1.out"
+
+
+def _task(entry: Any) -> Task:
+    return Task(entry.name or "", entry.stash_rev, entry.baseline_rev)
 
 
 def _processes(command: str, mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error):  # it ended meanwhile, or is another user's
             words = process.cmdline()
             if command in words and any(mark in word for word in words):
                 found.append(process)
-        except psutil.Error:  # it ended meanwhile, or is another user's
-            continue
     return found
 
 
 def _groups(processes: list[psutil.Process]) -> set[int]:
-    """Process groups; DVC gives each worker one, in which its runs and their stages are too."""
+    """Process groups; DVC starts each worker in one, which its runs and their stages share."""
     groups = set()
     for process in processes:
-        try:
+        with suppress(ProcessLookupError):
             groups.add(os.getpgid(process.pid))
-        except ProcessLookupError:
-            continue
     return groups - {os.getpgrp()}
 
 
 def _signal(groups: set[int], number: signal.Signals) -> None:
     for group in groups:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(group, number)
-        except ProcessLookupError:
-            continue

@@ -1,4 +1,4 @@
-"""Runs an experiment again, apart from the project, and compares what comes out with its dvc.lock."""
+"""Runs an experiment again in a temporary folder, and compares its outputs with its dvc.lock."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from tabulate import tabulate
 
-from titles.experiments.revisions import dvc, environment, git, params_of, resolve, table
+from titles.experiments.commands import dvc, environment, git
+from titles.experiments.store import Revision, Stages, find, stages_of
 
 _PATIENCE = 15.0  # seconds that an interrupted stage has to clean up
-Stages = dict[str, dict[str, Any]]
 
 
 class Output(NamedTuple):
@@ -35,9 +35,9 @@ class Output(NamedTuple):
 
 
 class Verification(NamedTuple):
-    """What came of a second run. stale: code and parameters other than the lock was written with."""
+    """The result of a second run. stale: code and parameters that differ from those in the lock."""
 
-    revision: str
+    revision: Revision
     outputs: list[Output]
     stale: list[str]
 
@@ -47,89 +47,84 @@ class Verification(NamedTuple):
 
 
 def verify(name: str, stages: Sequence[str] = (), keep: bool = False) -> Verification:
-    """Run stages of an experiment again and compare the hashes of all that they make.
+    """Run stages of an experiment again and compare the hashes of all their outputs.
 
-    The run takes place in a temporary clone, with the code of the experiment; it reads the project's
-    cache and adds nothing to it but inputs that had to be fetched. The run cache is not used.
+    The run takes place in a temporary clone, with the code of the experiment. It reads the project's
+    cache and adds only inputs that had to be fetched. The run cache is not used.
 
     Args:
         name: of an experiment, or a revision of git.
         stages: those to run, with inputs as the experiment had them; () runs all.
-        keep: leave the folder of the run there.
+        keep: do not remove the folder of the run.
 
     Raises:
         ValueError: there is no such experiment or stage, an input cannot be had, or a stage failed.
     """
-    revision = resolve(name)
-    before = _lock(git("show", f"{revision}:dvc.lock"), f"dvc.lock of {name}")
+    revision = find(name)
+    if not revision.commit:
+        raise ValueError("the workspace cannot be verified: commit it, or `dvc exp save`")
+    before = revision.stages
     if unknown := [stage for stage in stages if stage not in before]:
         raise ValueError(f"{name} has no stage {', '.join(unknown)}; it has {', '.join(before)}")
-    chosen = [stage for stage in before if stage in stages] if stages else list(before)
-    with _workspace(revision, keep) as folder:
+    chosen = [stage for stage in before if stage in (stages or before)]
+    with _workspace(revision.commit, keep) as folder:
         # `dvc exp save` puts plots into git that DVC then refuses to make.
         made = [path for stage in chosen for path in _hashes(before[stage], "outs")]
         git("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--", *made, folder=folder)
-        _fetch_inputs(folder, before, chosen)
-        # Without --single-item, a stage that is named takes those before it along.
+        _fetch_inputs(folder, before, chosen, made)
+        # Without --single-item, DVC also runs the stages before a named one.
         some = ["--single-item", *chosen] if stages else []
-        _watched(["repro", "--force", "--no-run-cache", "--no-commit", *some], folder)
-        after = _lock((folder / "dvc.lock").read_text(encoding="utf-8"), "dvc.lock")
+        _repro([*some, "--force", "--no-run-cache", "--no-commit"], folder)
+        after = stages_of((folder / "dvc.lock").read_bytes(), "dvc.lock")
     return Verification(revision, compare(before, after, chosen), stale(before, after, chosen))
 
 
 def compare(before: Stages, after: Stages, stages: Sequence[str]) -> list[Output]:
-    """The outputs of stages in two locks; what one of them lacks has the hash "missing"."""
+    """The outputs of stages in two locks; the hash of an output that one of them lacks is "missing"."""
     found = []
     for stage in stages:
         old, new = (_hashes(lock.get(stage, {}), "outs") for lock in (before, after))
-        for path in [*old, *(path for path in new if path not in old)]:
-            found.append(Output(stage, path, old.get(path, "missing"), new.get(path, "missing")))
+        found += [
+            Output(stage, path, old.get(path, "missing"), new.get(path, "missing"))
+            for path in {**old, **new}
+        ]
     return found
 
 
 def stale(before: Stages, after: Stages, stages: Sequence[str]) -> list[str]:
-    """Code and parameters in which two locks differ: the first was written with others."""
+    """Code, parameters and commands that differ between two locks of the same commit."""
     made = {path for stage in before.values() for path in _hashes(stage, "outs")}
-    found = []
+    found: dict[str, None] = {}
     for stage in stages:
         old, new = before.get(stage, {}), after.get(stage, {})
         one, other = _hashes(old, "deps"), _hashes(new, "deps")
-        found += [path for path in other if path not in made and one.get(path) != other[path]]
-        if old.get("params") != new.get("params"):
-            found.append(f"parameters of {stage}")
-        if old.get("cmd") != new.get("cmd"):
-            found.append(f"command of {stage}")
-    return list(dict.fromkeys(found))
+        found |= {p: None for p in other if p not in made and one.get(p) != other[p]}
+        for key, what in (("params", "parameters"), ("cmd", "command")):
+            if old.get(key) != new.get(key):
+                found[f"{what} of {stage}"] = None
+    return list(found)
 
 
-def _hashes(stage: dict[str, Any], kind: str) -> dict[str, str]:
+def _hashes(stage: Mapping[str, Any], kind: str) -> dict[str, str]:
     return {item["path"]: str(item.get("md5", "none")) for item in stage.get(kind, [])}
 
 
-def _lock(text: str, name: str) -> Stages:
-    try:
-        stages: Stages = yaml.safe_load(text)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise ValueError(f"{name} is no lock file of DVC: run `dvc repro` and commit it") from None
-    return stages
-
-
 @contextmanager
-def _workspace(revision: str, keep: bool) -> Iterator[Path]:
-    """A clone of the commit that shares the project's cache; it goes when the block ends, however."""
+def _workspace(commit: str, keep: bool) -> Iterator[Path]:
+    """A clone at a commit that shares the project's cache; removed at the end, unless `keep`."""
     project = Path(git("rev-parse", "--show-toplevel").strip())
     folder = Path(tempfile.mkdtemp(prefix="titles-verify-"))
     clone = folder / "project"
     try:
-        # --shared finds commits of experiments too, which no branch leads to.
+        # --shared also finds commits of experiments, which are on no branch.
         git("clone", "--quiet", "--shared", "--no-checkout", str(project), str(clone))
-        git("checkout", "--quiet", "--detach", revision, folder=clone)
+        git("checkout", "--quiet", "--detach", commit, folder=clone)
         settings = project / ".dvc/config.local"
-        if settings.exists():  # remotes of one's own
+        if settings.exists():  # the user's remotes
             shutil.copy(settings, clone / ".dvc/config.local")
         cache = dvc("cache", "dir").strip()
         dvc("cache", "dir", "--local", cache, folder=clone)
-        # DVC keeps notes on each project elsewhere: those of this one are to go with it.
+        # DVC keeps notes on each project elsewhere: those on the clone go with its folder.
         dvc("config", "--local", "core.site_cache_dir", str(folder / "site"), folder=clone)
         yield clone
     finally:
@@ -139,26 +134,24 @@ def _workspace(revision: str, keep: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetch_inputs(folder: Path, lock: Stages, stages: Sequence[str]) -> None:
-    """Bring what the stages read and none of them makes: from the project's cache, or a remote."""
-    made = [path for stage in stages for path in _hashes(lock[stage], "outs")]
-    read = [path for stage in stages for path in _hashes(lock[stage], "deps")]
+def _fetch_inputs(folder: Path, lock: Stages, stages: Sequence[str], made: Sequence[str]) -> None:
+    """Bring the inputs that none of the stages makes, from the project's cache or a remote."""
+    read = dict.fromkeys(path for stage in stages for path in _hashes(lock[stage], "deps"))
     wanted = [
         path
-        for path in dict.fromkeys(read)
-        if not (folder / path).exists()
-        and not any(path == out or path.startswith(f"{out}/") for out in made)
+        for path in read
+        if not (folder / path).exists() and not any(Path(path).is_relative_to(out) for out in made)
     ]
     if wanted:
         dvc("pull", "--quiet", *wanted, folder=folder)
 
 
-def _watched(arguments: Sequence[str], folder: Path) -> None:
-    """Run DVC with its output passing through; an interrupt reaches it and waits for its end."""
+def _repro(options: Sequence[str], folder: Path) -> None:
+    """Run `dvc repro` with its output passing through; an interrupt reaches it and waits for its end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-m", "dvc", "repro", *options],
         cwd=folder,
-        # Its MLflow runs go with the folder, and not to a server among those that count.
+        # Its MLflow runs go with the folder, not to the server of the project's runs.
         env={k: v for k, v in environment().items() if k != "MLFLOW_TRACKING_URI"},
         start_new_session=True,  # so that it and its stages are signalled once, and together
     )
@@ -174,23 +167,17 @@ def _watched(arguments: Sequence[str], folder: Path) -> None:
                 continue
         raise
     if code:
-        raise ValueError(f"dvc {arguments[0]} failed with exit code {code}: its output is above")
+        raise ValueError(f"dvc repro failed with exit code {code}: its output is above")
 
 
 def shown(found: Verification) -> str:
     """All outputs as a table."""
-    return table(
-        [
-            {
-                "stage": output.stage,
-                "output": output.path,
-                "expected": _short(output.expected),
-                "got": _short(output.got),
-                "": "same" if output.same else "DIFFERENT",
-            }
-            for output in found.outputs
-        ]
-    )
+    rows = [
+        (o.stage, o.path, _short(o.expected), _short(o.got), "same" if o.same else "DIFFERENT")
+        for o in found.outputs
+    ]
+    headers = ["stage", "output", "expected", "got", ""]
+    return str(tabulate(rows, headers, "simple", disable_numparse=True))
 
 
 def _short(digest: str) -> str:
@@ -198,24 +185,25 @@ def _short(digest: str) -> str:
 
 
 def verdict(found: Verification) -> str:
-    """How much differs, and what that can come from."""
+    """The number of differences, and possible causes."""
     told = (
-        f"{len(found.different)} of {len(found.outputs)} outputs of {found.revision[:7]} differ from "
-        "its dvc.lock"
+        f"{len(found.different)} of {len(found.outputs)} outputs of {found.revision.commit[:7]} differ "
+        "from its dvc.lock"
     )
     if found.stale:
         return (
             f"{told}, which was written with other {', '.join(found.stale)} than are committed: "
             "`dvc repro` and commit both together"
         )
-    params = params_of(found.revision)
-    if params and params.embed.method != "pretrained" and params.embed.workers > 1:
+    params = found.revision.params
+    if params.get("embed.method") != "pretrained" and params.get("embed.workers") != 1:
         return (
-            f"{told}: embed.workers is {params.embed.workers}, and only 1 gives the same vectors twice"
+            f"{told}: embed.workers is {params.get('embed.workers')}, and only 1 gives the same vectors "
+            "twice"
         )
     return (
-        f"{told}, though code, data and parameters are the same. Another processor or a GPU rounds "
-        "otherwise, and so do another version of torch and other threads "
-        f"(compute.threads: {params.compute.threads if params else 'unknown'}): then networks differ a "
-        "little and metrics hardly"
+        f"{told}, though code, data and parameters are the same. Another processor, a GPU, another "
+        "version of torch or another number of threads "
+        f"(compute.threads: {params.get('compute.threads')}) rounds differently: then networks differ "
+        "slightly and metrics hardly"
     )

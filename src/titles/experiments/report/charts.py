@@ -1,162 +1,112 @@
-"""Charts as SVG, drawn with Vega-Lite, that needs neither scripts nor network to be looked at.
+"""Charts as SVG, drawn with Vega-Lite; the page needs neither scripts nor a network.
 
-Colours are variables of the page's style sheet, so that they suit light and dark; each experiment has a
-shape of its own too. Text takes the page's colour.
+Colours are variables of the page's style sheet, which has light and dark ones; each experiment also has
+its own shape. Text takes the page's colour.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from titles.experiments.report.experiments import Experiment
-
-FULL_NAMES = {"cnn": "CNN", "mlp": "MLP", "average": "Average"}
+from titles.experiments.report.experiment import Experiment
+from titles.models.registry import AVERAGE
 
 _COLOURS = ["currentColor", *(f"var(--series-{number})" for number in range(1, 6))]
-# As many that are no multiple of the colours: a pair of both comes again after 42 experiments.
+# Their number and that of the colours have no common factor: pairs repeat after 42 experiments.
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
-_TEXT = {f"{part}Color": "currentColor" for part in ("label", "title")}
-_CONFIG = {
-    "aria": False,  # the page gives each chart one name as a whole
-    "background": None,
-    "font": "Helvetica, Arial, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        **_TEXT,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 10,
-        "gridColor": "var(--line)",
-        "domainColor": "var(--line)",
-        "tickColor": "var(--line)",
-    },
-    "legend": {
-        **_TEXT,
-        "labelFontSize": 12,
-        "labelLimit": 300,
-        "columns": 2,
-        "orient": "bottom",
-        "direction": "vertical",
-        "title": None,
-        "symbolStrokeWidth": 2,
-        "symbolSize": 70,
-    },
-}
-_WIDTH = 340
-_HEIGHT = 200
-Values = list[dict[str, str | float]]
+_STYLE = Path(__file__).parent / "templates/charts.json"
 
 
-def intervals(experiments: Sequence[Experiment]) -> Markup:
+def full_name(model: str) -> str:
+    """The name of a model as a report shows it."""
+    return "Average" if model == AVERAGE else model.upper()
+
+
+def intervals(experiments: Sequence[Experiment], models: Sequence[str]) -> Markup:
     """Balanced accuracy on the test split of each model and experiment, with its 95 % interval."""
-    values: Values = [
-        {
-            "experiment": experiment.name,
-            "model": full_name,
-            **{key: score for key, score in experiment.scores[model].items() if "balanced" in key},
-        }
+    values = [
+        {"experiment": experiment.name, "model": full_name(model), **experiment.scores[model]}
         for experiment in experiments
-        for model, full_name in FULL_NAMES.items()
+        for model in models
     ]
     names = [experiment.name for experiment in experiments]
-    height = {"step": max(14, 40 // len(names)), "for": "offset"}
-    place = {
-        "y": {"field": "model", "type": "nominal", "sort": list(FULL_NAMES.values()), "title": None},
-        "yOffset": {"field": "experiment", "sort": names},
-        "color": _colour(names),
+    x = {"type": "quantitative", "scale": {"zero": False, "nice": True}}
+    x["title"] = "balanced accuracy on the test split"
+    ends = {
+        "x": {**x, "field": "balanced_accuracy_low"},
+        "x2": {"field": "balanced_accuracy_high"},
     }
-    scale = {"zero": False, "nice": True}
-    x = {"type": "quantitative", "scale": scale, "title": "balanced accuracy on the test split"}
-    bar = {
-        "mark": {"type": "rule", "strokeWidth": 2},
+    spec = {
+        "width": 420,
+        "height": {"step": max(14, 40 // len(names)), "for": "offset"},
         "encoding": {
-            **place,
-            "x": {**x, "field": "balanced_accuracy_low"},
-            "x2": {"field": "balanced_accuracy_high"},
+            "y": {"field": "model", "type": "nominal", "sort": None, "title": None},
+            "yOffset": {"field": "experiment", "sort": names},
         },
     }
-    point = {
-        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-        "encoding": {**place, "shape": _shape(names), "x": {**x, "field": "balanced_accuracy"}},
-    }
-    return _drawn({"data": {"values": values}, "width": 420, "height": height, "layer": [bar, point]})
+    bar = {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends}
+    return _drawn(spec, values, names, bar, 60, {"x": {**x, "field": "balanced_accuracy"}})
 
 
-def balanced_accuracy(experiments: Sequence[Experiment], network: str) -> Markup:
-    """Balanced accuracy of a network on validation, by epoch."""
-    curves = {"validation": "validation/balanced_accuracy"}
-    return _lines(experiments, network, curves, "balanced accuracy")
-
-
-def losses(experiments: Sequence[Experiment], network: str) -> Markup:
-    """Loss of a network on train and validation, by epoch."""
-    curves = {"validation": "validation/loss", "train": "train/loss"}
-    return _lines(experiments, network, curves, "loss (nats a title)")
-
-
-def _lines(
-    experiments: Sequence[Experiment], network: str, curves: dict[str, str], title: str
+def curves(
+    experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], title: str
 ) -> Markup:
-    values: Values = [
+    """A measure of a network by epoch, on one or two splits."""
+    values = [
         {"experiment": experiment.name, "split": split, "epoch": epoch, "value": value}
         for experiment in experiments
-        for split, curve in curves.items()
-        for epoch, value in experiment.curves[network][curve]
+        for split in splits
+        for epoch, value in experiment.curves[network][f"{split}/{measure}"]
     ]
-    names = [experiment.name for experiment in experiments]
-    encoding: dict[str, Any] = {
-        "x": {
-            "field": "epoch",
-            "type": "quantitative",
-            "axis": {"tickMinStep": 1, "format": "d", "grid": False},
-            "scale": {"zero": False, "nice": False, "padding": 8},
-        },
-        "y": {
-            "field": "value",
-            "type": "quantitative",
-            "scale": {"zero": False, "nice": True},
-            "title": title,
-        },
-        "color": _colour(names),
-    }
-    if len(curves) > 1:
-        encoding["strokeDash"] = {
-            "field": "split",
-            "scale": {"domain": list(curves), "range": [[1, 0], [4, 3]]},
-            "legend": {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400},
-        }
-    line = {"mark": {"type": "line", "strokeWidth": 2}, "encoding": encoding}
-    points = {
-        "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+    x = {"axis": {"tickMinStep": 1, "format": "d", "grid": False}}
+    x |= {"scale": {"zero": False, "nice": False, "padding": 8}}
+    spec = {
+        "width": 340,
+        "height": 200,
         "encoding": {
-            **{channel: encoding[channel] for channel in ("x", "y", "color")},
-            "shape": _shape(names),
+            "x": {"field": "epoch", "type": "quantitative", **x},
+            "y": {
+                "field": "value",
+                "type": "quantitative",
+                "scale": {"zero": False, "nice": True},
+                "title": title,
+            },
         },
     }
-    return _drawn(
-        {"data": {"values": values}, "width": _WIDTH, "height": _HEIGHT, "layer": [line, points]}
-    )
+    line: dict[str, Any] = {"mark": {"type": "line", "strokeWidth": 2}}
+    if len(splits) > 1:
+        legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400}
+        dashes = {"domain": list(splits), "range": [[1, 0], [4, 3]]}
+        line["encoding"] = {"strokeDash": {"field": "split", "scale": dashes, "legend": legend}}
+    return _drawn(spec, values, [experiment.name for experiment in experiments], line, 45, {})
 
 
-def _colour(names: list[str]) -> dict[str, Any]:
-    return _scale(names, _COLOURS)
-
-
-def _shape(names: list[str]) -> dict[str, Any]:
-    return _scale(names, _SHAPES)
-
-
-def _scale(names: list[str], marks: list[str]) -> dict[str, Any]:
-    chosen = [marks[number % len(marks)] for number in range(len(names))]
-    return {"field": "experiment", "type": "nominal", "scale": {"domain": names, "range": chosen}}
-
-
-def _drawn(spec: dict[str, Any]) -> Markup:
+def _drawn(
+    spec: dict[str, Any],
+    values: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    line: dict[str, Any],
+    size: int,
+    at: dict[str, Any],
+) -> Markup:
+    """Draw lines and, over them, points of a size, in each experiment's colour and shape."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg({**spec, "config": _CONFIG}, vl_version="6.4", allowed_base_urls=[])
+    def scale(marks: Sequence[str]) -> dict[str, Any]:
+        chosen = [marks[number % len(marks)] for number in range(len(names))]
+        return {"field": "experiment", "type": "nominal", "scale": {"domain": names, "range": chosen}}
+
+    point = {
+        "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},
+        "encoding": {"shape": scale(_SHAPES), **at},
+    }
+    spec["encoding"]["color"] = scale(_COLOURS)
+    spec |= {"data": {"values": values}, "layer": [line, point]}
+    spec["config"] = json.loads(_STYLE.read_text(encoding="utf-8"))
+    svg = vl_convert.vegalite_to_svg(spec, vl_version="6.4", allowed_base_urls=[])
     return Markup(svg)  # noqa: S704, made of our own tables, with names escaped

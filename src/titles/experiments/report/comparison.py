@@ -1,4 +1,4 @@
-"""Experiments against the first of them, on the titles that both were judged by. Pure.
+"""Compares experiments with a baseline, on the test titles that both have.
 
 Legend: N titles, C categories.
 """
@@ -6,49 +6,22 @@ Legend: N titles, C categories.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from titles.data.outcomes import Flags, Ints, Outcomes
+from titles.data.outcomes import Ints, Outcomes
 from titles.evaluation.metrics import paired_test
-from titles.evaluation.predictions import MODELS, Predictions
-from titles.experiments.report.experiments import Experiment
+from titles.evaluation.predictions import Predictions
+from titles.experiments.report.experiment import Experiment
+from titles.experiments.store import canonical
 
-# A single title moves a category of fewer by more than 0.05.
+# A single title changes the recall of a smaller category by more than 0.05.
 LEAST_ROWS = 20
 CATEGORIES = 10
 TITLES = 12
-
-
-@dataclass(frozen=True)
-class CategoryChange:
-    """Recall of a category before and after; won and lost: titles that became right and wrong."""
-
-    category: str
-    rows: int
-    before: float
-    after: float
-    won: int
-    lost: int
-
-    @property
-    def difference(self) -> float:
-        return self.after - self.before
-
-
-@dataclass(frozen=True)
-class TitleChange:
-    """A title that one experiment got right and the other wrong; confidences lie in 0..1."""
-
-    line: int
-    title: str
-    category: str
-    before: str
-    before_confidence: float
-    after: str
-    after_confidence: float
 
 
 @dataclass(frozen=True)
@@ -56,85 +29,98 @@ class Pair:
     """An experiment against the baseline.
 
     note: how their test titles differ; empty if they are the same.
-    rows: titles that both were judged by; 0 if they are too few, and all that follows is empty.
+    rows: titles that both have; 0 if they are too few, and then all that follows is empty.
     tests: of each model, `metrics.paired_test` of the experiment against the baseline.
-    gained, lost: the categories whose recall rose and fell most. repaired, broken: titles that became
-        right and wrong, those with the surest new answers first.
+    gained, lost: the categories whose recall rose and fell most: category, rows, recall before and
+        after, difference, and titles won and lost.
+    repaired, broken: titles that became right and wrong, most confident new answers first: line, title,
+        category, answers before and after, before_confidence and after_confidence.
     """
 
     experiment: Experiment
     note: str
     rows: int
     tests: dict[str, dict[str, float]]
-    gained: Sequence[CategoryChange] = ()
-    lost: Sequence[CategoryChange] = ()
-    repaired: Sequence[TitleChange] = ()
-    broken: Sequence[TitleChange] = ()
+    gained: Sequence[Any] = ()
+    lost: Sequence[Any] = ()
+    repaired: Sequence[Any] = ()
+    broken: Sequence[Any] = ()
 
 
 def differing_params(experiments: Sequence[Experiment]) -> list[tuple[str, list[Any]]]:
-    """Names of the parameters that are not the same everywhere, with their values; None where one is not
-    there."""
+    """Names of the parameters that differ, with a value for each experiment; None if it has none."""
     names = dict.fromkeys(name for experiment in experiments for name in experiment.params)
-    rows = [(name, [experiment.params.get(name) for experiment in experiments]) for name in names]
+    rows = [(name, [canonical(e.params.get(name)) for e in experiments]) for name in names]
     return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
 
 
 def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     """Compare two experiments title by title.
 
-    Only titles of the same line, words and category in both count, and only if they are the greater part
-    of both test splits.
+    Titles count if both experiments have them with the same line, words and category, and only if such
+    titles are more than half of both test splits.
 
     Args:
-        model: the one of MODELS whose categories and titles are shown.
+        model: the model whose categories and titles are shown.
+
+    Raises:
+        ValueError: an experiment lacks this model.
     """
     old, new = baseline.predictions, experiment.predictions
+    for one, found in ((baseline, old), (experiment, new)):
+        if model not in found.outcomes:
+            raise ValueError(f"{one.name} has no {model}: it has {', '.join(found.outcomes)}")
     rows_old, rows_new = common_rows(old, new)
     common = len(rows_old)
     note = "" if common == len(old) == len(new) else _note(baseline, experiment, common)
     if 2 * common <= max(len(old), len(new)):
         return Pair(experiment, note, 0, {})
     labels = sorted({*old.labels, *new.labels})
-    before = {name: _aligned(old, name, rows_old, labels) for name in MODELS}
-    after = {name: _aligned(new, name, rows_new, labels) for name in MODELS}
+    before, after = _aligned(old, rows_old, labels), _aligned(new, rows_new, labels)
     samples, seed = baseline.params["evaluate.bootstrap_samples"], baseline.params["seed"]
-    tests = {name: paired_test(after[name], before[name], samples, seed) for name in MODELS}
-    lines_N = old.lines_N[rows_old]
-    titles = [old.titles[row] for row in rows_old]
-    gained, lost = _categories(before[model], after[model], labels)
-
-    def changed(flags_N: Flags) -> list[TitleChange]:
-        return _titles(flags_N, before[model], after[model], lines_N, titles, labels)
-
-    was_N, is_N = before[model].right_N, after[model].right_N
+    tests = {
+        name: paired_test(after[name], before[name], samples, seed) for name in before if name in after
+    }
+    was, now, name_C = before[model], after[model], np.array(labels)
+    titles = pd.DataFrame(
+        {
+            "line": old.lines_N[rows_old],
+            "title": [old.titles[row] for row in rows_old],
+            "category": name_C[was.labels_N],
+            "before": name_C[was.predicted_N],
+            "before_confidence": was.confidence_N,
+            "after": name_C[now.predicted_N],
+            "after_confidence": now.confidence_N,
+            "won": now.right_N & ~was.right_N,
+            "lost": was.right_N & ~now.right_N,
+        }
+    )
+    surest = titles.sort_values("after_confidence", ascending=False, kind="stable")
+    changes = _categories(titles.assign(was=was.right_N, now=now.right_N))
     return Pair(
         experiment,
         note,
         common,
         tests,
-        gained,
-        lost,
-        repaired=changed(~was_N & is_N),
-        broken=changed(was_N & ~is_N),
+        gained=[*changes[changes.difference > 0].head(CATEGORIES).itertuples()],
+        lost=[*changes[changes.difference < 0][::-1].head(CATEGORIES).itertuples()],
+        repaired=[*surest[surest.won].head(TITLES).itertuples()],
+        broken=[*surest[surest.lost].head(TITLES).itertuples()],
     )
 
 
 def common_rows(one: Predictions, other: Predictions) -> tuple[Ints, Ints]:
-    """Positions of the titles that both have, in each: those of the same line, words and category."""
-    keys, others = _keys(one), _keys(other)
-    if keys == others:
-        return np.arange(len(keys)), np.arange(len(keys))
-    places = {key: row for row, key in enumerate(keys)}
-    pairs = [(places[key], row) for row, key in enumerate(others) if key in places]
-    rows = np.array(sorted(pairs), np.int64).reshape(-1, 2)
-    return rows[:, 0], rows[:, 1]
+    """Positions, in each, of the titles with the same line, words and category in both."""
+    keys = ["line", "title", "category"]
+    shared = _keys(one, keys).merge(_keys(other, keys), on=keys)
+    return shared["row_x"].to_numpy(), shared["row_y"].to_numpy()
 
 
-def _keys(predictions: Predictions) -> list[tuple[int, str, str]]:
-    labels_N = predictions.outcomes[MODELS[0]].labels_N
-    categories = [predictions.labels[code] for code in labels_N]
-    return list(zip(predictions.lines_N.tolist(), predictions.titles, categories, strict=True))
+def _keys(predictions: Predictions, names: Sequence[str]) -> pd.DataFrame:
+    first = next(iter(predictions.outcomes.values()))
+    categories = np.array(predictions.labels)[first.labels_N]
+    columns = (predictions.lines_N, predictions.titles, categories)
+    return pd.DataFrame(dict(zip(names, columns, strict=True))).assign(row=np.arange(len(predictions)))
 
 
 def _note(baseline: Experiment, experiment: Experiment, common: int) -> str:
@@ -145,74 +131,32 @@ def _note(baseline: Experiment, experiment: Experiment, common: int) -> str:
     ]
     why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
     return (
-        f"{experiment.name} was not judged by the same test titles as {baseline.name} ({why}): "
+        f"{experiment.name} was not evaluated on the same test titles as {baseline.name} ({why}): "
         f"{common:,} of its {len(experiment.predictions):,} titles are among the "
         f"{len(baseline.predictions):,} of {baseline.name}. Their scores are of different titles."
     )
 
 
-def _aligned(predictions: Predictions, model: str, rows: Ints, labels: Sequence[str]) -> Outcomes:
-    """What a model said of the given rows, with categories numbered by `labels`."""
-    codes = {label: code for code, label in enumerate(labels)}
-    code_C = np.array([codes[label] for label in predictions.labels], np.int64)
-    found = predictions.outcomes[model]
-    return Outcomes(
-        code_C[found.labels_N[rows]],
-        code_C[found.predicted_N[rows]],
-        found.confidence_N[rows],
-        found.rank_N[rows],
-        found.loss_N[rows],
+def _aligned(predictions: Predictions, rows: Ints, labels: Sequence[str]) -> dict[str, Outcomes]:
+    """The outcomes of each model on the given rows, with categories numbered by `labels`."""
+    code_C = np.searchsorted(labels, predictions.labels)
+
+    def aligned(found: Outcomes) -> Outcomes:
+        kept = Outcomes(*(values[rows] for values in vars(found).values()))
+        return replace(kept, labels_N=code_C[kept.labels_N], predicted_N=code_C[kept.predicted_N])
+
+    return {name: aligned(found) for name, found in predictions.outcomes.items()}
+
+
+def _categories(titles: pd.DataFrame) -> pd.DataFrame:
+    """The change of recall of each category of LEAST_ROWS titles or more, largest gains first."""
+    found = titles.groupby("category", as_index=False).agg(
+        rows=("now", "size"),
+        before=("was", "mean"),
+        after=("now", "mean"),
+        won=("won", "sum"),
+        lost=("lost", "sum"),
     )
-
-
-def _categories(
-    before: Outcomes, after: Outcomes, labels: Sequence[str]
-) -> tuple[list[CategoryChange], list[CategoryChange]]:
-    """The categories of LEAST_ROWS titles or more that gained most recall, and those that lost most."""
-
-    def count(flags_N: Flags) -> Ints:
-        return np.bincount(before.labels_N[flags_N], minlength=len(labels))
-
-    was_N, is_N = before.right_N, after.right_N
-    rows_C, was_C, is_C = count(np.ones(len(before), bool)), count(was_N), count(is_N)
-    won_C, lost_C = count(is_N & ~was_N), count(was_N & ~is_N)
-    changes = [
-        CategoryChange(
-            labels[code],
-            int(rows_C[code]),
-            was_C[code] / rows_C[code],
-            is_C[code] / rows_C[code],
-            int(won_C[code]),
-            int(lost_C[code]),
-        )
-        for code in np.flatnonzero(rows_C >= LEAST_ROWS).tolist()
-    ]
-    ranked = sorted(changes, key=lambda change: (-change.difference, -change.rows))
-    gained = [change for change in ranked if change.difference > 0]
-    lost = [change for change in reversed(ranked) if change.difference < 0]
-    return gained[:CATEGORIES], lost[:CATEGORIES]
-
-
-def _titles(
-    flags_N: Flags,
-    before: Outcomes,
-    after: Outcomes,
-    lines_N: Ints,
-    titles: Sequence[str],
-    labels: Sequence[str],
-) -> list[TitleChange]:
-    """The flagged titles whose new answer is the surest."""
-    flagged = np.flatnonzero(flags_N)
-    surest = flagged[np.argsort(-after.confidence_N[flagged], kind="stable")][:TITLES]
-    return [
-        TitleChange(
-            int(lines_N[row]),
-            titles[row],
-            labels[before.labels_N[row]],
-            labels[before.predicted_N[row]],
-            float(before.confidence_N[row]),
-            labels[after.predicted_N[row]],
-            float(after.confidence_N[row]),
-        )
-        for row in surest.tolist()
-    ]
+    found["difference"] = found.after - found.before
+    found = found[found.rows >= LEAST_ROWS]
+    return found.sort_values(["difference", "rows"], ascending=False, kind="stable")

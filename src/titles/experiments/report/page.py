@@ -13,7 +13,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from titles.data.contract import atomic_file
-from titles.evaluation.predictions import MODELS
 from titles.experiments.report import charts
 from titles.experiments.report.comparison import (
     CATEGORIES,
@@ -23,9 +22,10 @@ from titles.experiments.report.comparison import (
     compare,
     differing_params,
 )
-from titles.experiments.report.experiments import NETWORKS, Experiment, load
+from titles.experiments.report.experiment import Experiment, load
+from titles.models.registry import AVERAGE
 
-# All that has a meaning somewhere in CommonMark or in a table of GitHub's; the rest reads as it stands.
+# All characters with a meaning somewhere in CommonMark or in GitHub's tables.
 _MARKS = re.compile(r"([\\`*_~<>&|\[\]$])")
 
 
@@ -33,11 +33,12 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
     """Compare experiments or revisions with the first of them, in two files.
 
     Args:
-        names: see `experiments.load`.
-        model: the one of MODELS whose categories and titles are shown.
+        names: see `experiment.load`.
+        model: the model whose categories and titles are shown.
 
     Raises:
-        ValueError: an experiment cannot be read, is named twice, or a file cannot be written.
+        ValueError: an experiment cannot be read, lacks the model or is named twice, or a file cannot be
+            written.
     """
     if len(set(names)) < len(names):
         raise ValueError("an experiment is named twice")
@@ -55,26 +56,17 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
 
 def html_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
     """The page; charts and style are part of it, and it holds no script."""
-    drawn = {
-        "intervals": charts.intervals(experiments),
-        "balanced_accuracy": {
-            network: charts.balanced_accuracy(experiments, network) for network in NETWORKS
-        },
-        "losses": {network: charts.losses(experiments, network) for network in NETWORKS},
-    }
-    environment = _environment(autoescape=True)
-    return environment.get_template("report.html").render(
-        **_values(experiments, pairs, model), charts=drawn
-    )
+    return _rendered("report.html", experiments, pairs, model, autoescape=True)
 
 
 def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
-    """The same without charts; all that is put into the template is escaped."""
-    environment = _environment(autoescape=False, finalize=_markdown_escaped)
-    return environment.get_template("report.md").render(**_values(experiments, pairs, model))
+    """The same without charts; all values in the template are escaped."""
+    return _rendered("report.md", experiments, pairs, model, finalize=_markdown_escaped)
 
 
-def _environment(**options: Any) -> Environment:
+def _rendered(
+    template: str, experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, **options: Any
+) -> str:
     environment = Environment(  # noqa: S701, in `options`, by the kind of page
         loader=PackageLoader("titles.experiments.report"),
         trim_blocks=True,
@@ -89,23 +81,23 @@ def _environment(**options: Any) -> Environment:
         "parameter": _parameter,
         "verdict": _verdict,
         "breakable": _breakable,
+        "full_name": charts.full_name,
     }
-    return environment
-
-
-def _values(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> dict[str, Any]:
-    return {
-        "experiments": experiments,
-        "baseline": experiments[0],
-        "pairs": pairs,
-        "model": model,
-        "models": MODELS,
-        "networks": NETWORKS,
-        "full_names": charts.FULL_NAMES,
-        "params": differing_params(experiments),
-        "limits": {"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
-        "command": shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
-    }
+    # Models that all experiments have, networks first.
+    shared = [m for m in experiments[0].scores if all(m in e.scores for e in experiments)]
+    models = sorted(shared, key=lambda name: name == AVERAGE)
+    return environment.get_template(template).render(
+        charts=charts,
+        experiments=experiments,
+        baseline=experiments[0],
+        pairs=pairs,
+        model=model,
+        models=models,
+        networks=[name for name in models if name != AVERAGE],
+        params=differing_params(experiments),
+        limits={"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
+        command=shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
+    )
 
 
 def _markdown_escaped(value: object) -> str:
@@ -118,14 +110,14 @@ def _parameter(value: object) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """HTML of a name that may go on in a new line after each underscore."""
+    """HTML of a name with a possible line break after each underscore."""
     return Markup("_<wbr>").join(name.split("_"))
 
 
 def _verdict(test: dict[str, float]) -> str:
-    """Of a paired test: `better` and `worse` only where its interval leaves out 0."""
+    """Result of a paired test: `better` and `worse` only if its interval excludes 0."""
     if test["only_one"] == test["only_other"] == 0:
         return "the same"
     if test["difference_low"] <= 0 <= test["difference_high"]:
-        return "not sure"
+        return "not significant"
     return "better" if test["difference"] > 0 else "worse"

@@ -1,0 +1,259 @@
+"""Fills MLflow's store from DVC.
+
+A training logs its curves to MLflow while it runs. At that time neither its results on the test split
+nor the commit of its experiment exist. A training that was pulled, or came from DVC's run cache, logs
+nothing. `sync` adds what is missing, from DVC only, so that no stage and no output depends on MLflow.
+
+Metrics of a run: the curves, by epoch; best/, those of the epoch that was kept; test/, those of the
+newest evaluation on the test split. Tags:
+
+dvc.result       identity of the result, `results.Result.key`: equal results are one run, however many
+                 experiments have them
+dvc.experiments  all revisions with this result, oldest first
+dvc.commit       that of the first; dvc.baseline is the commit it started from
+dvc.get          the command that brings it into the workspace
+source           live: logged while it trained; backfill: written afterwards, at the time of the commit
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run, ViewType
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
+
+from titles.experiments.results import Result, results_at
+from titles.experiments.store import WORKSPACE, canonical, revisions
+from titles.models.registry import AVERAGE
+from titles.tracking.mlflow import concealed, log_params, open_store, store_uri
+
+BACKFILL = "backfill"
+RESULT = "dvc.result"
+_METRICS_PER_BATCH = 1000  # MLflow refuses more
+_LONGEST_TAG = 8000
+_DONE = {
+    "completed": "got their results and links",
+    "backfilled": "were written from what DVC holds",
+    "unchanged": "were up to date",
+    "deleted": "were deleted in MLflow and stay so",
+    "postponed": "are not written yet: DVC cannot get at their curves",
+}
+
+
+def sync() -> str:
+    """Bring MLflow up to date with DVC; a second call changes nothing.
+
+    Runs that were logged live are found by their parameters, data and metrics. They get the results on
+    the test split and the tags above. Results without a run get one, unless it was deleted in MLflow.
+
+    Returns:
+        A summary for people.
+
+    Raises:
+        ValueError: MLflow does not answer or refuses, or this folder is not the project's.
+    """
+    with opened() as runs:
+        done = runs.sync(all_results())
+    told = [f"{done[kind]} runs {text}" for kind, text in _DONE.items() if done[kind]]
+    nothing = "DVC holds no results yet: `dvc exp run` makes some"
+    return "\n".join([*(told or [nothing]), f"store: {concealed(store_uri())}"])
+
+
+def all_results() -> list[Result]:
+    """The results of all revisions, oldest first."""
+    reading = tqdm(revisions(), "reading DVC", unit=" revisions", leave=False, disable=None)
+    return [result for revision in reading for result in results_at(revision)]
+
+
+@contextmanager
+def opened() -> Iterator[Runs]:
+    """The runs in the store; other processes that fill it from this folder wait.
+
+    Raises:
+        ValueError: as `sync`.
+    """
+    if not Path("dvc.yaml").is_file():
+        raise ValueError("dvc.yaml is missing: run from the project's folder")
+    try:
+        with FileLock("mlflow.db.sync.lock"):
+            yield Runs()
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(
+            f"MLflow at {concealed(store_uri())} does not answer or refuses: {concealed(first)}\n"
+            "Start it, or set MLFLOW_TRACKING_URI to another; unset, mlflow.db in this folder is used."
+        ) from None
+
+
+class Runs:
+    """The runs of the project in MLflow, by the results that they hold."""
+
+    def __init__(self) -> None:
+        self.client: MlflowClient
+        self.client, self.experiment = open_store()
+        self._finished: dict[str, list[Run]] = defaultdict(list)  # by stage, oldest first
+        self._unfinished: dict[str, Run] = {}  # backfills that were cut off, by key
+        token = None
+        while token != "":
+            runs = self.client.search_runs(
+                [self.experiment],
+                run_view_type=ViewType.ALL,
+                order_by=["attributes.start_time ASC"],
+                max_results=1000,
+                page_token=token,
+            )
+            for run in runs:
+                if run.info.status == "FINISHED":
+                    self._finished[run.data.tags.get("dvc.stage", "")].append(run)
+                elif RESULT in run.data.tags:
+                    self._unfinished[run.data.tags[RESULT]] = run
+            token = runs.token or ""
+
+    def of(self, result: Result) -> list[Run]:
+        """Runs with this result, oldest first, including runs deleted in MLflow.
+
+        There are several if it was trained again.
+        """
+        return [run for run in self._finished[result.stage] if _is_of(run, result)]
+
+    def active(self, result: Result) -> list[Run]:
+        """Runs with this result, oldest first, without deleted runs."""
+        return [run for run in self.of(result) if _is_active(run)]
+
+    def sync(self, results: Sequence[Result]) -> Counter[str]:
+        """Complete and backfill runs; numbers of runs by what was done to them."""
+        held: dict[str, list[Result]] = defaultdict(list)
+        evaluations = {r.revision: r for r in results if r.model == AVERAGE}
+        judged: dict[str, Result] = {}
+        for result in results:
+            held[result.key].append(result)
+            if evaluation := evaluations.get(result.revision):
+                judged[result.key] = evaluation  # the newest comes last
+        done: Counter[str] = Counter()
+        filling = tqdm(held.items(), "filling MLflow", unit=" runs", leave=False, disable=None)
+        for key, equal in filling:
+            known = self.of(equal[0])
+            try:
+                runs = list(filter(_is_active, known)) if known else [self._backfill(equal[0])]
+            except ValueError as error:
+                print(f"warning: {error}", file=sys.stderr)
+                done["postponed"] += 1
+                continue
+            done["deleted"] += not runs
+            for run in runs:
+                changed = self._tag(run, _links(run, equal))
+                if key in judged:
+                    changed |= self._log_test(run, _test_metrics(equal[0].model, judged[key]))
+                done["backfilled" if not known else "completed" if changed else "unchanged"] += 1
+        return done
+
+    def _backfill(self, result: Result) -> Run:
+        """Write a run from what DVC holds; raises ValueError if DVC cannot get at the curves."""
+        at = result.revision
+        moment = int(at.time * 1000)
+        points = [(name, value, 0) for name, value in _best_metrics(result).items()]
+        if result.model != AVERAGE:
+            curves = at.curves(result.model)
+            points += [(name, y, epoch) for name, curve in curves.items() for epoch, y in curve]
+        # A run that was cut off is written again: MLflow accepts equal values twice.
+        run = self._unfinished.get(result.key)
+        if run is None or not _is_active(run):
+            tags = {
+                "model": result.model,
+                "source": BACKFILL,
+                "git.revision": at.baseline or at.commit,
+                "dvc.stage": result.stage,
+                "dvc.experiment": at.name if at.baseline else "",
+                RESULT: result.key,
+            } | {f"data.{path}": digest for path, digest in result.hashes.items()}
+            run = self.client.create_run(
+                self.experiment,
+                start_time=moment,
+                tags={key: value for key, value in tags.items() if value},
+                run_name=f"{at.name} {result.model}",
+            )
+        number = run.info.run_id
+        log_params(self.client, number, result.params)
+        self._log(number, [Metric(name, value, moment, step) for name, value, step in points])
+        self.client.set_terminated(number, "FINISHED", end_time=moment)
+        made = self.client.get_run(number)
+        self._finished[result.stage].append(made)
+        return made
+
+    def _log(self, run: str, metrics: Sequence[Metric]) -> None:
+        for start in range(0, len(metrics), _METRICS_PER_BATCH):
+            self.client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_BATCH])
+
+    def _tag(self, run: Run, wanted: Mapping[str, str]) -> bool:
+        """Set tags; return whether any changed."""
+        changed = {k: v for k, v in wanted.items() if v and run.data.tags.get(k) != v}
+        for key, value in changed.items():
+            self.client.set_tag(run.info.run_id, key, value)
+        return bool(changed)
+
+    def _log_test(self, run: Run, scores: Mapping[str, float]) -> bool:
+        """Log metrics of the test split; return whether any changed."""
+        if run.data.metrics.items() >= scores.items():
+            return False
+        now = int(time.time() * 1000)
+        self._log(run.info.run_id, [Metric(name, value, now, 0) for name, value in scores.items()])
+        return True
+
+
+def _links(run: Run, results: Sequence[Result]) -> dict[str, str]:
+    """Tags that link to all revisions of a result, and to the first of them.
+
+    The first is the experiment that the run was logged in, if it still exists, else the oldest.
+    """
+    saved = [r.revision for r in results if r.revision.name != WORKSPACE] or [results[0].revision]
+    logged = run.data.tags.get("dvc.experiment")
+    first = next((at for at in saved if at.baseline and at.name == logged), saved[0])
+    names = ", ".join(dict.fromkeys(at.name for at in saved))
+    return {
+        RESULT: results[0].key,
+        "dvc.experiments": names if len(names) <= _LONGEST_TAG else f"{names[: _LONGEST_TAG - 4]} ...",
+        "dvc.commit": first.commit,
+        "dvc.baseline": first.baseline,
+        "dvc.get": first.get,
+    }
+
+
+def _test_metrics(model: str, evaluation: Result) -> dict[str, float]:
+    scores = evaluation.scores
+    found = {f"test/{name}": value for name, value in scores["models"].get(model, {}).items()}
+    if model == AVERAGE:
+        for pair, test in scores["pairs"].items():
+            found |= {f"test/{pair}/{name}": value for name, value in test.items()}
+    return found
+
+
+def _best_metrics(result: Result) -> dict[str, float]:
+    if result.model == AVERAGE:
+        return {}
+    return {f"best/{name}": float(value) for name, value in result.scores.items()}
+
+
+def _is_of(run: Run, result: Result) -> bool:
+    """Whether a run holds a result, by its tag or, if logged live, by metrics, parameters and data."""
+    params, tags = run.data.params, run.data.tags
+    if RESULT in tags:
+        return bool(tags[RESULT] == result.key)
+    best = {name: value for name, value in run.data.metrics.items() if name.startswith("best/")}
+    if best != _best_metrics(result):
+        return False
+    return all(canonical(params.get(k)) == canonical(v) for k, v in result.read.items()) and all(
+        tags.get(f"data.{path}") == digest for path, digest in result.data.items()
+    )
+
+
+def _is_active(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage == "active")

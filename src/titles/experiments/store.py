@@ -1,0 +1,259 @@
+"""Experiments, commits and the workspace: how to find them, and how to read their files.
+
+DVC stores an experiment as a commit under refs/exps/, below the commit that it started from, its
+baseline. Files are read from git where git has them: this needs no lock, and works while experiments
+run. Other files come from DVC's cache or remote. Nothing is checked out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from titles.data.contract import METRICS, PLOTS
+from titles.experiments.commands import git
+from titles.tracking.provenance import flat
+
+WORKSPACE = "workspace"
+DETAILS = METRICS / "details.json"
+_SHORT = 7
+
+Curve = list[tuple[int, float]]  # epoch and value
+Scores = dict[str, dict[str, float]]  # measures by model
+Stages = dict[str, dict[str, Any]]  # of a dvc.lock
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A state of the project.
+
+    name: of the experiment, or the commit's short hash, or "workspace". commit: its hash, empty for the
+        workspace. baseline: the commit that an experiment started from, else empty. time: of the commit,
+        seconds.
+    """
+
+    name: str
+    commit: str
+    baseline: str
+    time: float
+
+    @property
+    def get(self) -> str:
+        """The command that brings this state into the workspace."""
+        if self.baseline:
+            return f"dvc exp apply {self.name}"
+        return f"git checkout {self.commit} && dvc checkout" if self.commit else ""
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file.
+
+        Raises:
+            ValueError: this state has no such file, or neither DVC's cache nor a remote has it.
+        """
+        if self.commit:
+            try:
+                return git("show", f"{self.commit}:{path.as_posix()}").encode()
+            except ValueError:  # not in git, or not text
+                pass
+        with self._reachable(path):
+            content: bytes = self._files.read_bytes(f"/{path.as_posix()}")
+            return content
+
+    def fetch(self, path: Path, into: Path) -> None:
+        """Copy a folder of this state.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        with self._reachable(path):
+            self._files.get(f"/{path.as_posix()}", str(into), recursive=True)
+
+    @cached_property
+    def _files(self) -> Any:
+        from dvc.api import DVCFileSystem  # slow to import
+
+        return DVCFileSystem(rev=self.commit or None)
+
+    @contextmanager
+    def _reachable(self, path: Path) -> Iterator[None]:
+        from dvc.exceptions import DvcException
+        from dvc_data.index import DataIndexError
+
+        try:
+            yield
+            return
+        except (FileNotFoundError, DataIndexError) as error:
+            # DataIndexError: the list of a folder's files is missing.
+            if isinstance(error, FileNotFoundError) and not self._was_made(path):
+                raise ValueError(
+                    f"{self.name} has no {path}: it was not run to its end, or by an older version; "
+                    "`dvc exp run` makes it"
+                ) from None
+        except DvcException as error:
+            raise ValueError(f"{path} of {self.name} cannot be read: {error}") from None
+        raise ValueError(
+            f"{path} of {self.name} is neither in DVC's cache nor in a remote: get an experiment's with "
+            f"`dvc exp pull origin {self.name}`, the current commit's with `dvc pull`, others' with "
+            "`dvc fetch --all-commits`"
+        )
+
+    def _was_made(self, path: Path) -> bool:
+        """Whether dvc.lock holds the hash of a file; a file that only dvc.yaml declares has none."""
+        try:
+            return "md5" in self._files.info(f"/{path.as_posix()}")
+        except FileNotFoundError:
+            return False
+
+    def json(self, path: Path) -> dict[str, Any]:
+        """The content of a JSON file; raises ValueError if it is missing or damaged."""
+        try:
+            values: dict[str, Any] = json.loads(self.read(path))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
+        return values
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The measures of each model on the test split; raises ValueError if there are none."""
+        scores: Scores = self.json(DETAILS).get("models", {})
+        return scores
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The values of params.yaml under dotted names, whatever version they were written for.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            return flat(yaml.safe_load(self.read(Path("params.yaml"))))
+        except (yaml.YAMLError, AttributeError):
+            raise ValueError(f"params.yaml of {self.name} is damaged") from None
+
+    @property
+    def inputs(self) -> list[str]:
+        """Paths in git of code and data: besides parameters, all that the results depend on."""
+        given = [self.params.get(name) for name in ("prepare.source", "embed.pretrained")]
+        data = [Path(str(path)) for path in given if path]
+        within = [path.as_posix() for path in data if not path.is_absolute() and ".." not in path.parts]
+        return ["dvc.yaml", "src", *within, *(f"{path}.dvc" for path in within)]
+
+    @cached_property
+    def stages(self) -> Stages:
+        """The stages of dvc.lock; raises ValueError if it is missing or damaged."""
+        return stages_of(self.read(Path("dvc.lock")), f"dvc.lock of {self.name}")
+
+    def curves(self, network: str) -> dict[str, Curve]:
+        """The learning curves of a network, by metric, such as validation/loss; finite values only.
+
+        Raises:
+            ValueError: they are missing or damaged.
+        """
+        folder = PLOTS / network / "plots/metrics"
+        with self._reachable(folder):
+            files = [Path(path).relative_to("/") for path in self._files.find(f"/{folder.as_posix()}")]
+        return {
+            path.relative_to(folder).with_suffix("").as_posix(): self._curve(path)
+            for path in sorted(files)
+        }
+
+    def _curve(self, path: Path) -> Curve:
+        rows = csv.DictReader(io.StringIO(self.read(path).decode()), delimiter="\t")
+        try:
+            values = [(int(row["step"]), float(row[path.stem])) for row in rows]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"{path} of {self.name} is damaged: not a table of step and value"
+            ) from None
+        return [(epoch, value) for epoch, value in values if math.isfinite(value)]
+
+
+def canonical(value: Any) -> Any:
+    """A parameter in the form to compare: YAML 1.1 reads 1e-3 as text, and 0 and 0.0 are equal."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def stages_of(lock: bytes, name: str) -> Stages:
+    """The stages of a dvc.lock; `name` opens the error message.
+
+    Raises:
+        ValueError: it is not a lock file of DVC.
+    """
+    try:
+        stages: Stages = yaml.safe_load(lock)["stages"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise ValueError(f"{name} is not a lock file of DVC: run `dvc repro` and commit it") from None
+    return stages
+
+
+def head() -> str:
+    """Full hash of the commit that is checked out."""
+    return git("rev-parse", "--verify", "HEAD^{commit}").strip()
+
+
+def experiments(baseline: str | None = None) -> list[Revision]:
+    """Finished experiments, oldest first: those of a commit, or all."""
+    below = f"refs/exps/{baseline[:2]}/{baseline[2:]}" if baseline else "refs/exps"
+    form = "--format=%(refname) %(objectname) %(committerdate:unix)"
+    pattern = r"^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(\S+) (\S+) (\d+)$"
+    found = re.findall(pattern, git("for-each-ref", form, below), re.M)
+    made = [Revision(name, commit, a + b, float(when)) for a, b, name, commit, when in found]
+    return sorted(made, key=_age)
+
+
+def revisions() -> list[Revision]:
+    """All experiments, the commits they started from, HEAD and the workspace, oldest first."""
+    named = experiments()
+    commits = {head(), *(found.baseline for found in named)} - {found.commit for found in named}
+    found = [*named, *map(_commit, sorted(commits))]
+    return [*sorted(found, key=_age), find(WORKSPACE)]
+
+
+def find(name: str) -> Revision:
+    """An experiment, commit, branch or tag by its name, or the workspace.
+
+    Raises:
+        ValueError: there is none of that name, or experiments of several commits have it.
+    """
+    if name == WORKSPACE:
+        return Revision(WORKSPACE, "", "", time.time())
+    known, here = experiments(), head()
+    named = [experiment for experiment in known if experiment.name == name]
+    if chosen := [found for found in named if found.baseline == here] or named:
+        if len(chosen) > 1:
+            commits = ", ".join(found.commit[:_SHORT] for found in chosen)
+            raise ValueError(f"several experiments are named {name}: give the commit of one, {commits}")
+        return chosen[0]
+    try:
+        options = ("--verify", "--quiet", "--end-of-options")
+        commit = git("rev-parse", *options, f"{name}^{{commit}}").strip()
+    except ValueError:
+        raise ValueError(
+            f"there is no experiment, branch, tag or commit named {name!r}: `dvc exp list "
+            f"--all-commits` lists the experiments, `dvc exp pull origin {name}` fetches one"
+        ) from None
+    return next((found for found in known if found.commit == commit), None) or _commit(commit)
+
+
+def _age(revision: Revision) -> tuple[float, str]:
+    return revision.time, revision.name
+
+
+def _commit(commit: str) -> Revision:
+    made = git("show", "--no-patch", "--format=%ct", commit)
+    return Revision(commit[:_SHORT], commit, "", float(made))
