@@ -30,7 +30,7 @@ from workspace import STAGES, Workspace
 
 import titles
 from titles.data.contract import LABELS, PREPARED, read_lines
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 
 FIRST_SEED = 2019
 LEAST_ROWS = 5_000

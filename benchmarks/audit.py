@@ -28,7 +28,7 @@ from titles.data.contract import LABELS, PREPARED, QUALITIES, atomic_file
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Flags, Ints
 from titles.data.vocabulary import read_labels
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 
 _ROWS = 60_000
 _EMBEDDED_SEED, _OTHER_SEED = 2019, 2020

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from speed import processor
 
-from titles.listings.listing_files import format_of, opened
+from titles.listings.files import format_of, opened
 from titles.predict.classifier import Classifier
 
 MODELS = ["cnn", "mlp", "average"]

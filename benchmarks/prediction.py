@@ -24,7 +24,7 @@ from peers import FastText, Setting, fasttext_lines
 from rows import read_splits
 
 from titles.data.contract import MODELS
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 from titles.models.registry import load_params
 
 TOP = 5

@@ -26,7 +26,7 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
 

@@ -120,7 +120,7 @@ MUTANTS = [
     # -- the data
     Mutant(
         "a title may stand in train and in test",
-        "src/titles/prepare/preparation.py",
+        "src/titles/prepare/selection.py",
         "kept_N = split.first_of_each(keys_N, rank_N)",
         "kept_N = np.arange(len(keys_N))",
         "test_preparation.py",
@@ -128,13 +128,13 @@ MUTANTS = [
     Mutant(
         "words of the test split are in the vocabulary",
         "src/titles/prepare/preparation.py",
-        "_vocabulary(rows, splits_N == split.TRAIN, settings)",
-        "_vocabulary(rows, splits_N != split.DROPPED, settings)",
+        "build_vocabulary(rows, splits_N == split.TRAIN, settings)",
+        "build_vocabulary(rows, splits_N != split.DROPPED, settings)",
         "test_preparation.py",
     ),
     Mutant(
         "the order of categories is that of a set",
-        "src/titles/prepare/preparation.py",
+        "src/titles/prepare/selection.py",
         "return sorted(rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows))",
         "return list({rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows)})",
         "test_preparation.py",
@@ -169,16 +169,16 @@ MUTANTS = [
     ),
     Mutant(
         "a rejected row has the line of the row before",
-        "src/titles/listings/sources.py",
-        'chunk.reject(line, "wrong_number_of_fields"',
-        'chunk.reject(line - 1, "wrong_number_of_fields"',
+        "src/titles/listings/csv_reader.py",
+        "numbers.append(first + at)",
+        "numbers.append(first + at - 1)",
         "test_sources.py",
     ),
     Mutant(
         "a damaged end of a file goes unnoticed",
-        "src/titles/listings/sources.py",
-        "zlib.error) as error:\n        raise ValueError(",
-        "zlib.error) as error:\n        return\n        raise ValueError(",
+        "src/titles/listings/rows.py",
+        "zlib.error) as error:\n            raise ValueError(",
+        "zlib.error) as error:\n            return lines\n            raise ValueError(",
         "test_sources.py",
     ),
     # -- measures
@@ -313,7 +313,7 @@ MUTANTS = [
     ),
     Mutant(
         "an archive may write outside of its folder",
-        "src/titles/listings/download.py",
+        "src/titles/datasets/archive.py",
         'if path.is_absolute() or ".." in path.parts:',
         "if False:",
         "test_download.py -k unsafe",

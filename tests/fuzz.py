@@ -42,7 +42,7 @@ from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.embed.vectors import read_pretrained
 from titles.evaluation import predictions
-from titles.listings import listing_files, sources
+from titles.listings import files, sources
 from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
@@ -180,13 +180,13 @@ def targets(folder: Path) -> dict[str, Target]:
         (course.parent / f"spanish.{split}.jsonl.gz").write_bytes(_course()[0])
     listed = folder / "listed"
     for name, kind, examples in (
-        ("listing_csv", listing_files.CSV, _csv()),
-        ("json_lines", listing_files.JSON_LINES, [b'{"title": "Una Silla", "id": 3}\n' * 3, *_course()]),
+        ("listing_csv", files.CSV, _csv()),
+        ("json_lines", files.JSON_LINES, [b'{"title": "Una Silla", "id": 3}\n' * 3, *_course()]),
     ):
 
         def read_listing(kind: str = kind) -> None:
-            with listing_files.opened(listed, kind) as listing:
-                _drained(iter(listing.chunks))
+            with files.opened(listed, kind) as found:
+                _drained(iter(found.chunks))
 
         add(name, listed, examples, read_listing)
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 
 ROOT = Path(__file__).parent.parent
 STAGES = ["prepare", "embed", "train_cnn", "train_mlp", "evaluate"]

@@ -20,7 +20,7 @@ import yaml
 from crashes import DIED
 from networks import params, write_prepared
 from small_project import QUICK, ROOT, STAGES
-from titles.listings.sample import write_csv
+from titles.datasets.sample import write_csv
 
 pytestmark = pytest.mark.pipeline
 

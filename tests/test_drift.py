@@ -180,11 +180,11 @@ def test_the_distance_of_chance_alone_is_what_the_page_says() -> None:
     ("content", "reason"),
     [
         (None, "No such file"),
-        ("", "no profile of data"),
-        ("{}", "no profile of data: Field required"),
-        (profile().model_dump_json().replace('"rows":9', '"rows":-9'), "no profile of data: Input"),
+        ("", "not a profile of data"),
+        ("{}", "not a profile of data: Field required"),
+        (profile().model_dump_json().replace('"rows":9', '"rows":-9'), "not a profile of data: Input"),
         (profile().model_dump_json().replace("p05", "p06"), "title_words must have p05"),
-        (profile().model_dump_json().replace('"A":1.0', '"A":NaN'), "no profile of data"),
+        (profile().model_dump_json().replace('"A":1.0', '"A":NaN'), "not a profile of data"),
     ],
 )
 def test_a_reference_that_is_no_profile_is_refused_before_any_work(

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from titles.listings import listing
-from titles.listings.listing_files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
+from titles.listings import rows
+from titles.listings.files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
 
 GOOD = b"id,title\n1,Funda Roja\n"
 
 
 @pytest.fixture(params=[32_768, 2], ids=["one chunk", "small chunks"], autouse=True)
 def chunk_rows(request, monkeypatch):
-    monkeypatch.setattr(listing, "CHUNK_ROWS", request.param)
+    monkeypatch.setattr(rows, "CHUNK_ROWS", request.param)
 
 
 def read(file, kind, column="title", keep=None):
@@ -233,7 +233,7 @@ def test_text_in_parquet_that_is_not_utf8_costs_its_row_alone(tmp_path):
 
 
 def test_long_rows_come_in_small_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(listing, "CHUNK_BYTES", 5000)
+    monkeypatch.setattr(rows, "CHUNK_BYTES", 5000)
     long = "x" * 1000
     written(tmp_path / "a.jsonl", (json.dumps({"title": long}) + "\n").encode() * 50)
     written(tmp_path / "a.txt", f"{long}\n".encode() * 50)

@@ -155,6 +155,32 @@ def test_a_wrong_parameter_is_refused_before_any_work(clone: Path) -> None:
     assert "Traceback" not in wrong
 
 
+def test_dvc_exp_show_has_scores_first_then_networks_and_few_columns(project: Path) -> None:
+    shown = run(project, "dvc", "exp", "show", "--csv", "--no-pager")
+    header = shown.split("\n", 1)[0].split(",")
+    columns = header[header.index("parent") + 1 :]
+    assert columns[:3] == [f"{name}.balanced_accuracy" for name in ("average", "cnn", "mlp")]
+    # What a terminal of 180 columns shows first, with room for the names of experiments.
+    assert sum(len(name) + 3 for name in columns[:3]) < 180 - 60
+    assert columns[12].startswith("cnn.")
+    params = [name for name in columns[12:] if re.fullmatch(r"seed|(\w+)\.\w+", name)]
+    assert len(columns) - 12 - len(params) <= 28
+
+
+def test_a_clone_draws_the_committed_run_before_any_pull(clone: Path) -> None:
+    drawn = json.loads(run(clone, "dvc", "plots", "show", "--json"))["data"]
+    assert len(drawn) == 8
+    for name, views in drawn.items():
+        assert [view["content"]["data"]["values"] for view in views], name
+    assert "average.balanced_accuracy" in run(clone, "dvc", "metrics", "show")
+    run(clone, "git", "commit", "--allow-empty", "-q", "-m", "next")
+    compared = json.loads(run(clone, "dvc", "plots", "diff", "HEAD~1", "--json", "Loss"))["data"]
+    revisions = {
+        point["rev"] for view in compared["Loss"] for point in view["content"]["data"]["values"]
+    }
+    assert len(revisions) == 2
+
+
 @pytest.fixture(scope="module")
 def shown(project: Path) -> Any:
     return json.loads(run(project, "dvc", "plots", "show", "--json"))["data"]

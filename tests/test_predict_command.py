@@ -122,7 +122,7 @@ def written(tmp_path):
 @pytest.mark.parametrize("into", ["csv", "csv.gz", "jsonl", "jsonl.gz", "parquet"])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_any_format_becomes_any_other(predict, ranked, written, tmp_path, kind, into, monkeypatch):
-    monkeypatch.setattr("titles.listings.listing.CHUNK_ROWS", 3)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 3)
     titles = [*TEXTS, *BAD, *ODD]
     out = tmp_path / f"out.{into}"
     code, printed, told = predict("--file", written(kind, titles), "--top", 2, "--out", out)
@@ -306,7 +306,7 @@ def test_a_column_that_the_output_needs_is_not_written_over(predict, tmp_path):
 
 
 def test_a_file_that_turns_out_damaged_leaves_the_old_output(predict, tmp_path, monkeypatch):
-    monkeypatch.setattr("titles.listings.listing.CHUNK_ROWS", 50)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 50)
     rng = np.random.default_rng(3)
     rows = "".join(f"{number}\n" for number in rng.integers(10**9, size=20_000))
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(f"title\n{rows}".encode())[:-20])

@@ -9,9 +9,8 @@ import pytest
 from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, atomic_folder, write_json
 from titles.data.encoded import EncodedTitles
 from titles.data.vocabulary import Vocabulary, read_labels
-from titles.listings import sources
 from titles.params import Prepare
-from titles.prepare import preparation
+from titles.prepare import reading
 from titles.prepare.preparation import prepare
 
 HEADER = "title,label_quality,language,category\n"
@@ -187,7 +186,7 @@ def test_words_come_from_train_alone(run):
 def test_each_split_keeps_the_letters_of_the_words_it_has_and_the_vocabulary_lacks(
     run, monkeypatch, min_count, slab
 ):
-    monkeypatch.setattr(preparation, "_SLAB_ROWS", slab)
+    monkeypatch.setattr(reading, "SLAB_ROWS", slab)
     # Numbers n stand in one row each, numbers t in two or three, one word twice in one title.
     rows = [f"{noun} n{k} t{k % 13}" for k in range(36) for noun in [list(NOUNS.values())[k % 3]]]
     rows[7] += " 日本 日本"
@@ -379,8 +378,8 @@ def test_chunks_and_worker_processes_do_not_show_in_the_bytes(run, monkeypatch, 
     content = HEADER + listing(30) + listing(9, "portuguese").replace("rojo", "roxo") + ",,,\n" * 9
     content += listing(9).replace("rojo", "verde")
     metrics, one = run(content, target="one", language=language)
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 3)
-    monkeypatch.setattr(preparation, "_SLAB_ROWS", 5)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 3)
+    monkeypatch.setattr(reading, "SLAB_ROWS", 5)
     again, two = run(content, target="two", language=language)
     assert again == metrics
     assert content_of(two) == content_of(one)
@@ -388,7 +387,7 @@ def test_chunks_and_worker_processes_do_not_show_in_the_bytes(run, monkeypatch, 
 
 
 def test_damage_behind_the_first_chunks_ends_the_workers_and_leaves_nothing(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 50)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 50)
     zipped = gzip.compress(HEADER.encode() + listing(2000).encode())
     with pytest.raises(ValueError, match=r"is damaged near line 1\d{3}"):
         run(zipped[: len(zipped) * 4 // 5])

@@ -9,8 +9,8 @@ from statistics import mean, median
 
 import pytest
 
-from titles.listings import sample
-from titles.listings.sample import HEADER, generate, write_csv
+from titles.datasets import sample
+from titles.datasets.sample import HEADER, generate, write_csv
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_another_seed_gives_other_rows():
 
 
 def test_another_process_and_hash_seed_give_the_same_rows():
-    code = "from titles.listings.sample import generate; print(ascii(list(generate(300, 5))))"
+    code = "from titles.datasets.sample import generate; print(ascii(list(generate(300, 5))))"
     prints = [
         subprocess.run(
             [sys.executable, "-c", code],

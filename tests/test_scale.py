@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from titles.data.contract import atomic_folder
+from titles.datasets.sample import write_csv
 from titles.listings import sources
-from titles.listings.sample import write_csv
 from titles.models.registry import load_params
-from titles.prepare import preparation
+from titles.prepare import preparation, reading
 from titles.prepare.workers import SCHEDULER
 
 pytestmark = pytest.mark.pipeline
@@ -52,7 +52,7 @@ def _bytes_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 500)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 500)
 
 
 def _free_port() -> int:
@@ -129,7 +129,7 @@ def test_a_chunk_that_fails_in_a_worker_is_named_and_the_old_output_stays(
 ) -> None:
     before = _prepare(listing, tmp_path / "prepared")
     chunks = list(sources.read(listing, "all", 1000))
-    real = preparation.tokenise_chunk
+    real = reading.tokenise_chunk
     start = chunks[3].titles[0]
 
     def task(titles: list[str], settings: object) -> object:
@@ -137,7 +137,7 @@ def test_a_chunk_that_fails_in_a_worker_is_named_and_the_old_output_stays(
             raise MemoryError("no room")
         return real(titles, settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(preparation, "tokenise_chunk", task)
+    monkeypatch.setattr(reading, "tokenise_chunk", task)
     expected = (
         rf"listing\.csv, lines {chunks[3].lines[0]} to {chunks[3].lines[-1]}: .*MemoryError: no room"
     )

@@ -23,7 +23,7 @@ GOOD_ROWS = [
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks so small that every reading crosses their borders."""
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 2)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 2)
 
 
 def read(source, language="all", max_title_chars=50):
@@ -297,7 +297,7 @@ LISTINGS = {"title": ["Mesa roja", 'Funda, "J7"', "Silla\nalta"], "category": ["
 
 @pytest.fixture
 def one_chunk(monkeypatch):
-    monkeypatch.setattr(sources, "CHUNK_ROWS", 50)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", 50)
 
 
 def parquet(path, columns):
@@ -325,10 +325,9 @@ def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
     assert chunk.rows_read == 3
 
 
-def test_parquet_without_rows_is_a_chunk_without_rows(tmp_path):
+def test_parquet_without_rows_gives_none(tmp_path):
     none = {name: pa.array([], pa.string()) for name in LISTINGS}
-    (chunk,) = sources.read(parquet(tmp_path / "a.parquet", none), "all", 99)
-    assert (chunk.rows_read, chunk.titles, chunk.rejected) == (0, [], [])
+    assert read(parquet(tmp_path / "a.parquet", none)) == ([], [])
 
 
 def test_parquet_without_categories_or_cut_is_refused(tmp_path):

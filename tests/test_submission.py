@@ -38,7 +38,7 @@ def read(file):
 def test_every_id_stands_once_and_in_order_with_the_likeliest_category(
     classifier, tmp_path, monkeypatch, chunk_rows
 ):
-    monkeypatch.setattr("titles.listings.listing.CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr("titles.listings.rows.CHUNK_ROWS", chunk_rows)
     told = submit(classifier, written(tmp_path, ROWS), tmp_path / "out.csv")
     header, *rows = read(tmp_path / "out.csv")
     assert header == ["id", "category"]

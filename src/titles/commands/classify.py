@@ -135,7 +135,7 @@ def _probability(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from titles.listings import listing, listing_files
+    from titles.listings import files, listing
     from titles.predict import bulk
 
     file = options.file if options.file != Path("-") else None
@@ -144,14 +144,14 @@ def _predict(options: argparse.Namespace) -> None:
         options.usage("titles are given and a file too: give one of them")
     if not options.titles and not options.file and sys.stdin.isatty():
         options.usage("no titles: give some, a --file, or pipe them in, one a line")
-    kind = options.format or (listing_files.format_of(file, "--format") if file else listing_files.LINES)
+    kind = options.format or (files.format_of(file, "--format") if file else files.LINES)
     keep = options.keep if options.keep is None else [k for k in options.keep.split(",") if k]
 
     out_kind = bulk.output_format(out, options.out_format)
     given: AbstractContextManager[listing.Listing] = (
         nullcontext(listing.of_titles(options.titles))
         if options.titles
-        else listing_files.opened(file, kind, options.column, keep)
+        else files.opened(file, kind, options.column, keep)
     )
     with given as rows:
         told = bulk.classify(_classifier(options), rows, options.top, out, out_kind, options.at_least)

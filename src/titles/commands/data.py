@@ -1,4 +1,4 @@
-"""Data to learn from: made up, or fetched."""
+"""Commands for data to learn from: generate a sample, download public data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands) -> None:
-    from titles.listings.download import DATASETS
+    from titles.datasets.public import DATASETS
 
     sample = commands.add_parser(
         "sample",
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "or Spanish word vectors of 300 dimensions (sbw), and say how to use them. A download that was "
         "cut resumes with the same command; one that is whole is only checked.",
     )
-    download.add_argument("name", choices=sorted(DATASETS), help="what to fetch")
+    download.add_argument("name", choices=sorted(DATASETS), help="dataset to fetch")
     download.add_argument(
         "--into",
         type=Path,
@@ -44,12 +44,12 @@ def add(commands: Commands) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from titles.listings.sample import write_csv
+    from titles.datasets.sample import write_csv
 
     write_csv(options.rows, options.seed, options.out, options.truth)
 
 
 def _download(options: argparse.Namespace) -> None:
-    from titles.listings.download import download
+    from titles.datasets.download import download
 
     print(download(options.name, options.into, options.url))

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel
 from tabulate import tabulate
 
 from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, atomic_file
@@ -143,7 +144,12 @@ def _confidence(
 
 
 def _parameters(models: Iterable[str], params: Params) -> str:
-    sections = ("compute", "prepare", "embed", *models, "evaluate")
-    dumped = params.model_dump(mode="json")
-    values = {"seed": params.seed} | {name: dumped[name] for name in sections}
+    sections: dict[str, BaseModel] = {
+        "compute": params.compute,
+        "prepare": params.prepare,
+        "embed": params.embed,
+        **{name: params.network(name) for name in models},
+        "evaluate": params.evaluate,
+    }
+    values = {"seed": params.seed} | {name: s.model_dump(mode="json") for name, s in sections.items()}
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()

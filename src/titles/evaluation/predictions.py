@@ -18,7 +18,6 @@ from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
-from titles.models.registry import CLASSIFIERS as MODELS  # noqa: F401
 
 if TYPE_CHECKING:
     import pyarrow as pa

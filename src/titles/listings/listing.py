@@ -1,23 +1,26 @@
-"""Rows to be classified, some thousands at a time and in order, whatever is wrong with some of them: one
-that has no title is still a row, and says why."""
+"""Listings to classify: every row is kept, in order, and a row without a usable title has a problem."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-# Rows, and about how many bytes of them, that are worked on at a time. The more titles, the more of
-# their words are shared and looked up once.
-CHUNK_ROWS = 32_768
-CHUNK_BYTES = 32 * 1024 * 1024
+from titles.listings.rows import Batch, Broken, gather, is_utf8
+
+_PROBLEMS = {
+    "broken_csv": "broken CSV",
+    "wrong_number_of_fields": "wrong number of fields",
+    "broken_json": "broken JSON",
+    "invalid_utf8": "broken JSON",
+}
 
 
 class Chunk(NamedTuple):
-    """Rows one after another, in columns: row by row it would take longer than to classify them.
+    """Consecutive rows, in columns.
 
-    columns: their values, for each of Listing.columns. lines: of the file at which the rows start, from
-        1; none where there are no lines.
-    titles: "" where there is none. problems: why, by the row's place here.
+    columns: values, for each of Listing.columns. lines: line of the file at which each row starts, from
+        1; empty where the source has no lines.
+    titles: "" where there is none. problems: by the row's position in the chunk.
     """
 
     columns: list[Sequence[Any]]
@@ -27,11 +30,11 @@ class Chunk(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A file's rows, and the columns of it that are kept.
+    """The rows of a source, and the columns of it that are kept.
 
-    title: position in them of the column with the titles.
-    types: pyarrow's, of the columns of a Parquet file; None where values are text, or what JSON has.
-    total: how many rows there are; None where only reading tells.
+    title: position of the column with the titles in `columns`.
+    types: pyarrow types of the columns of a Parquet file; None where values are text or JSON values.
+    total: number of rows; None if unknown before reading.
     """
 
     columns: list[str]
@@ -41,78 +44,52 @@ class Listing(NamedTuple):
     chunks: Iterator[Chunk]
 
 
-class Gathered:
-    """Rows on their way to a chunk."""
-
-    def __init__(self, columns: int, title: int) -> None:
-        self._width, self._title = columns, title
-        self._clear()
-
-    def _clear(self) -> None:
-        self.rows: list[Sequence[Any]] = []
-        self.lines: list[int] = []
-        self._problems: dict[int, str] = {}
-        self.bytes = 0
-
-    def full(self) -> bool:
-        return len(self.rows) >= CHUNK_ROWS or self.bytes >= CHUNK_BYTES
-
-    def add_broken(self, problem: str, line: int) -> None:
-        self._problems[len(self.rows)] = problem
-        self.rows.append([None] * self._width)
-        self.lines.append(line)
-
-    def taken(self) -> Chunk:
-        """What was gathered, with all its problems; there has to be a row."""
-        columns: list[Sequence[Any]] = list(zip(*self.rows, strict=True))
-        problems = self._problems
-        for place in _not_utf8(columns):
-            problems[place] = "not UTF-8"
-            self.rows[place] = [readable(v) if isinstance(v, str) else v for v in self.rows[place]]
-        if problems:
-            columns = list(zip(*self.rows, strict=True))
-        titles = list(columns[self._title])
-        # Looking at all at once finds clean rows, which most are, at a fraction of the cost.
-        if problems or not (set(map(type, titles)) <= {str} and all(map(str.strip, titles))):
-            for place, title in enumerate(titles):
-                problem = problems.get(place) or _problem(title)
-                if problem:
-                    problems[place], titles[place] = problem, ""
-        chunk = Chunk(columns, self.lines, titles, problems)
-        self._clear()
-        return chunk
+def of_batches(
+    columns: list[str],
+    column: str,
+    batches: Iterable[Batch],
+    types: list[Any] | None = None,
+    total: int | None = None,
+) -> Listing:
+    """A listing of rows with these columns. column: holds the titles; for the others see `Listing`."""
+    title = columns.index(column)
+    chunks = (_chunk(batch, len(columns), title) for batch in gather(batches))
+    return Listing(columns, title, types, total, chunks)
 
 
 def of_titles(titles: Sequence[str]) -> Listing:
-    """Titles that are at hand."""
-    gathered = Gathered(1, 0)
-    gathered.rows = [[title] for title in titles]
-    return Listing(["title"], 0, None, len(titles), iter([gathered.taken()] if titles else []))
+    """A listing of titles in memory, in one chunk."""
+    chunks = iter([_chunk(Batch([[title] for title in titles], (), 0), 1, 0)] if titles else [])
+    return Listing(["title"], 0, None, len(titles), chunks)
 
 
-def kept_columns(
-    name: str, names: Sequence[str], column: str, keep: Sequence[str] | None, hint: str
-) -> list[str]:
-    """The columns to keep, in the order of the file, that of titles always among them.
+def _chunk(batch: Batch, width: int, title: int) -> Chunk:
+    """The rows, at least one, in columns, with all their problems."""
+    rows, problems = batch.rows, {}
+    if Broken in set(map(type, rows)):
+        for place, row in enumerate(rows):
+            if isinstance(row, Broken):
+                problems[place] = _PROBLEMS[row.reason]
+        rows = [[None] * width if isinstance(row, Broken) else row for row in rows]
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    for place in _not_utf8(columns):
+        problems[place] = "not UTF-8"
+        rows[place] = [_readable(value) for value in rows[place]]
+    if problems:
+        columns = list(zip(*rows, strict=True))
+    titles = list(columns[title])
+    # Checking all rows at once finds clean chunks, which most are, at a fraction of the cost.
+    if problems or not (set(map(type, titles)) <= {str} and all(map(str.strip, titles))):
+        for place, value in enumerate(titles):
+            problem = problems.get(place) or _problem(value)
+            if problem:
+                problems[place], titles[place] = problem, ""
+    return Chunk(columns, batch.lines, titles, problems)
 
-    Raises:
-        ValueError: one of them is not there, or twice.
-    """
-    wanted = [column, *(names if keep is None else keep)]
-    for each in wanted:
-        if each not in names:
-            raise ValueError(
-                f"{name} has no column {each!r}. Its columns, separated by commas, are "
-                f"{','.join(names)[:200]}; {hint}"
-            )
-        if names.count(each) > 1:
-            raise ValueError(f"{name} has the column {each!r} twice")
-    return [each for each in names if each in wanted]
 
-
-def readable(text: str) -> str:
-    """The same text with bytes that are no UTF-8 written out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def _readable(value: Any) -> Any:
+    """A text with its bytes that are not UTF-8 written out; other values as they are."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _problem(title: Any) -> str:
@@ -124,23 +101,12 @@ def _problem(title: Any) -> str:
 
 
 def _not_utf8(columns: list[Sequence[Any]]) -> list[int]:
-    """Rows with bytes that are no UTF-8."""
+    """Rows with bytes that are not UTF-8."""
     found: set[int] = set()
     for column in columns:
         texts = column
         if set(map(type, column)) != {str}:
             texts = [value if isinstance(value, str) else "" for value in column]
-        if not _is_utf8("".join(texts)):
-            found |= {place for place, text in enumerate(texts) if not _is_utf8(text)}
+        if not is_utf8("".join(texts)):
+            found |= {place for place, text in enumerate(texts) if not is_utf8(text)}
     return sorted(found)
-
-
-def _is_utf8(text: str) -> bool:
-    # Bytes that are no UTF-8 were decoded to lone surrogates, which do not encode.
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

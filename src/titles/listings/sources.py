@@ -1,39 +1,38 @@
-"""Readers of listing files: challenge CSV, title,category CSV, Parquet and the course's JSON lines.
+"""Listings to learn from: challenge CSV, title,category CSV, Parquet and the course's JSON lines.
 
-All give the same columns, a chunk at a time, so that a file of any size takes bounded memory. What kind
-a file is shows in the file itself, never in its name alone. Rows that break the schema are set aside
-with their line and a reason; a file that breaks as a whole (cut, damaged, no header) ends the reading
-with an error, because the rows before the damage are not the file.
+All sources yield the same columns, in chunks, so that memory is bounded for any file size. The format is
+found from a file's content, not from its name. Rows that break the schema are rejected with their line
+and a reason. A file that is damaged as a whole (cut, corrupt, no header) raises an error, because the
+rows before the damage are not the file.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, compress, islice, pairwise
+from itertools import compress
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-import orjson
+from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.listings import json_reader, parquet_reader
+from titles.listings.csv_reader import CsvReader
+from titles.listings.files import stream
+from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
-from titles.data.contract import LANGUAGES, QUALITIES, SPLITS, opened
-
-CHUNK_ROWS = 50_000
-# Far above any title and its newlines: past either, a stray quote has swallowed rows.
-_FIELD_LIMIT = 1024 * 1024
-_MOST_LINES = 20
 _EXCERPT = 200
-
-csv.field_size_limit(_FIELD_LIMIT)
+_MISSING: Any = ...  # in place of a value that a JSON object has to have
+# Columns that are used, and the value of one that a source lacks.
+_COLUMNS: dict[str, Any] = {
+    "title": _MISSING,
+    "category": _MISSING,
+    "language": LANGUAGES[0],
+    "label_quality": QUALITIES[0],
+}
 
 
 class Rejected(NamedTuple):
-    """A row that cannot be used. line: 1 is the file's first; excerpt: start of what stood there."""
+    """A row that cannot be used. line: from 1; excerpt: the start of the row."""
 
     file: str
     line: int
@@ -43,10 +42,11 @@ class Rejected(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Rows of one file in columns, in file order; all columns are equally long.
+    """Rows of one file in columns of equal length, in file order.
 
     split: the split that the file gives its rows, "" where rows are still to be split.
-    lines: line of the file at which a row starts, from 1.
+    lines: line of the file at which a row starts, from 1; the row's number in a Parquet file.
+    rows_read: all rows, with those that were rejected since.
     """
 
     file: str
@@ -69,13 +69,14 @@ class Chunk:
         )
         self.lines = list(compress(self.lines, flags))
 
-    def set_aside(self, reason_of: Callable[[str, str, str, str], str]) -> None:
-        """Reject the rows for which `reason_of(title, category, language, quality)` gives a reason."""
-        rows = list(zip(*self.columns(), strict=True))
-        reasons = [reason_of(*row) for row in rows]
-        for line, row, reason in zip(self.lines, rows, reasons, strict=True):
+    def set_aside(self, reasons: Sequence[str]) -> None:
+        """Reject the rows with a reason; "" keeps a row."""
+        for line, reason, row in zip(
+            self.lines, reasons, zip(*self.columns(), strict=True), strict=True
+        ):
             if reason:
-                self.reject(line, reason, ",".join(row))
+                excerpt = ",".join("" if value is _MISSING else str(value) for value in row)
+                self.reject(line, reason, excerpt)
         self.keep([not reason for reason in reasons])
 
     def columns(self) -> tuple[list[str], list[str], list[str], list[str]]:
@@ -83,17 +84,17 @@ class Chunk:
 
 
 def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
-    """Yield the rows of `source`, checked, in chunks of about `CHUNK_ROWS`.
+    """Yield the rows of `source`, checked, in chunks.
 
     Args:
         source: a CSV or Parquet file, a folder of such files (read in the order of their names), or a
             folder with the course's files.
-        language: of LANGUAGES, or "all"; a course folder then only needs that language's files. Rows of
-            other languages still come, so that the caller can count them.
-        max_title_chars: longer titles are set aside.
+        language: of LANGUAGES, or "all"; a course folder then needs only that language's files. Rows of
+            other languages are yielded too, so that the caller can count them.
+        max_title_chars: longer titles are rejected.
 
     Raises:
-        ValueError: there is no such source, its kind is not known, it has no labels, or it is damaged.
+        ValueError: there is no such source, its format is unknown, it has no labels, or it is damaged.
     """
     if source.is_dir():
         files = _course_files(source, language) or _shards(source)
@@ -105,11 +106,8 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
-        if split:
-            rows = _read_json_lines(file, split)
-        else:
-            rows = _read_parquet(file) if _is_parquet(file) else _read_csv(file)
-        for chunk in rows:
+        for names, batch in _batches(file, split):
+            chunk = _chunk(file, split, names, batch)
             _check(chunk, max_title_chars)
             yield chunk
 
@@ -137,16 +135,92 @@ def _shards(folder: Path) -> list[tuple[Path, str]]:
     return [(file, "") for file in files]
 
 
+def _batches(file: Path, split: str) -> Iterator[tuple[Sequence[str], Batch]]:
+    """Yield the rows of a file, and the names of the values in a row."""
+    with file.open("rb") as raw:
+        is_parquet = raw.read(4) == b"PAR1"
+    if is_parquet and not split:
+        with parquet_reader.opened(file) as table:
+            names = _known_columns(file, table.schema_arrow.names)
+            first = 1
+            for batch in gather(parquet_reader.rows(file, table, names)):
+                yield names, batch._replace(lines=range(first, first + len(batch.rows)))
+                first += len(batch.rows)
+        return
+    with stream(file) as raw:
+        if split:
+            lines = Lines(raw, str(file))
+            keys = _COLUMNS | {"split": split}
+            for batch in gather(json_reader.rows(lines, list(keys), list(keys.values()))):
+                yield list(keys), batch
+            if lines.number == 1:
+                raise ValueError(f"{file} is empty: expected one JSON object per line")
+        else:
+            reader = CsvReader(raw, str(file), "such as title,category")
+            names = _known_columns(file, reader.header)
+            for batch in gather(reader.rows(names, keep=False)):
+                yield names, batch
+
+
+def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
+    """The columns of a file that are used, in its order.
+
+    Raises:
+        ValueError: titles or categories are missing, or a column is there twice.
+    """
+    names = [name.strip() for name in header]
+    listed = ",".join(names)[:_EXCERPT]
+    wanted = "title,label_quality,language,category or title,category"
+    if len(set(names)) != len(names):
+        raise ValueError(f"{file}: a column stands twice in the header {listed}")
+    if "title" in names and "category" not in names:
+        raise ValueError(
+            f"{file} has titles but no categories (columns {listed}): there is nothing to learn from; "
+            f"expected {wanted}"
+        )
+    if not {"title", "category"} <= set(names):
+        raise ValueError(
+            f"{file}: columns {listed} are not known; expected {wanted}, in lower case, separated by "
+            "commas, in UTF-8"
+        )
+    return [name for name in names if name in _COLUMNS]
+
+
+def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
+    """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
+    chunk = Chunk(file.name, split, lines=list(batch.lines), rows_read=len(batch.rows))
+    rows = batch.rows
+    if Broken in set(map(type, rows)):
+        whole = [not isinstance(row, Broken) for row in rows]
+        for line, row in zip(chunk.lines, rows, strict=True):
+            if isinstance(row, Broken):
+                chunk.reject(line, row.reason, row.excerpt)
+        rows, chunk.lines = list(compress(rows, whole)), list(compress(chunk.lines, whole))
+    found = dict(zip(names, zip(*rows, strict=True), strict=False))  # empty without rows
+    chunk.titles, chunk.categories, chunk.languages, chunk.qualities = (
+        list(found.get(name, [default] * len(rows))) for name, default in _COLUMNS.items()
+    )
+    splits = found.get("split", ())
+    if splits.count(split) < len(splits):
+        chunk.set_aside(["" if each == split else "split_is_not_the_files" for each in splits])
+    return chunk
+
+
 def _check(chunk: Chunk, max_title_chars: int) -> None:
-    """Set aside rows whose values break the schema."""
+    """Reject rows whose values break the schema."""
     languages, qualities = set(LANGUAGES), set(QUALITIES)
 
-    def reason_of(title: str, category: str, language: str, quality: str) -> str:
+    def reason_of(row: tuple[str, ...]) -> str:
+        if _MISSING in row:
+            return "missing_field"
+        if not all(isinstance(value, str) for value in row):
+            return "field_is_not_text"
+        title, category, language, quality = row
         if not title.strip():
             return "empty_title"
         if not category.strip():
             return "empty_category"
-        if not _is_utf8(title + category):
+        if not is_utf8(title + category):
             return "invalid_utf8"
         if len(title) > max_title_chars:
             return "title_too_long"
@@ -158,232 +232,16 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
             return "unknown_label_quality"
         return ""
 
-    # Looking at the columns as a whole finds a clean chunk, which most are, at a fraction of the cost.
+    # Checking whole columns finds clean chunks, which most are, at a fraction of the cost.
     clean = (
-        set(chunk.languages) <= languages
+        all(set(map(type, column)) <= {str} for column in chunk.columns())
+        and set(chunk.languages) <= languages
         and set(chunk.qualities) <= qualities
         and all(category.strip() and category.isprintable() for category in set(chunk.categories))
         and max(map(len, chunk.titles), default=0) <= max_title_chars
         and all(map(str.strip, chunk.titles))
-        and _is_utf8("".join(chunk.titles))
+        and is_utf8("".join(chunk.titles))
     )
     if not clean:
-        chunk.set_aside(reason_of)
+        chunk.set_aside(list(map(reason_of, zip(*chunk.columns(), strict=True))))
     chunk.categories = [category.strip() for category in chunk.categories]
-
-
-def _is_utf8(text: str) -> bool:
-    # Bytes that are no UTF-8 were decoded to lone surrogates, which do not encode.
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-@contextmanager
-def _whole(file: Path, line: Callable[[], int]) -> Iterator[None]:
-    """Turn damage of the compressed stream into a ValueError that names the line."""
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"{file} is damaged near line {line()}: {error}. The rows before that are not taken for "
-            "the whole: get the file again"
-        ) from None
-
-
-def _read_csv(file: Path) -> Iterator[Chunk]:
-    with opened(file) as stream:
-        # surrogateescape: a row with invalid bytes is set aside by itself, later.
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        yield from _csv_chunks(file, text)
-
-
-def _csv_chunks(file: Path, text: TextIO) -> Iterator[Chunk]:
-    # strict: a quote inside an unquoted field is fine, but `"a"b` or a quote that is never closed is
-    # an error and not a guess.
-    reader = csv.reader(text, strict=True)
-    with _whole(file, lambda: reader.line_num + 1):
-        try:
-            header = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{file}: the header is no CSV: {error}") from None
-        columns = _csv_columns(file, header)
-        fields = len(header or ())
-        chunk = Chunk(file.name, "")
-        rows: list[list[str]] = []
-        ended = False
-        while not ended:
-            new: list[list[str]] = []
-            first, broken = reader.line_num + 1, ""
-            wanted = CHUNK_ROWS - len(rows) - len(chunk.rejected)
-            try:
-                new.extend(islice(reader, wanted))  # what comes before an error is kept
-                ended = len(new) < wanted
-            except csv.Error as error:
-                broken = str(error)
-            if not broken and reader.line_num + 1 - first == len(new):  # a line each, as nearly always
-                lines = list(range(first, first + len(new) + 1))
-            else:
-                lines = list(accumulate(map(_lines_in, new), initial=first))
-                _refuse_stray_quotes(file, [*lines, reader.line_num + 1], broken)
-            if broken:
-                chunk.rows_read += 1
-                chunk.reject(lines[-1], "broken_csv", broken)
-            for line, row in zip(lines, new, strict=False):
-                if len(row) == fields:
-                    rows.append(row)
-                    chunk.lines.append(line)
-                elif row:  # a blank line is no row
-                    chunk.rows_read += 1
-                    chunk.reject(line, "wrong_number_of_fields", ",".join(row))
-            if ended or len(rows) + len(chunk.rejected) >= CHUNK_ROWS:
-                chunk.rows_read += len(rows)
-                for column, (position, default) in zip(chunk.columns(), columns, strict=True):
-                    column.extend(
-                        [default] * len(rows) if position is None else [r[position] for r in rows]
-                    )
-                yield chunk
-                chunk, rows = Chunk(file.name, ""), []
-
-
-def _lines_in(row: list[str]) -> int:
-    text = "".join(row)
-    return 1 + text.count("\n") + text.count("\r") - text.count("\r\n")
-
-
-def _refuse_stray_quotes(file: Path, lines: list[int], broken: str) -> None:
-    """Raise if a row, from its line to the next one's, is longer than any title: rows lie inside it.
-
-    broken: what the CSV reader says of the last row, if it is none.
-    """
-    for start, end in pairwise(lines):
-        if end - start > _MOST_LINES or (
-            end == lines[-1] and ("unexpected end" in broken or "field limit" in broken)
-        ):
-            raise ValueError(
-                f"{file}: the quote opened in line {start} is not closed by line {end - 1}: "
-                "mend or remove that row"
-            )
-
-
-def _is_parquet(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return stream.read(4) == b"PAR1"
-
-
-def _read_parquet(file: Path) -> Iterator[Chunk]:
-    """Rows in place of lines are numbered from 1."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as table:
-            columns = _csv_columns(file, table.schema_arrow.names)
-            names = [table.schema_arrow.names[at] for at, _ in columns if at is not None]
-            first = 1
-            for batch in table.iter_batches(CHUNK_ROWS, columns=names):
-                chunk = Chunk(file.name, "", rows_read=len(batch))
-                chunk.lines = list(range(first, first + len(batch)))
-                found = dict(zip(names, (column.to_pylist() for column in batch.columns), strict=True))
-                for column, (at, default) in zip(chunk.columns(), columns, strict=True):
-                    values = (
-                        [default] * len(batch) if at is None else found[table.schema_arrow.names[at]]
-                    )
-                    column.extend(values)
-                _reject_non_text(chunk)
-                yield chunk
-                first += len(batch)
-            if first == 1:
-                yield Chunk(file.name, "")
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is damaged, or no Parquet file: {error}") from None
-
-
-def _reject_non_text(chunk: Chunk) -> None:
-    rows = list(zip(*chunk.columns(), strict=True))
-    text = [all(isinstance(value, str) for value in row) for row in rows]
-    for line, row, is_text in zip(chunk.lines, rows, text, strict=True):
-        if not is_text:
-            chunk.reject(line, "field_is_not_text", ",".join(map(str, row)))
-    if not all(text):
-        chunk.keep(text)
-
-
-def _csv_columns(file: Path, header: list[str] | None) -> list[tuple[int | None, str]]:
-    """Position of title, category, language and label_quality, and what stands for a missing one."""
-    if header is None:
-        raise ValueError(f"{file} is empty: expected a header such as title,category")
-    names = [name.strip() for name in header]
-    columns = {name: position for position, name in enumerate(names)}
-    wanted = "title,label_quality,language,category or title,category"
-    if len(columns) != len(names):
-        raise ValueError(f"{file}: a column stands twice in the header {','.join(names)[:_EXCERPT]}")
-    if "title" in columns and "category" not in columns:
-        raise ValueError(
-            f"{file} has titles but no categories (columns {','.join(names)[:_EXCERPT]}): there is "
-            f"nothing to learn from; expected {wanted}"
-        )
-    if not {"title", "category"} <= columns.keys():
-        raise ValueError(
-            f"{file}: columns {','.join(names)[:_EXCERPT]} are not known; expected {wanted}, "
-            "in lower case, separated by commas, in UTF-8"
-        )
-    return [
-        (columns["title"], ""),
-        (columns["category"], ""),
-        (columns.get("language"), LANGUAGES[0]),
-        (columns.get("label_quality"), QUALITIES[0]),
-    ]
-
-
-def _read_json_lines(file: Path, split: str) -> Iterator[Chunk]:
-    number = 0
-    with opened(file) as stream, _whole(file, lambda: number + 1):
-        chunk = Chunk(file.name, split)
-        for number, row in enumerate(stream, start=1):
-            if not row.strip():
-                continue
-            chunk.rows_read += 1
-            values, reason = _json_row(row, split)
-            if reason:
-                chunk.reject(number, reason, row[: 4 * _EXCERPT].decode("utf-8", "replace").strip())
-            else:
-                for column, value in zip(chunk.columns(), values, strict=True):
-                    column.append(value)
-                chunk.lines.append(number)
-            if chunk.rows_read == CHUNK_ROWS:
-                yield chunk
-                chunk = Chunk(file.name, split)
-        if number == 0:
-            raise ValueError(f"{file} is empty: expected one JSON object a line")
-        yield chunk
-
-
-def _json_row(row: bytes, split: str) -> tuple[tuple[str, str, str, str], str]:
-    """(title, category, language, quality) of a line, and why it cannot be used, or ""."""
-    nothing = ("", "", "", "")
-    try:
-        record = orjson.loads(row)
-    except orjson.JSONDecodeError:
-        return nothing, "broken_json" if _is_utf8(row.decode("utf-8", "surrogateescape")) else (
-            "invalid_utf8"
-        )
-    if not isinstance(record, dict):
-        return nothing, "broken_json"
-    if not {"title", "category"} <= record.keys():
-        return nothing, "missing_field"
-    values = (
-        record["title"],
-        record["category"],
-        record.get("language", LANGUAGES[0]),
-        record.get("label_quality", QUALITIES[0]),
-    )
-    if not all(isinstance(value, str) for value in values):
-        return nothing, "field_is_not_text"
-    if record.get("split", split) != split:
-        return nothing, "split_is_not_the_files"
-    return values, ""

@@ -1,4 +1,4 @@
-"""Whole listings classified, in chunks: what is read, classified and written at a time is bounded."""
+"""Classifies whole listings in chunks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from titles.listings.files import CSV, LINES, PARQUET, format_of
 from titles.listings.listing import Listing
-from titles.listings.listing_files import CSV, LINES, PARQUET, format_of
 from titles.predict import files
 from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Classifier
 
-# Seconds before a progress bar shows.
+# Seconds before the progress bar appears.
 _LONG = 2
 
 
@@ -31,15 +31,15 @@ def classify(
     kind: str,
     at_least: float = 0.0,
 ) -> str:
-    """Classify all rows, in their order, and write them; returns a closing line with counts.
+    """Classify all rows in order and write them; returns a closing line with counts.
 
     Args:
-        k: categories a title.
-        out: see `files.writer`, and so kind.
-        at_least: a row whose likeliest category has a smaller probability gets none.
+        k: categories per title.
+        out, kind: see `files.writer`.
+        at_least: a row whose likeliest category has a lower probability gets no category.
 
     Raises:
-        ValueError: the listing is damaged, or the place cannot be written to; a file is then as before.
+        ValueError: the listing is damaged, or the output cannot be written; an existing file then stays.
     """
     k = min(k, len(classifier.labels))
     rows, problems = 0, Counter[str]()
@@ -81,7 +81,7 @@ def _told(rows: int, problems: Counter[str], seconds: float) -> str:
 
 
 def output_format(out: Path | None, asked: str | None) -> str:
-    """The format to write: what is asked for, else what the file's ending says; raises ValueError."""
+    """The format to write: the one asked for, else that of the file's ending; raises ValueError."""
     if asked:
         kind = asked
     elif out:
@@ -91,5 +91,5 @@ def output_format(out: Path | None, asked: str | None) -> str:
     if out and kind in (TABLE, LINES):
         raise ValueError(f"{out}: a {kind} cannot be written there; --out-format: csv, jsonl or parquet")
     if not out and kind == PARQUET and sys.stdout.isatty():
-        raise ValueError("Parquet is nothing to show in a terminal: name a file with --out")
+        raise ValueError("Parquet cannot be shown in a terminal: name a file with --out")
     return kind

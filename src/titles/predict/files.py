@@ -1,7 +1,7 @@
-"""What was predicted, written as a table for people, CSV, JSON lines or Parquet.
+"""Writes predictions as CSV, JSON lines, Parquet, or a table for a terminal.
 
-All have the same columns: the row's number, the columns kept of the listing, then category_1,
-probability_1, category_2 and so on, the likeliest first, and problem: why a row has no category.
+The columns: the row's number, the columns kept of the listing, then category_1, probability_1,
+category_2 and so on, the likeliest first, and problem: the reason why a row has no category.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import orjson
 
 from titles.data.contract import atomic_file
+from titles.listings.files import CSV, JSON_LINES, PARQUET
 from titles.listings.listing import Chunk, Listing
-from titles.listings.listing_files import CSV, JSON_LINES, PARQUET
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Ranked
@@ -32,9 +32,9 @@ _DIGITS = 6  # of a probability
 
 
 class Predicted(NamedTuple):
-    """Rows one after another, and what became of them.
+    """Consecutive rows and their predictions.
 
-    first: number of the first one, from 1. problems: "" for a row that was classified.
+    first: number of the first row, from 1. problems: "" for a row that was classified.
     """
 
     first: int
@@ -50,7 +50,7 @@ def columns(listing: Listing, k: int) -> list[str]:
     """Names of all columns.
 
     Raises:
-        ValueError: the listing has a column of such a name.
+        ValueError: the listing has a column of the same name as one of the output's.
     """
     ours = [name for place in range(1, k + 1) for name in (f"category_{place}", f"probability_{place}")]
     for name in ("row", *ours, "problem"):
@@ -66,7 +66,7 @@ def columns(listing: Listing, k: int) -> list[str]:
 def writer(
     file: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
 ) -> Iterator[Write]:
-    """Yield what writes rows. A file appears when the block ends without an error, whole.
+    """Yield a function that writes rows. The file appears, whole, when the block ends without an error.
 
     Args:
         file: None is the standard output.
@@ -82,7 +82,7 @@ def writer(
         sys.stdout.buffer.flush()
     else:
         with atomic_file(file) as partial, partial.open("wb") as raw:
-            # Without a time stamp: the same rows are the same bytes.
+            # No time stamp: equal rows give equal bytes.
             zipped = file.name.endswith(".gz") and kind != PARQUET
             stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if zipped else nullcontext(raw)
             with stream as text, _encoded(text, kind, listing, names, labels) as write:
@@ -104,7 +104,7 @@ def _encoded(
 
 
 def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
-    """What stands in each column."""
+    """The values of each column."""
     ranked = predicted.ranked
     numbers = range(predicted.first, predicted.first + len(predicted.problems))
     found: list[Sequence[Any]] = [numbers, *predicted.chunk.columns]
@@ -119,7 +119,7 @@ def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
 
 
 def _text(value: Any) -> Any:
-    """A value of a listing as CSV and columns of text hold it."""
+    """A value of a listing as text; None stays."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | dict | bool):
@@ -130,7 +130,7 @@ def _text(value: Any) -> Any:
 def _csv_texts(column: Sequence[Any]) -> Sequence[Any]:
     texts = column if set(map(type, column)) == {str} else list(map(_text, column))
     if "\r" in "".join(filter(None, texts)):
-        # csv leaves a lone carriage return without quotes, but readers end a row at it.
+        # csv does not quote a lone carriage return, but readers end a row there.
         return [t.replace("\r", "\n") if t and "\r" in t and "\n" not in t else t for t in texts]
     return texts
 
@@ -185,7 +185,7 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
 
 
 def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
-    """One line a title, cut to the width of the terminal."""
+    """One line per title, cut to the width of the terminal."""
     from rich.cells import cell_len, set_cell_size
     from rich.console import Console
     from rich.text import Text
@@ -193,7 +193,7 @@ def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
     console = Console(highlight=False)
 
     def shown(title: Any) -> str:
-        # Titles must not command the terminal.
+        # Control characters in titles must not reach the terminal.
         return "".join(c if c.isprintable() else " " for c in str(title or ""))
 
     def write(predicted: Predicted) -> None:

@@ -1,4 +1,4 @@
-"""The challenge's test titles to a file that it takes: id,category, every id once, in order."""
+"""Writes a submission to the challenge: id,category, every id once, in order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from titles.data.contract import atomic_file
-from titles.listings import listing_files
+from titles.listings.files import CSV, opened
 from titles.listings.listing import Chunk
-from titles.listings.listing_files import CSV
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Classifier
@@ -22,18 +21,18 @@ _WANTED = "expected the challenge's test file, with the columns id,title,languag
 def submit(classifier: Classifier, test: Path, out: Path) -> str:
     """Write a submission; returns a closing line with counts.
 
-    A file has to have a category for every id. Models do not hold how frequent categories are, so that a
-    title without a word gets what the networks say of one unknown word, of which they know nothing.
+    Every id needs a category. Models do not hold the frequency of categories, so a title without words
+    gets the prediction for a single unknown word.
 
     Raises:
-        ValueError: the file is unusable, or an id in it is missing, no number, or there twice.
+        ValueError: the file is unusable, or an id in it is missing, not a number, or there twice.
     """
     fallback = int(classifier.probabilities(classifier.encode([""]))[0].argmax())
     named_C = np.array(classifier.labels, object)
     seen: dict[int, int] = {}
     without = 0
     with (
-        listing_files.opened(test, CSV, "title", ["id"], _WANTED) as listing,
+        opened(test, CSV, "title", ["id"], _WANTED) as listing,
         atomic_file(out) as partial,
         partial.open("w", encoding="utf-8", newline="") as stream,
     ):
@@ -55,11 +54,11 @@ def submit(classifier: Classifier, test: Path, out: Path) -> str:
 
 
 def _checked(chunk: Chunk, test: Path, id_place: int, seen: dict[int, int]) -> list[str]:
-    """The ids of a chunk; `seen` takes each with its line."""
+    """The ids of a chunk, which are added to `seen` with their lines."""
     ids = []
     for place, (found, line) in enumerate(zip(chunk.columns[id_place], chunk.lines, strict=True)):
         where = f"{test}, line {line}"
-        if found is None:  # a field of CSV is text, so that the row is broken
+        if found is None:  # fields of CSV are text: the row is broken
             raise ValueError(f"{where}: {chunk.problems[place]}; {_WANTED}")
         text = found.strip()
         if not text:

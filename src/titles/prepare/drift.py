@@ -1,4 +1,4 @@
-"""What rows that a model learns from are like, in a few figures, and how far others are from that."""
+"""A profile of the rows that a model learns from, and the drift of later rows from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from titles.data.contract import NO_REFERENCE
 from titles.params import Prepare
 
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-_NAMED = 10  # categories in a warning, at the most
+_NAMED = 10  # the most categories in a warning
 _DECIMALS = 6
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,10 +23,10 @@ Shares = Annotated[dict[str, Share], Field(min_length=1)]
 class Profile(BaseModel):
     """The rows of all splits together.
 
-    rows: how many. categories, languages: share of rows of each that occurs. unknown_words: share of the
-        words of validation that the vocabulary lacks; None without validation rows. title_words:
-        quantiles of words a title. rejected: share of the rows read, of the wanted language, that are
-        not used.
+    rows: their number. categories, languages: share of rows of each that occurs. unknown_words: share
+        of the words of validation that the vocabulary lacks; None without validation rows. title_words:
+        quantiles of the words per title. rejected: share of unused rows among those of the wanted
+        language.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -50,16 +50,16 @@ def shares(names: list[str], codes_N: NDArray[Any]) -> dict[str, float]:
 
 
 def quantiles(lengths_N: NDArray[np.int64]) -> dict[str, int]:
-    """Words a title that are not exceeded by 5, 25, 50, 75 and 95 % of titles."""
+    """Quantiles of the words per title: 5, 25, 50, 75 and 95 %."""
     found = np.quantile(lengths_N, list(_QUANTILES.values()), method="inverted_cdf")
     return {name: int(value) for name, value in zip(_QUANTILES, found, strict=True)}
 
 
 def read(path: str) -> Profile | None:
-    """The profile that `prepare.reference` names; None for the file that stands for none.
+    """The profile that `prepare.reference` names; None if it is NO_REFERENCE.
 
     Raises:
-        ValueError: it is missing or is no profile.
+        ValueError: it is missing or not a profile.
     """
     if path == NO_REFERENCE:
         return None
@@ -68,11 +68,11 @@ def read(path: str) -> Profile | None:
     except OSError as error:
         reason = error.strerror or str(error)
     except ValidationError as error:
-        reason = f"it is no profile of data: {error.errors()[0]['msg']}"
+        reason = f"it is not a profile of data: {error.errors()[0]['msg']}"
     else:
         if set(found.title_words) == set(_QUANTILES):
             return found
-        reason = f"it is no profile of data: title_words must have {', '.join(_QUANTILES)}"
+        reason = f"it is not a profile of data: title_words must have {', '.join(_QUANTILES)}"
     raise ValueError(
         f"prepare.reference is {path}: {reason}. Name a copy of data/prepared/profile.json, made when "
         f"the models in use were trained, or {NO_REFERENCE}"
@@ -80,12 +80,12 @@ def read(path: str) -> Profile | None:
 
 
 def compare(now: Profile, reference: Profile) -> dict[str, Any]:
-    """How far `now` is from `reference`, for metrics/prepare.json.
+    """The drift of `now` from `reference`, for metrics/prepare.json.
 
     Returns:
         categories, languages: total variation distance of the shares, 0 (the same) to 1 (nothing in
         common). new_categories, vanished_categories: counts. unknown_words: rise of the share, left out
-        where one of both has none. length: words, the largest difference of a quantile. rejected: rise
+        if either has none. length: the largest difference of a quantile, in words. rejected: rise
         of the share.
     """
     lengths = (abs(now.title_words[name] - reference.title_words[name]) for name in _QUANTILES)
@@ -103,7 +103,7 @@ def compare(now: Profile, reference: Profile) -> dict[str, Any]:
 
 
 def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings: Prepare) -> list[str]:
-    """A line for each figure of `compare` that is past its threshold in `settings`."""
+    """A line for each figure of `compare` that exceeds its threshold in `settings`."""
     thresholds = {
         "categories": settings.drift_categories,
         "languages": settings.drift_languages,
@@ -111,7 +111,7 @@ def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings
         "length": settings.drift_length,
         "rejected": settings.drift_rejected,
     }
-    told = []
+    lines = []
     for name, threshold in thresholds.items():
         if figures.get(name, 0) <= threshold:
             continue
@@ -120,8 +120,8 @@ def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings
         if name in ("categories", "languages"):
             ours, theirs = getattr(now, name), getattr(reference, name)
             line += _named("new", ours, theirs) + _named("vanished", theirs, ours)
-        told.append(line)
-    return told
+        lines.append(line)
+    return lines
 
 
 def _distance(one: dict[str, float], other: dict[str, float]) -> float:
@@ -130,7 +130,7 @@ def _distance(one: dict[str, float], other: dict[str, float]) -> float:
 
 
 def _named(what: str, ours: dict[str, float], theirs: dict[str, float]) -> str:
-    """Names that `theirs` lacks, those of most rows first."""
+    """The names that `theirs` lacks, those with the most rows first."""
     names = sorted(ours.keys() - theirs.keys(), key=lambda name: (-ours[name], name))
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"; {what}: {', '.join(names[:_NAMED])}{more}" if names else ""

@@ -1,6 +1,6 @@
-"""Duplicates and the stratified split, on arrays alone. Pure.
+"""Duplicates and the stratified split, as pure functions of arrays.
 
-Legend: N rows, W words of all rows together.
+Legend: N rows, W words of all rows, C categories.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def _mixed(x: Keys) -> Keys:
 
 
 def word_keys(words: Sequence[str]) -> Keys:
-    """A 64-bit key a word that depends on its letters alone: the same in every run and machine."""
+    """A 64-bit key per word, a function of its letters: the same in every run and on every machine."""
     digests = b"".join(hashlib.blake2b(word.encode(), digest_size=8).digest() for word in words)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
 def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
-    """A 64-bit key a title, from its words and their order; every title has at least one word.
+    """A 64-bit key per title, from its words and their order; every title has at least one word.
 
-    Among 20 million titles, the chance that any two different ones share a key is about 1 in 90,000.
+    Among 20 million titles, the probability that two different ones share a key is about 1 in 90,000.
     """
     if len(lengths_N) == 0:
         return np.empty(0, np.uint64)
@@ -48,9 +48,9 @@ def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
 
 
 def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:
-    """For each row, the row to keep among those of its key: least rank, then first in order.
+    """For each row, the row to keep among those with its key: the lowest rank, then the first.
 
-    A row is no duplicate where the result is the row itself.
+    A row is not a duplicate if the result is the row itself.
     """
     order_N = np.lexsort((rank_N, keys_N))  # stable: equal rows stay in file order
     sorted_N = keys_N[order_N]
@@ -71,15 +71,15 @@ def stratified(
     prefer_reliable: bool,
     seed: int,
 ) -> Splits:
-    """Give each row TRAIN, VALIDATION or TEST, each category by the same fractions.
+    """Assign each row TRAIN, VALIDATION or TEST, by the same fractions in each category.
 
-    A row's luck follows from its title's key and the seed, not from its place in the file: rows that
-    are added later do not move the others' order within their category.
+    The order of rows within a category follows from the titles' keys and the seed, not from positions
+    in the file: rows that are added later do not change it for the others.
 
-    A category of one row goes to train, of two to train and test; from three rows on it has all
-    three. With `prefer_reliable`, a category's test rows are reliable ones as long as it has any, at
-    most half of them, then validation's come from the rest of them likewise; train keeps whatever is
-    left, reliable or not.
+    A category of one row goes to train, of two to train and test; with three or more it has all three.
+    With `prefer_reliable`, a category that has reliable rows gives at most half of them to test, and
+    nothing else; validation takes its rows from the remaining reliable ones likewise; train gets all
+    that are left.
 
     Args:
         labels_N: category ids from 0.
@@ -89,7 +89,7 @@ def stratified(
     rows_C = np.bincount(labels_N)
     test_C = np.where(rows_C >= 2, np.maximum(1, np.rint(rows_C * test_fraction)), 0)
     validation_C = np.where(rows_C >= 3, np.maximum(1, np.rint(rows_C * validation_fraction)), 0)
-    # Two fractions of 0.4, both rounded up, would leave a category of four rows none for train.
+    # Two fractions of 0.4, both rounded up, would leave train no row of a category of four.
     validation_C = np.minimum(validation_C, np.maximum(0, rows_C - test_C - 1))
     trusted_N = reliable_N & prefer_reliable
     if prefer_reliable:

@@ -1,4 +1,4 @@
-"""Titles to words. Pure: the same code serves a chunk of training titles and a single prediction."""
+"""Titles to words, as pure functions: the same code serves training chunks and single predictions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from titles.params import Text
 
 # Words are runs of letters and digits; a point or comma stays between two digits, so that 2.5 and 2,5
-# are one word each. Newlines separate titles and are left alone. The class behind \w is looked up letter
-# by letter; written out for the first 256 letters, it takes a third of the time.
+# are one word each. Newlines separate titles and stay. \w is looked up letter by letter; a class that
+# lists the first 256 characters takes a third of the time.
 _SYMBOLS = re.compile(
     "[" + "".join(re.escape(c) for c in map(chr, range(256)) if not (c.isalnum() or c in "\n ,.")) + "]+"
 )
@@ -18,13 +18,13 @@ _BEYOND_LATIN = re.compile("[^\x00-\xff]+")
 _SYMBOLS_BEYOND_LATIN = re.compile(r"\W+")
 _LONE_POINT = re.compile(r"[,.](?:(?<!\d[,.])|(?!\d))")
 
-# Marks that NFD splits off Latin letters; those of other scripts are no ornaments and stay.
+# Marks that NFD splits off Latin letters; those of other scripts are part of the letter and stay.
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 
-# What sellers add to any product; it says nothing of the category. Vowels are matched with and without
-# accents because the same patterns serve both settings of strip_accents. Grouped by first letter, one a
-# group: the regex engine then passes over most words after one look. `\d(?<!\.\d)` is a digit that is
-# not the fraction of a price.
+# Phrases that sellers add to any product, without information on the category. Vowels match with and
+# without accents: the patterns serve both settings of strip_accents. They are grouped by first letter:
+# the regex engine then skips most words after one comparison. `\d(?<!\.\d)` is a digit that is not the
+# fraction of a price.
 _SELLER_NOISE = re.compile(
     r"\b(?:"
     r"e(?:nv[ií]os?(?: (?:es|e|é))? (?:gr[aá]tis|gratuito|inclu[ií]do)|ntrega inmediata"
@@ -51,7 +51,7 @@ _SPACES = re.compile(r"  +")
 
 def normalise(text: str, settings: Text) -> str:
     """Lower-case words with spaces between them; titles stay separated by newlines."""
-    # The K also folds what looks different but reads the same: full-width letters, ligatures, ².
+    # The K also folds compatible characters: full-width letters, ligatures, ².
     if settings.strip_accents:
         text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).lower())
         text = unicodedata.normalize("NFC", text)
@@ -69,16 +69,15 @@ def normalise(text: str, settings: Text) -> str:
 
 
 def words_of(titles: Sequence[str], settings: Text) -> list[list[str]]:
-    """`tokenise` of titles as anyone may send them: read up to `max_title_chars` characters, so that
-    none costs more than another."""
+    """`tokenise` of untrusted titles, cut at `max_title_chars` characters to bound the cost of each."""
     return tokenise([title[: settings.max_title_chars] for title in titles], settings)
 
 
 def tokenise(titles: Sequence[str], settings: Text) -> list[list[str]]:
-    """Words of each title, at most `max_words`; none for a title that holds no word."""
+    """Words of each title, at most `max_words`; none for a title without words."""
     if not titles:
-        return []  # joined, no title would look like one empty title
-    # One pass over all titles joined costs far less than a pass a title.
+        return []  # joined, an empty list would look like one empty title
+    # One pass over all titles joined costs far less than one per title.
     joined = normalise("\n".join([title.replace("\n", " ") for title in titles]), settings)
     rows = [line.split() for line in joined.split("\n")]
     if max(map(len, rows)) > settings.max_words:

@@ -1,8 +1,8 @@
-"""Where chunks are worked on: processes of this machine, or a cluster.
+"""Workers for chunks: local processes, or a Dask cluster.
 
 The environment variable TITLES_SCHEDULER names the address of a Dask scheduler, such as
-tcp://10.0.0.5:8786; without it, one process a core works here. Results come back in the order of the
-chunks, so that neither changes a byte of the outcome.
+tcp://10.0.0.5:8786; without it, there is one local process per core. Results come back in the order of
+the chunks, so that the output does not depend on the workers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pool:
-    """An executor, and how many tasks keep all its workers busy; more would only fill memory."""
+    """An executor, and how many waiting tasks keep its workers busy; more only fill memory."""
 
     executor: Executor
     waiting: int
@@ -39,7 +39,7 @@ class Pool:
 
 @contextmanager
 def pool() -> Iterator[Pool]:
-    """Workers for the time of a block, which waits for what it has not cancelled.
+    """Yield workers; the block waits at its end for all tasks that were not cancelled.
 
     Raises:
         ValueError: the scheduler cannot be reached, has no workers, or Dask is not installed.
@@ -72,5 +72,5 @@ def _dask(address: str) -> Iterator[Pool]:
         threads = sum(client.nthreads().values())
         if threads == 0:
             raise ValueError(f"{SCHEDULER}={address}: the scheduler has no workers; start dask worker")
-        # Pure tasks of equal input would share a result, and stay in memory for it.
+        # Dask keeps the results of pure tasks in memory, to share them between equal tasks.
         yield Pool(client.get_executor(pure=False, retries=1), 2 * threads)

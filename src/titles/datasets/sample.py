@@ -113,7 +113,7 @@ def _kind(spec: dict[str, str], cluster: dict[str, Any], data: dict[str, Any], l
 @cache
 def _catalogue() -> _Catalogue:
     """Read the vocabulary and work out category sizes and confusions, once."""
-    data = yaml.safe_load(files("titles.listings").joinpath("catalogue.yaml").read_text("utf-8"))
+    data = yaml.safe_load(files("titles.datasets").joinpath("catalogue.yaml").read_text("utf-8"))
     clusters = list(data["clusters"].values())
     # Every cluster lists its categories largest first; deal them together into one ranking.
     ranking = sorted(

@@ -1,0 +1,82 @@
+"""Unpacks the course's archive, which is not trusted."""
+
+from __future__ import annotations
+
+import bz2
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from titles.data.contract import SPLITS
+from titles.datasets.transfer import DamagedError, reading
+
+MAX_BYTES = 64 * 1024**3  # of all members together
+MAX_MEMBERS = 10_000
+MAX_HEADER = 16 * 1024  # bytes of a name or of attributes before a member
+_HEADERS = {
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+}
+
+# Python before 3.11.4 has no filters; the checks here are stricter.
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
+class _Member(tarfile.TarInfo):
+    """A member with short headers: tarfile reads each of them whole into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _HEADERS and not 0 <= header.size <= MAX_HEADER:
+            raise DamagedError(f"it has a header of {header.size} bytes")
+        return header
+
+
+def unpack(archive: Path, folder: Path, name: str) -> None:
+    """Unpack into `folder`, which is empty; an outermost folder `name` in the archive is left out.
+
+    Raises:
+        DamagedError: the archive holds anything but files and folders with plain names, more than
+            MAX_MEMBERS or MAX_BYTES of them, headers past MAX_HEADER, a name twice, or not the course's
+            files.
+        OSError: the folder cannot be written to.
+    """
+    try:
+        with (
+            reading(archive, f"unpack {archive.name}") as stream,
+            bz2.open(stream) as unpacked,
+            # "r|": a stream, never read twice.
+            tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as tar,
+        ):
+            _extract(tar, folder, name)
+    except (tarfile.TarError, EOFError) as error:
+        raise DamagedError(str(error)) from None
+    except RecursionError:  # tarfile reads consecutive headers recursively
+        raise DamagedError("it has headers without end") from None
+    wanted = [f"spanish.{split}.jsonl.gz" for split in SPLITS]
+    missing = [file for file in wanted if not (folder / file).is_file()]
+    if missing:
+        raise DamagedError(f"it lacks {', '.join(missing)}")
+
+
+def _extract(tar: tarfile.TarFile, folder: Path, name: str) -> None:
+    total, seen = 0, set()
+    for count, member in enumerate(tar, start=1):
+        path = PurePosixPath(member.name)
+        total += member.size
+        if path.is_absolute() or ".." in path.parts:
+            raise DamagedError(f"{member.name!r} lies outside of it")
+        if not (member.isdir() or member.isfile()) or member.issparse():
+            raise DamagedError(f"{member.name!r} is neither a plain file nor a folder")
+        if count > MAX_MEMBERS:
+            raise DamagedError(f"it has more than {MAX_MEMBERS} members")
+        if total > MAX_BYTES or member.size < 0:
+            raise DamagedError(f"it unpacks to more than {MAX_BYTES} bytes")
+        parts = path.parts[1:] if path.parts[:1] == (name,) else path.parts
+        if member.isfile() and (not parts or parts in seen):
+            raise DamagedError(f"{member.name!r} stands in the way of another member")
+        if parts:
+            seen.add(parts)
+            member.name = "/".join(parts)
+            tar.extract(member, folder, set_attrs=False, **_FILTER)

@@ -1,0 +1,175 @@
+"""Fetches public data: the challenge's listings, the course's splits, Spanish word vectors.
+
+NAME.download.json records a file, or the files of an archive: address, size in bytes, checksum.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from titles.data.contract import atomic_folder, named, write_json
+from titles.datasets.archive import unpack
+from titles.datasets.public import DATASETS
+from titles.datasets.transfer import DamagedError, beside, reason, sha256, transfer
+
+_ARCHIVE = ".tar.bz2"
+
+
+def download(name: str, into: Path | None = None, url: str | None = None) -> str:
+    """Fetch a dataset, or verify it if it is there; returns a report and the next commands.
+
+    Args:
+        name: of DATASETS.
+        into: folder to write to instead of the dataset's own.
+        url: http or https address of a folder with the files, instead of the dataset's own.
+
+    Raises:
+        ValueError: the address is of another kind, cannot be reached or lacks a file; all attempts were
+            cut; the content is damaged or unsafe to unpack; the files there are not those that were
+            fetched; the folder cannot be written to; or another download into it is running.
+    """
+    dataset = DATASETS[name]
+    base = _checked(dataset.base if url is None else url)
+    folder = dataset.folder if into is None else into
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {folder}: {reason(error)}") from None
+    with _locked(folder):
+        done = [
+            (_fetch_folder if file.endswith(_ARCHIVE) else _fetch_file)(f"{base}/{file}", folder / file)
+            for file in dataset.files
+        ]
+    path = shlex.quote(str(folder / dataset.path))
+    settings = " ".join(f"-S {setting.format(path)}" for setting in dataset.settings)
+    return "\n".join([*done, "next:", f"  dvc add {path}", f"  dvc exp run {settings}"])
+
+
+def _checked(url: str) -> str:
+    """The address without a closing slash.
+
+    Raises:
+        ValueError: files cannot be fetched from such an address.
+    """
+    host = r"([\w.-]+|\[[0-9a-f:.]+\])"
+    if not re.fullmatch(rf"https?://{host}(:\d+)?(/[!-~]*)?", url, re.ASCII) or set("?#") & set(url):
+        # The address is not repeated: a password in it would stand in a log.
+        raise ValueError(
+            "the value of --url is not an address: expected http://host/path or https://host/path, "
+            "without a user name, ? and #; write spaces and characters outside ASCII as %XX"
+        )
+    return url.rstrip("/")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Refuse a second download into the folder, which would write to the same part."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(f"another download into {folder} is running: wait for it") from None
+    except OSError:  # some network file systems cannot lock folders; go on without
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetch_file(address: str, target: Path) -> str:
+    """Fetch a file unless it is there; returns a line for the report."""
+    record = beside(target, ".download.json")
+    if os.path.lexists(target):
+        return _verified({target: _read(target, record)}, target, record)
+    version = transfer(address, target)
+    part = beside(target, ".part")
+    values = _measured(part)
+    # The record first: without its file it is harmless, but a file without a record is not ours.
+    write_json(record, version._asdict() | values)
+    named(part, target)
+    beside(target, ".part.json").unlink(missing_ok=True)
+    return f"{target}: fetched from {address}, sha256 {values['sha256']}"
+
+
+def _fetch_folder(address: str, archive: Path) -> str:
+    """Fetch and unpack an archive unless its folder is there; returns a line for the report."""
+    folder = archive.with_name(archive.name.removesuffix(_ARCHIVE))
+    record, archive_record = beside(folder, ".download.json"), beside(archive, ".download.json")
+    if os.path.lexists(folder):
+        files = _read(folder, record).get("files") or {"": {}}
+        done = _verified({folder / name: values for name, values in files.items()}, folder, record)
+    else:
+        _fetch_file(address, archive)
+        try:
+            with atomic_folder(folder) as partial:
+                unpack(archive, partial, folder.name)
+                paths = sorted(file for file in partial.rglob("*") if file.is_file())
+                files = {str(file.relative_to(partial)): _measured(file) for file in paths}
+                write_json(record, {**_read(archive, archive_record), "files": files})
+        except DamagedError as error:
+            archive.unlink()
+            archive_record.unlink()
+            raise ValueError(
+                f"{address}: the archive is refused: {error}. It was removed and nothing was unpacked; "
+                "name a mirror with --url"
+            ) from None
+        except OSError as error:
+            raise ValueError(
+                f"cannot unpack {archive}: {reason(error)}. The archive is kept: the same command "
+                "resumes there"
+            ) from None
+        done = f"{folder}: {len(files)} files, fetched from {address}"
+    for file in (archive, archive_record):  # also those of an interrupted call
+        file.unlink(missing_ok=True)
+    return done
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    return {"size": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _read(target: Path, record: Path) -> dict[str, Any]:
+    """The record of a target that exists.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{target} is there, but this command did not write it ({record.name} is missing): "
+            "move it away, or name another folder with --into"
+        ) from None
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{record} is damaged: remove it and {target}, then run the same command again")
+    return values
+
+
+def _verified(files: dict[Path, dict[str, Any]], target: Path, record: Path) -> str:
+    """Compare files with their recorded sizes and checksums; returns a line for the report.
+
+    Raises:
+        ValueError: a file is missing or different.
+    """
+    for file, values in files.items():
+        found = _measured(file) if file.is_file() else {}
+        wanted = {name: values.get(name) for name in ("size", "sha256")}
+        if found != wanted:
+            raise ValueError(
+                f"{file} has {found or 'gone'}, expected {wanted}: it is not what was fetched. Remove "
+                f"{target} and {record} and run the same command again, or keep it elsewhere"
+            )
+    return f"{target} is there and whole, nothing to do"

@@ -1,0 +1,120 @@
+"""Rows of a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from titles.listings.rows import Batch, Broken, Lines, Row
+
+# Far above any title and its newlines: past either, a stray quote has swallowed rows.
+_MOST_LINES = 20
+csv.field_size_limit(1024 * 1024)  # of the whole process
+
+
+class CsvReader:
+    """A CSV file whose header has been read.
+
+    header: names of all columns, without surrounding spaces.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, expected: str) -> None:
+        """
+        Args:
+            name: of the file, for messages.
+            expected: describes the header, for the message about an empty file.
+
+        Raises:
+            ValueError: there is no header.
+        """
+        # surrogateescape: invalid bytes concern their row only, and are found later.
+        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._name, self._lines = name, Lines(text, name)
+        lines = self._lines.take()
+        if not lines:
+            raise ValueError(f"{name} is empty: expected a header {expected}")
+        fields, used, error = self._row(lines, 0)
+        if error:
+            raise ValueError(f"{name}: the header is no CSV: {error}")
+        self._lines.give_back(lines[used:])
+        self.header = [field.strip() for field in fields]
+
+    def rows(self, columns: Sequence[str], *, keep: bool) -> Iterator[Batch]:
+        """Yield the values of some columns of all rows; blank lines are skipped.
+
+        Args:
+            keep: a broken row costs its first line only, and the lines after it are parsed anew. If
+                false, it costs all the lines that the CSV parser takes for it.
+
+        Raises:
+            ValueError: the file is damaged; or, unless `keep`, a stray quote hides an unknown number of
+                rows.
+        """
+        places = [self.header.index(name) for name in columns]
+        lines = self._lines
+        while True:
+            first = lines.number
+            taken = lines.take()
+            size = lines.size
+            if not taken:
+                return
+            try:
+                # strict: `"a"b` and a quote that is never closed are errors, not guesses.
+                rows: list[Row] = list(csv.reader(taken, strict=True))
+            except csv.Error:
+                rows = []
+            numbers: Sequence[int] = range(first, first + len(rows))
+            # One row per line, all of the right width, is by far the commonest case.
+            if len(rows) != len(taken) or set(map(len, rows)) != {len(self.header)}:
+                rows, numbers = self._one_by_one(taken, first, keep)
+            if len(places) != len(self.header):
+                rows = [row if isinstance(row, Broken) else [row[p] for p in places] for row in rows]
+            yield Batch(rows, numbers, size)
+
+    def _one_by_one(self, lines: list[str], first: int, keep: bool) -> tuple[list[Row], list[int]]:
+        """Parse the rows that start in `lines`; the last one may need further lines."""
+        rows: list[Row] = []
+        numbers: list[int] = []
+        at, end = 0, len(lines)
+        while at < end:
+            fields, used, error = self._row(lines, at)
+            row: Row = fields
+            if error:
+                row = Broken("broken_csv", error)
+            elif fields and len(fields) != len(self.header):
+                row = Broken("wrong_number_of_fields", ",".join(fields))
+            if keep and isinstance(row, Broken):
+                used = 1
+            elif not keep and (
+                used > _MOST_LINES or "unexpected end" in error or "field limit" in error
+            ):
+                raise ValueError(
+                    f"{self._name}: the quote opened in line {first + at} is not closed by line "
+                    f"{first + at + used - 1}: mend or remove that row"
+                )
+            if error or fields:
+                rows.append(row)
+                numbers.append(first + at)
+            at += used
+        self._lines.give_back(lines[at:])
+        return rows, numbers
+
+    def _row(self, lines: list[str], at: int) -> tuple[list[str], int, str]:
+        """The fields of the row at lines[at], the number of its lines, and the parser's error or "".
+
+        Further lines are appended to `lines` where the row needs them.
+        """
+
+        def following() -> Iterator[str]:
+            yield from lines[at:]
+            while more := self._lines.take():
+                lines.extend(more)
+                yield from more
+
+        reader = csv.reader(following(), strict=True)
+        try:
+            return next(reader), reader.line_num, ""
+        except csv.Error as error:
+            return [], reader.line_num, str(error)

@@ -1,0 +1,154 @@
+"""Listings in files and streams: plain lines, CSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from titles.listings import json_reader, parquet_reader
+from titles.listings.csv_reader import CsvReader
+from titles.listings.listing import Listing, of_batches
+from titles.listings.rows import Batch, Lines
+
+LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
+FORMATS = (LINES, CSV, JSON_LINES, PARQUET)
+# Each can be followed by .gz, except Parquet, which compresses its own content.
+ENDINGS = {
+    ".txt": LINES,
+    ".csv": CSV,
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".parquet": PARQUET,
+}
+_KEY_LINES = 1000  # of JSON, searched for keys
+
+
+def format_of(file: Path, option: str) -> str:
+    """The format that the file's ending stands for.
+
+    Raises:
+        ValueError: it stands for none; the message names `option`, which sets the format.
+    """
+    name = file.name.lower()
+    for ending, kind in ENDINGS.items():
+        if name.endswith(ending) or (kind != PARQUET and name.endswith(f"{ending}.gz")):
+            return kind
+    raise ValueError(
+        f"the ending of {file} is none of {', '.join(ENDINGS)}: set its format with {option}"
+    )
+
+
+@contextmanager
+def stream(file: Path | None) -> Iterator[BinaryIO]:
+    """Open a file or, if None, the standard input, through gzip if its first bytes say so."""
+    # peek, not seek: a pipe such as `<(command)` in a shell cannot go back.
+    raw = cast(io.BufferedReader, file.open("rb") if file else sys.stdin.buffer)
+    try:
+        if raw.peek(2)[:2] == b"\x1f\x8b":
+            with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped) as buffered:
+                yield buffered
+        else:
+            yield raw
+    finally:
+        if file:
+            raw.close()
+
+
+@contextmanager
+def opened(
+    file: Path | None,
+    kind: str,
+    column: str = "title",
+    keep: Sequence[str] | None = None,
+    hint: str = "--column says which one holds the titles",
+) -> Iterator[Listing]:
+    """Open a listing. Text may be compressed by gzip, whatever its name.
+
+    Args:
+        file: None is the standard input.
+        kind: of FORMATS.
+        column: column, or key, of the titles; plain lines have only this one.
+        keep: further columns to keep; None keeps all. JSON lines have those of their first 1000 lines.
+        hint: closes the message about a missing column.
+
+    Raises:
+        ValueError: the file as a whole is unusable: missing, damaged, or without such columns. Damage
+            further on is raised while rows are read.
+    """
+    name = str(file) if file else "the standard input"
+    if file and not file.exists():
+        raise ValueError(f"{file} does not exist")
+    if file and file.is_dir():
+        raise ValueError(f"{file} is a folder: expected one file")
+    if kind == PARQUET:
+        if not file:
+            raise ValueError("Parquet cannot be read from the standard input: name the file")
+        with parquet_reader.opened(file) as table:
+            schema = table.schema_arrow
+            columns = _kept(name, schema.names, column, keep, hint)
+            _check_text(name, column, schema.field(column).type, hint)
+            types = [schema.field(each).type for each in columns]
+            batches = parquet_reader.rows(file, table, columns)
+            yield of_batches(columns, column, batches, types, table.metadata.num_rows)
+        return
+    with stream(file) as raw:
+        if kind == CSV:
+            table = CsvReader(raw, name, f"with {column}")
+            columns = _kept(name, table.header, column, keep, hint)
+            yield of_batches(columns, column, table.rows(columns, keep=True))
+        elif kind == JSON_LINES:
+            lines = Lines(raw, name)
+            keys, count = json_reader.first_keys(lines, _KEY_LINES)
+            if count and column not in keys:
+                found = f"keys {','.join(keys)[:200]}" if keys else "no JSON object"
+                raise ValueError(
+                    f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
+                )
+            wanted = [column, *(keys if keep is None else keep)]
+            columns = list(dict.fromkeys(key for key in [*keys, *wanted] if key in wanted))
+            defaults = [None] * len(columns)
+            yield of_batches(columns, column, json_reader.rows(lines, columns, defaults))
+        else:
+            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+            yield of_batches([column], column, _plain_lines(Lines(text, name)))
+
+
+def _plain_lines(lines: Lines[str]) -> Iterator[Batch]:
+    first = lines.number
+    while taken := lines.take():
+        yield Batch([[line.rstrip("\r\n")] for line in taken], range(first, lines.number), lines.size)
+        first = lines.number
+
+
+def _kept(
+    name: str, names: Sequence[str], column: str, keep: Sequence[str] | None, hint: str
+) -> list[str]:
+    """The columns to keep, in the order of the file; they include that of the titles.
+
+    Raises:
+        ValueError: one of them is missing, or there twice.
+    """
+    wanted = [column, *(names if keep is None else keep)]
+    for each in wanted:
+        if each not in names:
+            raise ValueError(
+                f"{name} has no column {each!r}. Its columns, separated by commas, are "
+                f"{','.join(names)[:200]}; {hint}"
+            )
+        if names.count(each) > 1:
+            raise ValueError(f"{name} has the column {each!r} twice")
+    return [each for each in names if each in wanted]
+
+
+def _check_text(name: str, column: str, kind: Any, hint: str) -> None:
+    """Raise ValueError unless a column of this pyarrow type holds text."""
+    import pyarrow as pa
+
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
+        raise ValueError(f"{name}: column {column!r} holds {kind}, not text; {hint}")

@@ -1,0 +1,119 @@
+"""Rows of a listing as its readers yield them, whatever is wrong with some of them.
+
+The readers serve two policies. `sources`, for prepare, rejects a row that it cannot use and refuses a
+file that is damaged as a whole. `listing`, for predict, keeps every row, each with its problem.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
+
+# The most rows of a chunk, and about the most bytes. Larger chunks share more of their words, which are
+# looked up once.
+CHUNK_ROWS = 32_768
+CHUNK_BYTES = 32 * 1024 * 1024
+_LINES = 256  # of a batch
+
+Line = TypeVar("Line", str, bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Stands for a row that cannot be parsed. excerpt: the start of the row, or the parser's message."""
+
+    reason: str
+    excerpt: str
+
+
+Row = Any  # a sequence of values, or Broken
+
+
+class Batch(NamedTuple):
+    """Consecutive rows.
+
+    lines: line at which each row starts, from 1; empty where the file has no lines.
+    size: about how many bytes the rows take.
+    """
+
+    rows: list[Row]
+    lines: Sequence[int]
+    size: int
+
+
+class Lines(Generic[Line]):
+    """Lines of a text file, taken in batches, some of which can be given back.
+
+    number: of the next line, from 1. size: characters or bytes of the batch taken last.
+    """
+
+    def __init__(self, stream: Iterable[Line], name: str) -> None:
+        self._stream: Iterator[Line] = iter(stream)
+        self._name = name
+        self._back: list[Line] = []
+        self.number = 1
+        self.size = 0
+
+    def take(self) -> list[Line]:
+        """The next batch, a single line if lines are very long; empty at the end of the file.
+
+        Raises:
+            ValueError: the compressed stream is damaged.
+        """
+        lines, self._back = self._back or self._read(), []
+        self.size = sum(map(len, lines))
+        if self.size > CHUNK_BYTES // 8 and len(lines) > 1:
+            self._back = lines[1:]
+            del lines[1:]
+            self.size = len(lines[0])
+        self.number += len(lines)
+        return lines
+
+    def give_back(self, lines: list[Line]) -> None:
+        """Undo taking these lines, which were the last ones."""
+        self._back = lines + self._back
+        self.number -= len(lines)
+
+    def _read(self) -> list[Line]:
+        lines: list[Line] = []
+        try:
+            lines.extend(islice(self._stream, _LINES))  # keeps the lines before an error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(
+                f"{self._name} is damaged near line {self.number + len(lines)}: {error}. The rows "
+                "before that are not the whole file: get the file again"
+            ) from None
+        return lines
+
+
+def gather(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join batches to chunks of at most CHUNK_ROWS and about CHUNK_BYTES."""
+    rows: list[Row] = []
+    lines: list[int] = []
+    size = 0
+    for batch in batches:
+        rows += batch.rows
+        lines += batch.lines
+        size += batch.size
+        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            for at in range(0, len(rows), CHUNK_ROWS):
+                yield Batch(rows[at : at + CHUNK_ROWS], lines[at : at + CHUNK_ROWS], size)
+            rows, lines, size = [], [], 0
+    if rows:
+        yield Batch(rows, lines, size)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text was decoded from valid UTF-8."""
+    # The readers decode other bytes to lone surrogates, which cannot be encoded.
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

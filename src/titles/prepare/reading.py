@@ -1,0 +1,207 @@
+"""A source to words: reads its chunks, tokenises them in worker processes, numbers the words."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.listings import sources
+from titles.listings.sources import Chunk, Rejected
+from titles.params import Prepare, Text
+from titles.prepare import split, workers
+from titles.prepare.text import tokenise
+
+# Starting worker processes for fewer chunks takes longer than they save.
+_CHUNKS_WORTH_WORKERS = 4
+# Rows processed at a time: bounds memory.
+SLAB_ROWS = 1_000_000
+
+
+class Tokenised(NamedTuple):
+    """The words of a chunk.
+
+    words: distinct ones. word_ids_W: positions in `words`, of all titles one after another.
+    lengths_N: words per title.
+    """
+
+    words: list[str]
+    word_ids_W: NDArray[np.int32]
+    lengths_N: NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """All usable rows of a source, in file order.
+
+    words: every distinct word; categories: every category, in order of appearance.
+    word_ids_W: positions in `words`, memory-mapped. splits_N: the split that the source gives, or
+        DROPPED.
+    """
+
+    words: list[str]
+    categories: list[str]
+    files: list[str]
+    word_ids_W: NDArray[np.int32]
+    lengths_N: NDArray[np.int64]
+    categories_N: NDArray[np.int32]
+    languages_N: NDArray[np.uint8]
+    qualities_N: NDArray[np.uint8]
+    splits_N: NDArray[np.uint8]
+    files_N: NDArray[np.uint16]
+    lines_N: NDArray[np.int64]
+
+    def slabs(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """Yield the rows, SLAB_ROWS at a time: their positions, and the ids of their words."""
+        ends_N = np.cumsum(self.lengths_N)
+        for start in range(0, len(ends_N), SLAB_ROWS):
+            stop = min(start + SLAB_ROWS, len(ends_N))
+            first = ends_N[start - 1] if start else 0
+            yield slice(start, stop), self.word_ids_W[first : ends_N[stop - 1]]
+
+
+class RejectedFile:
+    """Writes the rows that are not used, each with its line and reason, and counts them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer.writerow(Rejected._fields)
+        self.counts: Counter[str] = Counter()
+
+    def add(self, rejected: Rejected) -> None:
+        # csv does not quote a lone carriage return, but readers end a row there.
+        self._writer.writerow(rejected._replace(excerpt=rejected.excerpt.replace("\r", " ")))
+        self.counts[rejected.reason] += 1
+
+    def add_rows(
+        self, rows: Rows, flags_N: split.Flags, reason: str, excerpt: Callable[[int], str]
+    ) -> None:
+        """Add the flagged rows. excerpt: gives it for a row's position."""
+        for row in np.flatnonzero(flags_N).tolist():
+            file = rows.files[rows.files_N[row]]
+            self.add(Rejected(file, int(rows.lines_N[row]), reason, excerpt(row)))
+
+
+def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
+    """Tokenise the titles of one chunk; runs in worker processes."""
+    rows = tokenise(titles, settings)
+    lengths_N = np.fromiter(map(len, rows), np.int64, len(rows))
+    table = _numbering()
+    word_ids_W = np.fromiter(
+        map(table.__getitem__, chain.from_iterable(rows)), np.int32, int(lengths_N.sum())
+    )
+    return Tokenised(list(table), word_ids_W, lengths_N)
+
+
+def _numbering() -> defaultdict[str, int]:
+    """A table that gives each new key the next number."""
+    table: defaultdict[str, int] = defaultdict()
+    table.default_factory = table.__len__
+    return table
+
+
+def _numbers(table: defaultdict[str, int], keys: Sequence[str]) -> NDArray[np.int32]:
+    return np.fromiter(map(table.__getitem__, keys), np.int32, len(keys))
+
+
+def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Rows, dict[str, int]]:
+    """Read and tokenise the source; word ids are written to the file `spool`.
+
+    Returns:
+        The rows; and the numbers of rows read, unusable and, unless all are wanted, of other languages.
+
+    Raises:
+        ValueError: see `sources.read`; or no row is usable.
+    """
+    words, categories, files = _numbering(), _numbering(), _numbering()
+    language_codes = {name: code for code, name in enumerate(LANGUAGES)}
+    quality_codes = {name: code for code, name in enumerate(QUALITIES)}
+    split_codes = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
+    columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]
+    read = 0
+    languages: Counter[str] = Counter()
+
+    def wanted() -> Iterator[Chunk]:
+        nonlocal read
+        for chunk in sources.read(Path(settings.source), settings.language, settings.max_title_chars):
+            read += chunk.rows_read
+            languages.update(chunk.languages)
+            if settings.language != "all" and set(chunk.languages) != {settings.language}:
+                chunk.keep([name == settings.language for name in chunk.languages])
+            yield chunk
+
+    with (
+        spool.open("wb") as stream,
+        tqdm(unit=" rows", unit_scale=True, desc="prepare", disable=None) as bar,
+    ):
+        for chunk, tokenised in _tokenised(wanted(), settings.text):
+            empty_N = tokenised.lengths_N == 0
+            for position in np.flatnonzero(empty_N):
+                chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
+            for row in chunk.rejected:
+                rejected.add(row)
+            _numbers(words, tokenised.words)[tokenised.word_ids_W].tofile(stream)
+            new: tuple[NDArray[Any], ...] = (
+                tokenised.lengths_N,
+                _numbers(categories, chunk.categories),
+                np.array([language_codes[name] for name in chunk.languages], np.uint8),
+                np.array([quality_codes[name] for name in chunk.qualities], np.uint8),
+                np.full(len(empty_N), split_codes[chunk.split], np.uint8),
+                np.full(len(empty_N), files[chunk.file], np.uint16),
+                np.array(chunk.lines, np.int64),
+            )
+            for column, values in zip(columns, new, strict=True):
+                column.append(values[~empty_N])
+            bar.update(chunk.rows_read)
+    counts = {"read": read, "unusable": rejected.counts.total()}
+    if settings.language != "all":
+        counts["other_language"] = languages.total() - languages[settings.language]
+    joined = []
+    while columns and columns[0]:
+        joined.append(np.concatenate(columns.pop(0)))  # one at a time: the parts of the last are gone
+    if not joined or len(joined[0]) == 0:
+        raise ValueError(
+            f"{settings.source} has no usable rows of language {settings.language}: {read} rows read, "
+            f"set aside: {dict(rejected.counts)}, languages: {dict(languages)}"
+        )
+    word_ids_W = np.memmap(spool, np.int32, "r")
+    return Rows(list(words), list(categories), list(files), word_ids_W, *joined), counts
+
+
+def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tokenised]]:
+    """Each chunk with its words, in order; from worker processes if there are enough chunks."""
+    first = list(islice(chunks, _CHUNKS_WORTH_WORKERS))
+    if len(first) < _CHUNKS_WORTH_WORKERS:
+        for chunk in first:
+            yield chunk, tokenise_chunk(chunk.titles, text)
+        return
+    with workers.pool() as pool:
+        pending: deque[tuple[Chunk, Future[Tokenised]]] = deque()
+        try:
+            for chunk in chain(first, chunks):
+                pending.append((chunk, pool.submit(tokenise_chunk, chunk.titles, text)))
+                if len(pending) > pool.waiting:
+                    yield _finished(*pending.popleft())
+            while pending:
+                yield _finished(*pending.popleft())
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _finished(chunk: Chunk, future: Future[Tokenised]) -> tuple[Chunk, Tokenised]:
+    try:
+        return chunk, future.result()
+    except Exception as error:
+        lines = f"lines {chunk.lines[0]} to {chunk.lines[-1]}" if chunk.lines else "no lines"
+        raise ValueError(
+            f"{chunk.file}, {lines}: a worker failed to tokenise them: {type(error).__name__}: {error}"
+        ) from error

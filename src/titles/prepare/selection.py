@@ -1,0 +1,75 @@
+"""Which rows are used, and in which split: duplicates, rare categories, given and stratified splits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from titles.data.contract import QUALITIES
+from titles.params import Prepare
+from titles.prepare import split
+from titles.prepare.reading import RejectedFile, Rows
+
+RELIABLE = QUALITIES.index("reliable")
+
+
+def title_keys(rows: Rows) -> split.Keys:
+    """See `split.title_keys`."""
+    word_keys = split.word_keys(rows.words)
+    return np.concatenate(
+        [split.title_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
+    )
+
+
+def duplicates(rows: Rows, keys_N: split.Keys, rejected: RejectedFile) -> NDArray[np.int64]:
+    """For each row, the row that is kept of all with its words; the others are rejected.
+
+    A test row is kept before one of train, then a reliable row, then the first. A test or validation
+    split that the source gives keeps its own repetitions, so that its metrics compare with those of
+    others who use it.
+    """
+    rank_of_split = np.zeros(256, np.uint8)
+    rank_of_split[[split.VALIDATION, split.TRAIN]] = 2, 4
+    rank_N = rank_of_split[rows.splits_N] + (rows.qualities_N != RELIABLE).astype(np.uint8)
+    kept_N = split.first_of_each(keys_N, rank_N)
+    held_out_N = np.isin(rows.splits_N, (split.VALIDATION, split.TEST))
+    own_N = held_out_N & (rows.splits_N == rows.splits_N[kept_N])
+    kept_N[own_N] = np.flatnonzero(own_N)
+
+    def same_as(row: int) -> str:
+        kept = kept_N[row]
+        return f"same words as line {rows.lines_N[kept]} of {rows.files[rows.files_N[kept]]}"
+
+    rejected.add_rows(rows, kept_N != np.arange(len(kept_N)), "duplicate", same_as)
+    return kept_N
+
+
+def frequent_categories(rows: Rows, used_N: split.Flags, min_rows: int) -> list[str]:
+    """Sorted names of the categories with enough rows; in train, where splits are given."""
+    counted_N = used_N & np.isin(rows.splits_N, (split.TRAIN, split.DROPPED))
+    rows_C = np.bincount(rows.categories_N[counted_N], minlength=len(rows.categories))
+    return sorted(rows.categories[code] for code in np.flatnonzero(rows_C >= min_rows))
+
+
+def splits(
+    rows: Rows,
+    used_N: split.Flags,
+    labels_N: NDArray[np.int32],
+    keys_N: split.Keys,
+    settings: Prepare,
+    seed: int,
+) -> split.Splits:
+    """The split of each row: the given one, or else a stratified one; DROPPED if it is not used."""
+    splits_N = np.where(used_N, rows.splits_N, np.uint8(split.DROPPED))
+    free_N = used_N & (rows.splits_N == split.DROPPED)
+    if free_N.any():
+        splits_N[free_N] = split.stratified(
+            labels_N[free_N],
+            rows.qualities_N[free_N] == RELIABLE,
+            keys_N[free_N],
+            validation_fraction=settings.validation_fraction,
+            test_fraction=settings.test_fraction,
+            prefer_reliable=settings.holdout_quality == "reliable",
+            seed=seed,
+        )
+    return splits_N
