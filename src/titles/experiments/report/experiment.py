@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from titles.data.contract import METRICS, PREDICTIONS
@@ -38,7 +38,7 @@ def load(name: str) -> Experiment:
     Raises:
         ValueError: it does not exist, lacks a file, or a file is damaged or cannot be had.
     """
-    at = find(name)
+    at = replace(find(name), name=name)  # messages use the name that was given
     content = at.read(PREDICTIONS)
     try:
         predicted = predictions.read(io.BytesIO(content))
