@@ -9,12 +9,13 @@ Legend: N titles, C categories, K rows whose predicted category is not the given
 
 from __future__ import annotations
 
-import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, atomic_file
@@ -26,8 +27,6 @@ from titles.models.registry import NETWORKS
 from titles.params import Params
 from titles.training.run import new_embedding
 from titles.training.trainer import fit
-
-HEADER = ("rank", "line", "title", "category", "suggested", "probability", "score", "label_quality")
 
 
 class Ranking(NamedTuple):
@@ -118,14 +117,8 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     )
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
-    count, folds = len(titles), int(fold_N.max()) + 1
-    found = Outcomes(
-        titles.labels.astype(np.int64),
-        np.empty(count, np.int64),
-        np.empty(count),
-        np.empty(count, np.int64),
-        np.empty(count),
-    )
+    judged: list[Outcomes] = []
+    folds = int(fold_N.max()) + 1
     for fold in range(folds):
         started = time.perf_counter()
         device = set_up(params.compute, params.seed)
@@ -139,15 +132,18 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
                 least = record.validation_loss
                 weights = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(weights)
-        (judged,) = evaluate([network], _where(titles, held_N), device)
-        for field, values in vars(judged).items():
-            getattr(found, field)[held_N] = values
+        held = _where(titles, held_N)
+        judged += evaluate([network], held, device)
         print(
-            f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(judged):,} to judge; "
+            f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(held):,} to judge; "
             f"validation loss {least:.4f}; {time.perf_counter() - started:.0f} s",
             flush=True,
         )
-    return found
+    place_N = np.argsort(
+        np.argsort(fold_N, kind="stable")
+    )  # of each title, after those of earlier folds
+    fields = zip(*(vars(outcomes).values() for outcomes in judged), strict=True)
+    return Outcomes(*(np.concatenate(parts)[place_N] for parts in fields))
 
 
 def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
@@ -180,41 +176,31 @@ def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
 def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranking, top: int) -> int:
     """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
-    lengths_N = titles.lengths
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(HEADER)
-        listed = list(zip(ranking.rows_K[:top].tolist(), ranking.scores_K[:top].tolist(), strict=True))
-        for rank, (row, score) in enumerate(listed, start=1):
-            end = titles.ends[row]
-            ids = titles.word_ids[end - lengths_N[row] : end].tolist()
-            title = " ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids)
-            writer.writerow(
-                (
-                    rank,
-                    titles.lines[row],
-                    title,
-                    labels[outcomes.labels_N[row]],
-                    labels[outcomes.predicted_N[row]],
-                    round(float(outcomes.confidence_N[row]), 6),
-                    round(score, 6),
-                    QUALITIES[titles.qualities[row]],
-                )
-            )
-    return len(listed)
+    rows = ranking.rows_K[:top]
+    texts = []
+    for start, end in zip((titles.ends - titles.lengths)[rows], titles.ends[rows], strict=True):
+        ids = titles.word_ids[start:end].tolist()
+        texts.append(" ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids))
+    columns = {
+        "rank": range(1, len(rows) + 1),
+        "line": titles.lines[rows],
+        "title": texts,
+        "category": [labels[i] for i in outcomes.labels_N[rows]],
+        "suggested": [labels[i] for i in outcomes.predicted_N[rows]],
+        "probability": [round(value, 6) for value in outcomes.confidence_N[rows].tolist()],
+        "score": [round(value, 6) for value in ranking.scores_K[:top].tolist()],
+        "label_quality": [QUALITIES[i] for i in titles.qualities[rows]],
+    }
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+    return len(rows)
 
 
 def _where(titles: EncodedTitles, flags_N: Flags) -> EncodedTitles:
-    lengths_N = titles.lengths
-    return EncodedTitles(
-        titles.word_ids[np.repeat(flags_N, lengths_N)],
-        np.cumsum(lengths_N[flags_N]),
-        titles.labels[flags_N],
-        titles.languages[flags_N],
-        titles.qualities[flags_N],
-        titles.lines[flags_N],
-        titles.unknown_words,
-    )
+    chosen = {
+        name: getattr(titles, name)[flags_N] for name in ("labels", "languages", "qualities", "lines")
+    }
+    word_ids = titles.word_ids[np.repeat(flags_N, titles.lengths)]
+    return replace(titles, word_ids=word_ids, ends=np.cumsum(titles.lengths[flags_N]), **chosen)
 
 
 def _share(flags: Flags) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jinja2 import Environment, PackageLoader
 from torch import Tensor, nn
 
 from titles.data.batching import Batcher
@@ -35,10 +37,10 @@ from titles.predict.classifier import Classifier
 from titles.serve.onnx_inputs import (
     ENCODING_FILE,
     MODEL_FILE,
+    ONNX_FORMAT,
     UNKNOWN_GRAMS,
     WORDS,
     Encoder,
-    description,
 )
 
 MARK = ENCODING_FILE
@@ -68,7 +70,12 @@ def write(folder: Path, out: Path) -> None:
     _save(PlainNetwork(model.network), encoder, out / MODEL_FILE)
     model.vocabulary.write(out / VOCABULARY_FILE)
     write_labels(model.labels, out / LABELS_FILE)
-    write_json(out / ENCODING_FILE, description(encoder, model.name, EXAMPLES))
+    # A specification for encoders in other languages, with examples.
+    environment = Environment(loader=PackageLoader("titles.serve"))  # noqa: S701  no HTML
+    description = environment.get_template(ENCODING_FILE).render(
+        format=ONNX_FORMAT, architecture=model.name, encoder=encoder, examples=EXAMPLES
+    )
+    write_json(out / ENCODING_FILE, json.loads(description))
     _compare(model, out)
 
 
@@ -141,21 +148,17 @@ def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
         raise ValueError(
             f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
         ) from None
-    # Axes of two or more: torch takes an axis of one for one that is always so.
-    inputs = [torch.ones(2, 3, dtype=torch.int64)]
-    axes: list[dict[int, Any]] = [{0: "titles", 1: "words"}]
-    names = [WORDS]
+    axes: dict[str, dict[int, Any]] = {WORDS: {0: "titles", 1: "words"}}
     if encoder.subwords:
-        inputs.append(torch.ones(4, 5, dtype=torch.int64))
-        axes.append({0: "unknown", 1: "ngrams"})
-        names.append(UNKNOWN_GRAMS)
+        axes[UNKNOWN_GRAMS] = {0: "unknown", 1: "ngrams"}
     with _quiet():
         program = torch.onnx.export(
             network,
-            tuple(inputs),
+            # torch takes an axis of size one to be constant.
+            tuple(torch.ones(2 + 2 * i, 3 + 2 * i, dtype=torch.int64) for i in range(len(axes))),
             dynamo=True,
-            dynamic_shapes=tuple(axes),
-            input_names=names,
+            dynamic_shapes=tuple(axes.values()),
+            input_names=list(axes),
             output_names=["logits"],
             verbose=False,
         )
