@@ -9,12 +9,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from titles.models.registry import AVERAGE, NETWORKS
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction["Command"]
+Commands: TypeAlias = "argparse._SubParsersAction[Command]"
 
 
 class Command(argparse.ArgumentParser):

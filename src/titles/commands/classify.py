@@ -10,10 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import command, end_on_termination, positive
+from titles.commands import Commands, command, end_on_termination, positive
 
 if TYPE_CHECKING:
-    from titles.commands import Commands
     from titles.predict.classifier import Classifier
 
 

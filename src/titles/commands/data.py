@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from titles.commands import command
-
-if TYPE_CHECKING:
-    from titles.commands import Commands
+from titles.commands import Commands, command
 
 
 def add(commands: Commands) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from titles.commands import command, end_on_termination
+from titles.commands import Commands, command, end_on_termination
 from titles.models.registry import AVERAGE, CLASSIFIERS
-
-if TYPE_CHECKING:
-    from titles.commands import Commands
 
 _METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
 

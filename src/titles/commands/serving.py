@@ -7,13 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from titles.commands import command, end_on_termination
+from titles.commands import Commands, command, end_on_termination
 from titles.models.registry import AVERAGE, NETWORKS
-
-if TYPE_CHECKING:
-    from titles.commands import Commands
 
 
 def add(commands: Commands) -> None:

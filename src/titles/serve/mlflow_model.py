@@ -25,7 +25,6 @@ from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
 
 MARK = "MLmodel"  # the file that marks an MLflow model
-COLUMN = "title"
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
 # Imports of the code that is stored with a model; a test compares.
@@ -86,8 +85,8 @@ class TitlesModel(PythonModel):
             ValueError: the first column has another name, or k is less than 1.
         """
         name = model_input.columns[0]
-        if isinstance(name, str) and name != COLUMN:
-            raise ValueError(f"the first column is {name!r}: titles must be in a column {COLUMN!r}")
+        if isinstance(name, str) and name != "title":
+            raise ValueError(f"the first column is {name!r}: titles must be in a column 'title'")
         given = params or {}
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
         if not 0 <= at_least <= 1:
@@ -101,12 +100,11 @@ class TitlesModel(PythonModel):
             abstentions = ranked.abstentions(labels, at_least)
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
             for place, (codes, shares) in enumerate(answers):
-                if place in abstentions:
-                    rows.append(([], [], abstentions[place]))
-                elif codes[0] >= 0:
-                    rows.append(([labels[code] for code in codes], shares, ""))
-                else:
-                    rows.append(([], [], chunk.problems.get(place, "no word")))
+                problem = abstentions.get(place, "")
+                if codes[0] < 0:
+                    problem = chunk.problems.get(place, "no word")
+                names = [labels[code] for code in codes]
+                rows.append(([], [], problem) if problem else (names, shares, ""))
         return pd.DataFrame(rows, columns=["category", "probability", "problem"])
 
 

@@ -22,7 +22,7 @@ from titles.data.vocabulary import Vocabulary, read_labels
 from titles.params import Text
 from titles.prepare.text import words_of
 
-ONNX_FORMAT = 1
+FORMAT = 1
 MODEL_FILE = "model.onnx"
 ENCODING_FILE = "encoding.json"
 WORDS = "words"
@@ -56,10 +56,10 @@ class Encoder:
         path = Path(folder) / ENCODING_FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] != ONNX_FORMAT:
+            if found["format"] != FORMAT:
                 raise ValueError(
                     f"{folder} has ONNX export format {found['format']}, this version reads "
-                    f"{ONNX_FORMAT}: export again with `titles export onnx`"
+                    f"{FORMAT}: export again with `titles export onnx`"
                 )
             text = Text.model_validate(found["text"])
             sizes = {VOCABULARY_FILE: found["words"], LABELS_FILE: found["categories"]}

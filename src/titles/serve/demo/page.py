@@ -26,18 +26,10 @@ def main() -> None:
     title = st.text_input("Title, in Spanish or Portuguese", key="title", autocomplete="off")
     with st.container(horizontal=True):
         for example in EXAMPLES:
-            st.button(example, on_click=_take, args=(example,))
-    if title:
-        _answer(title)
-    else:
+            st.button(example, on_click=st.session_state.update, kwargs={"title": example})
+    if not title:
         st.info(NO_TITLE)
-
-
-def _take(title: str) -> None:
-    st.session_state["title"] = title
-
-
-def _answer(title: str) -> None:
+        return
     comparison = loaded()
     found = comparison.explain(title)
     longest = comparison.max_title_chars

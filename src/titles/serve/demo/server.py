@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-_NAMES = [HOST, "localhost"]
 _PAGE = Path(__file__).with_name("page.py")
 
 # They override the user's own Streamlit settings.
@@ -57,7 +56,10 @@ def serve(folders: Sequence[Path], port: int) -> NoReturn:
 
     comparison.load(folders)
     # The check of host names prevents DNS rebinding, by which a page on the web could read this one.
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_OwnPageOnly)]
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+        Middleware(_OwnPageOnly),
+    ]
     print(f"the demo is at http://{HOST}:{port}; Ctrl-C ends it", file=sys.stderr)
     App(_PAGE, middleware=guards).run(config=_SETTINGS | {"server.port": port})
     raise ValueError("the demo's server ended unexpectedly, see its messages above")
