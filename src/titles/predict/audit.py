@@ -55,9 +55,7 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
             fold, or as for `held_out`.
     """
     if folds < 2:
-        raise ValueError(
-            f"folds is {folds}: at least 2 are needed, so that no network judges its own rows"
-        )
+        raise ValueError(f"folds is {folds}: at least 2 are needed, or networks judge their own rows")
     if top < 1:
         raise ValueError(f"top is {top}: it must be at least 1")
     if out.is_dir():
@@ -65,9 +63,7 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
     titles = EncodedTitles.open(PREPARED / "train")
     rows_C = np.bincount(titles.labels)
     if not (rows_C >= folds).any():
-        raise ValueError(
-            f"no category of train has {folds} rows, one for each fold: nothing can be judged"
-        )
+        raise ValueError(f"no category of train has {folds} rows, one per fold: nothing can be judged")
     # Opened before the training, so that a path that is not writable fails at once.
     with atomic_file(out) as partial:
         outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params, network)
@@ -78,17 +74,13 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
     mislabelled_N = np.zeros(len(titles), bool)
     mislabelled_N[ranking.rows_K[: ranking.mislabelled]] = True
     told = [f"{_share(mislabelled_N)} rows look mislabelled"]
-    for code, name in enumerate(QUALITIES):
-        if (titles.qualities == code).any():
-            told.append(f"  {name}: {_share(mislabelled_N[titles.qualities == code])}")
-    if not judged_N.all():
+    for code in np.unique(titles.qualities):
+        told.append(f"  {QUALITIES[code]}: {_share(mislabelled_N[titles.qualities == code])}")
+    if rows := int((~judged_N).sum()):
         few = int(((rows_C > 0) & (rows_C < folds)).sum())
-        told.append(
-            f"not judged: {(~judged_N).sum():,} rows of {few:,} categories with fewer than {folds}"
-        )
-    told.append(
-        f"{out}: the {listed:,} most suspicious; up to rank {ranking.mislabelled:,} they look wrong"
-    )
+        told.append(f"not judged: {rows:,} rows of {few:,} categories with fewer than {folds}")
+    count = ranking.mislabelled
+    told.append(f"{out}: the {listed:,} most suspicious; up to rank {count:,} they look wrong")
     return "\n".join(told)
 
 
@@ -112,9 +104,8 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     Raises:
         ValueError: as for `training.fit`; an input is missing or damaged.
     """
-    settings = params.network(name).model_copy(
-        update={"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
-    )
+    plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
+    settings = params.network(name).model_copy(update=plain)
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
     judged: list[Outcomes] = []
@@ -196,9 +187,8 @@ def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranki
 
 
 def _where(titles: EncodedTitles, flags_N: Flags) -> EncodedTitles:
-    chosen = {
-        name: getattr(titles, name)[flags_N] for name in ("labels", "languages", "qualities", "lines")
-    }
+    names = ("labels", "languages", "qualities", "lines")
+    chosen = {name: getattr(titles, name)[flags_N] for name in names}
     word_ids = titles.word_ids[np.repeat(flags_N, titles.lengths)]
     return replace(titles, word_ids=word_ids, ends=np.cumsum(titles.lengths[flags_N]), **chosen)
 

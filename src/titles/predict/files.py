@@ -19,14 +19,13 @@ import numpy as np
 import orjson
 
 from titles.data.contract import atomic_file
-from titles.listings.files import CSV, JSON_LINES, PARQUET
+from titles.listings.files import CSV, PARQUET
 from titles.listings.listing import Chunk, Listing
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Ranked
 
 TABLE = "table"
-FORMATS = (TABLE, CSV, JSON_LINES, PARQUET)
 UNCLASSIFIED = -1  # in place of a category's id
 _DIGITS = 6  # of a probability
 
@@ -65,13 +64,13 @@ def columns(listing: Listing, k: int) -> list[str]:
 
 @contextmanager
 def writer(
-    file: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
+    out: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
 ) -> Iterator[Write]:
     """Yield a function that writes rows. The file appears, whole, when the block ends without an error.
 
     Args:
-        file: None is the standard output.
-        kind: of FORMATS.
+        out: None is the standard output.
+        kind: TABLE, CSV, JSON_LINES or PARQUET.
     """
     names = columns(listing, k)
     named = np.array([*labels, None], object)  # UNCLASSIFIED, the last, is None
@@ -80,19 +79,19 @@ def writer(
             yield _table_writer(listing, labels)
             return
         stream: Any
-        if file is None:
+        if out is None:
             sys.stdout.flush()
             stream = sys.stdout.buffer
         else:
-            stream = stack.enter_context(stack.enter_context(atomic_file(file)).open("wb"))
-            if file.name.endswith(".gz") and kind != PARQUET:
+            stream = stack.enter_context(stack.enter_context(atomic_file(out)).open("wb"))
+            if out.name.endswith(".gz") and kind != PARQUET:
                 # No time stamp: equal rows give equal bytes.
                 stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
         if kind == PARQUET:
             yield stack.enter_context(_parquet_writer(stream, listing, names, named))
         else:
             yield (_csv_writer if kind == CSV else _json_writer)(stream, names, named)
-    if file is None:
+    if out is None:
         sys.stdout.flush()
 
 
@@ -185,9 +184,8 @@ def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
     def write(predicted: Predicted) -> None:
         texts = list(map(shown, predicted.chunk.columns[listing.title]))
         width = min(max(map(cell_len, texts)), console.width // 2)
-        rows = zip(
-            texts, predicted.problems, *(table.tolist() for table in predicted.ranked), strict=True
-        )
+        ranked = (table.tolist() for table in predicted.ranked)
+        rows = zip(texts, predicted.problems, *ranked, strict=True)
         for text, problem, categories, probabilities in rows:
             line = Text(set_cell_size(text, width) + "  ")
             line.append(problem, "red")

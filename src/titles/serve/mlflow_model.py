@@ -29,18 +29,17 @@ EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
 # Imports of the code that is stored with a model; a test compares.
 _REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
+_OUTPUTS: dict[str, Any] = {
+    "category": Array(DataType.string),
+    "probability": Array(DataType.double),
+    "problem": DataType.string,
+}
 _SIGNATURE = ModelSignature(
     # Without a name, so that plain lists are accepted as well as tables. Titles are text, but for a
     # string column MLflow's server converts a list to an array as wide as its longest title, in which
     # null is the word "None".
     inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
-    outputs=Schema(
-        [
-            ColSpec(Array(DataType.string), "category"),
-            ColSpec(Array(DataType.double), "probability"),
-            ColSpec(DataType.string, "problem"),
-        ]
-    ),
+    outputs=Schema([ColSpec(kind, name) for name, kind in _OUTPUTS.items()]),
     params=ParamSchema(
         [ParamSpec("k", DataType.long, _TOP), ParamSpec("at_least", DataType.double, 0.0)]
     ),
@@ -105,7 +104,7 @@ class TitlesModel(PythonModel):
                     problem = chunk.problems.get(place, "no word")
                 names = [labels[code] for code in codes]
                 rows.append(([], [], problem) if problem else (names, shares, ""))
-        return pd.DataFrame(rows, columns=["category", "probability", "problem"])
+        return pd.DataFrame(rows, columns=list(_OUTPUTS))
 
 
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:

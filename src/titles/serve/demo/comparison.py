@@ -39,16 +39,5 @@ class Comparison:
         return {name: explain(each, title, top=5) for name, each in self._classifiers.items()}
 
 
-_loaded: list[Comparison] = []
-
-
-def load(folders: Sequence[Path]) -> None:
-    """Load the networks for `loaded`; raises as `Comparison` does."""
-    comparison = Comparison(folders)
-    comparison.explain("a")  # compile loops now, not while the first visitor waits
-    _loaded[:] = [comparison]
-
-
-def loaded() -> Comparison:
-    """The comparison of this process: Streamlit reruns the page's script for each visitor and change."""
-    return _loaded[0]
+# The one of this process: Streamlit reruns the page's script for each visitor and change.
+loaded: list[Comparison] = []

@@ -30,7 +30,7 @@ def main() -> None:
     if not title:
         st.info(NO_TITLE)
         return
-    comparison = loaded()
+    (comparison,) = loaded
     found = comparison.explain(title)
     longest = comparison.max_title_chars
     if len(title) > longest:

@@ -52,9 +52,11 @@ def serve(folders: Sequence[Path], port: int) -> NoReturn:
         from streamlit.starlette import App
     except ImportError:
         raise ValueError("Streamlit is missing or too old: pip install 'streamlit>=1.67'") from None
-    from titles.serve.demo import comparison
+    from titles.serve.demo.comparison import Comparison, loaded
 
-    comparison.load(folders)
+    comparison = Comparison(folders)
+    comparison.explain("a")  # compile loops now, not while the first visitor waits
+    loaded[:] = [comparison]
     # The check of host names prevents DNS rebinding, by which a page on the web could read this one.
     guards = [
         Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
