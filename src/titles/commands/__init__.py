@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -46,10 +47,10 @@ def command(
     return made
 
 
-def positive(text: str) -> int:
-    """A positive integer, for argparse."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+def positive(text: str, kind: str = "a positive integer", most: float = math.inf) -> int:
+    """An integer from 1 to `most`, for argparse."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind}")
     return int(text)
 
 

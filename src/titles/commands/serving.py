@@ -6,10 +6,13 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from titles.commands import Commands, command, end_on_termination
+from titles.commands import Commands, command, end_on_termination, positive
 from titles.models.registry import AVERAGE, NETWORKS
+
+_port = partial(positive, kind="a port: expected 1 to 65535", most=65535)
 
 
 def add(commands: Commands) -> None:
@@ -38,12 +41,6 @@ def add(commands: Commands) -> None:
     demo = command(commands, "demo", _demo, "try titles on a page")
     demo.models()
     demo.argument("--port", "", type=_port, default=8501)
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 1 to 65535")
-    return int(text)
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:

@@ -108,10 +108,8 @@ class TitlesModel(PythonModel):
 
 
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
-    """Write the model folders as one MLflow model into `out`, which is empty or does not exist.
-
-    Args:
-        folders: one per network; several are averaged.
+    """Write the model folders, one per network, as one MLflow model into `out`, which is empty or does
+    not exist.
 
     Raises:
         ValueError: a folder is missing or damaged, of a format that this version does not read, or of a
