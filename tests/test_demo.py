@@ -25,7 +25,7 @@ from test_serving import HOST, answers, running
 from titles.cli import main
 from titles.predict.classifier import Classifier
 from titles.predict.explain import explain
-from titles.serve.demo import drawing
+from titles.predict.explain_page import macros
 from titles.serve.demo.comparison import Comparison
 from titles.serve.demo.page import EXAMPLES, NO_KNOWN_WORD, NO_TITLE, NO_WORD
 
@@ -141,7 +141,7 @@ def test_one_network_has_no_average_and_a_title_without_a_word_no_answer(models:
 
 def test_names_and_words_are_drawn_as_text(models: Path) -> None:
     found = Comparison(folders(models)).explain(TITLE)
-    drawn = drawing.answer(HOSTILE[0], found["CNN"])
+    drawn = macros().answer(HOSTILE[0], found["CNN"])
     assert "<script" not in drawn
     assert "<img" not in drawn
     assert "&lt;script&gt;window.hacked" in drawn

@@ -255,7 +255,7 @@ def test_an_export_that_disagrees_is_refused(
             self.embedding.words_VD *= 1.01
 
     monkeypatch.setattr(onnx_model, "PlainNetwork", Wrong)
-    with pytest.raises(ValueError, match="ONNX Runtime gives other logits, by up to"):
+    with pytest.raises(ValueError, match="ONNX Runtime gives different logits, by up to"):
         onnx_model.write(letters / "cnn", tmp_path)
 
 

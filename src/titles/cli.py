@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from titles.commands import classify, data, doctor, experiments, serving, tracking
+from titles.commands import Command, classify, data, doctor, experiments, serving
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 for bad input, 2 for bad usage, 130 when interrupted."""
     try:
-        parser = _parser([data, experiments, tracking, classify, serving, doctor])
+        parser = _parser([data, experiments, classify, serving, doctor])
     except ImportError as error:
         print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
         parser = _parser([doctor])
@@ -33,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser(groups: Sequence[ModuleType]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(groups: Sequence[ModuleType]) -> Command:
+    parser = Command(
         prog="titles",
         description="Classify marketplace listing titles. The pipeline runs with `dvc exp run`.",
     )

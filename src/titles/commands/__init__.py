@@ -4,50 +4,54 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import math
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from titles.models.registry import AVERAGE, NETWORKS
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+Commands: TypeAlias = "argparse._SubParsersAction[Command]"
 
 
-def positive(text: str) -> int:
-    """A positive integer, for argparse."""
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+class Command(argparse.ArgumentParser):
+    """The parser of a command or of a group of commands."""
+
+    def argument(self, name: str, help: str, **settings: Any) -> None:
+        """Add an argument. A default is appended to its help, unless it is None, 0 or empty."""
+        shown = f"{help} (default: %(default)s)".strip() if settings.get("default") else help
+        self.add_argument(name, help=shown, **settings)
+
+    def network(self, default: str) -> None:
+        """Add --model: one network, or the average if that is the default."""
+        averages = [AVERAGE] if default == AVERAGE else []
+        text = "network" + ", or the average of all" * len(averages)
+        self.argument("--model", text, choices=[*averages, *NETWORKS], default=default)
+
+    def models(self, default: str = AVERAGE) -> None:
+        """Add --model, and --models: the folder with a folder for each network."""
+        self.network(default)
+        text = "folder of the trained networks"
+        self.argument("--models", text, type=Path, default="models", metavar="FOLDER")
+
+
+def command(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str, epilog: str = ""
+) -> Command:
+    """Add a command, described by the docstring of `run`."""
+    made = commands.add_parser(name, help=help, description=inspect.getdoc(run), epilog=epilog)
+    made.set_defaults(run=run)
+    return made
+
+
+def positive(text: str, kind: str = "a positive integer", most: float = math.inf) -> int:
+    """An integer from 1 to `most`, for argparse."""
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind}")
     return int(text)
-
-
-def add_model(command: argparse.ArgumentParser) -> None:
-    """--model: one network, or the average."""
-    command.add_argument(
-        "--model",
-        choices=[AVERAGE, *NETWORKS],
-        default=AVERAGE,
-        help="network, or the average of all (default: %(default)s)",
-    )
-
-
-def add_network(command: argparse.ArgumentParser, default: str) -> None:
-    """--model: one network."""
-    command.add_argument(
-        "--model", choices=list(NETWORKS), default=default, help="network (default: %(default)s)"
-    )
-
-
-def add_models(command: argparse.ArgumentParser) -> None:
-    """--models: the folder with a folder for each network."""
-    command.add_argument(
-        "--models",
-        type=Path,
-        default="models",
-        metavar="FOLDER",
-        help="folder of the trained networks (default: %(default)s)",
-    )
 
 
 def end_on_termination() -> None:

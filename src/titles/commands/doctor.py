@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from titles.commands import Commands
+from titles.commands import Commands, command
 
 
 def add(commands: Commands) -> None:
-    doctor = commands.add_parser(
-        "doctor",
-        help="find problems in the environment, and say how to fix them",
-        description="Check Python and its packages, git, DVC and its remote, all data, parameters, disk "
-        "and MLflow, and say how to fix problems. Changes nothing, prints no credentials, and gives "
-        "servers only seconds to answer. Exits with 1 if there is a problem, with 0 otherwise.",
-    )
-    doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    doctor.set_defaults(run=_doctor)
+    text = "find problems in the environment, and say how to fix them"
+    doctor = command(commands, "doctor", _doctor, text)
+    doctor.argument("--json", "print one JSON object", action="store_true")
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    """Check Python and its packages, git, DVC and its remote, all data, parameters, disk and MLflow, and
+    say how to fix problems. Changes nothing, prints no credentials, and gives servers only seconds to
+    answer. Exits with 1 if there is a problem, with 0 otherwise."""
     from titles.doctor import examine
     from titles.doctor.findings import show
 

@@ -1,126 +1,71 @@
-"""Commands on DVC's experiments: run, compare, summarise and verify them."""
+"""Commands on DVC's experiments and their runs in MLflow."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from titles.commands import end_on_termination
+from titles.commands import Commands, command, end_on_termination
 from titles.models.registry import AVERAGE, CLASSIFIERS
 
-if TYPE_CHECKING:
-    from titles.commands import Commands
+_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
 
 
 def add(commands: Commands) -> None:
-    pruebas = commands.add_parser(
-        "pruebas",
-        help="run named experiments from a file",
-        description="Queue the experiments of a file with DVC, run them, and show their results beside "
-        "published figures. Experiments that are finished on this commit are kept. Ctrl-C ends the "
-        "queue's workers; the same command continues with what is missing. `dvc queue logs NAME` shows "
-        "the output of an experiment.",
-    )
-    pruebas.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        default=Path("experiments/course.yaml"),
-        help="experiments to run (default: %(default)s)",
-    )
-    pruebas.add_argument(
-        "--jobs", type=int, metavar="N", help="runs at once (default: cores over compute.threads)"
-    )
-    pruebas.add_argument(
-        "--md", type=Path, metavar="PATH", help="also write the table to PATH as Markdown"
-    )
-    pruebas.set_defaults(run=_pruebas)
-    report = commands.add_parser(
-        "report",
-        help="compare experiments on one page",
-        description="Compare experiments, or git revisions, with the first of them: scores, paired "
-        "tests, parameters, curves, categories and titles. Makes a page that needs no network, and the "
-        "same as Markdown. Nothing is checked out; what DVC's cache lacks is read from the remote.",
-    )
-    report.add_argument(
-        "experiments",
-        nargs="+",
-        metavar="EXPERIMENT",
-        help="name of an experiment, a git revision, or workspace for the files as they are",
-    )
-    report.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report.html"),
-        metavar="FILE",
-        help="page to write (default: %(default)s)",
-    )
-    report.add_argument(
-        "--markdown",
-        type=Path,
-        metavar="FILE",
-        help="Markdown to write (default: beside the page, with .md for its ending)",
-    )
-    report.add_argument(
-        "--model",
-        choices=CLASSIFIERS,
-        default=AVERAGE,
-        help="whose categories and titles are shown (default: %(default)s)",
-    )
-    report.set_defaults(run=_report)
-    seeds = commands.add_parser(
-        "seeds",
-        help="summarise experiments that differ only in the seed",
-        description="Mean, standard deviation and 95 % interval (Student's t) of the experiments on "
-        "this commit that differ only in the seed, one row for each network and each set of other "
-        "parameters. To get some: dvc exp run --queue -S 'seed=1,2,3' && dvc queue start",
-    )
-    seeds.add_argument(
-        "--metric",
-        choices=(
-            "balanced_accuracy",
-            "accuracy",
-            "macro_f1",
-            "top_3",
-            "top_5",
-            "loss",
-            "calibration_error",
-        ),
-        default="balanced_accuracy",
-        help="what to summarise, measured on the test split (default: %(default)s)",
-    )
-    seeds.add_argument(
-        "--rev", default="HEAD", help="commit the experiments started from (default: HEAD)"
-    )
+    pruebas = command(commands, "pruebas", _pruebas, "run named experiments from a file")
+    text, default = "experiments to run", "experiments/course.yaml"
+    pruebas.argument("file", text, nargs="?", type=Path, default=default)
+    text = "runs at once (default: cores over compute.threads)"
+    pruebas.argument("--jobs", text, type=int, metavar="N")
+    pruebas.argument("--md", "also write the table to PATH as Markdown", type=Path, metavar="PATH")
+
+    report = command(commands, "report", _report, "compare experiments on one page")
+    text = "name of an experiment, a git revision, or workspace for the files as they are"
+    report.argument("experiments", text, nargs="+", metavar="EXPERIMENT")
+    report.argument("--out", "page to write", type=Path, default="report.html", metavar="FILE")
+    text = "Markdown to write (default: beside the page, with .md for its ending)"
+    report.argument("--markdown", text, type=Path, metavar="FILE")
+    text = "whose categories and titles are shown"
+    report.argument("--model", text, choices=CLASSIFIERS, default=AVERAGE)
+
+    text = "summarise experiments that differ only in the seed"
+    seeds = command(commands, "seeds", _seeds, text)
+    text = "what to summarise, measured on the test split"
+    seeds.argument("--metric", text, choices=_METRICS, default=_METRICS[0])
+    seeds.argument("--rev", "commit the experiments started from", default="HEAD")
     form = seeds.add_mutually_exclusive_group()
     form.add_argument("--md", dest="form", action="store_const", const="github", help="print Markdown")
-    form.add_argument(
-        "--csv", dest="form", action="store_const", const="csv", help="print CSV, with all digits"
+    text = "print CSV, with all digits"
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help=text)
+    seeds.set_defaults(form="simple")
+
+    verify = command(commands, "verify", _verify, "run an experiment again and compare all its outputs")
+    verify.argument("experiment", "name or git revision", nargs="?", default="HEAD")
+    text = "run only this stage, on the inputs that the experiment had; can be repeated"
+    verify.argument("--stage", text, action="append", default=[], metavar="NAME")
+    verify.argument("--keep", "keep the temporary folder", action="store_true")
+
+    mlflow = commands.add_parser(
+        "mlflow",
+        help="fill MLflow from DVC, find runs, register the best network",
+        description="The runs of DVC's experiments in MLflow: in mlflow.db of this folder, or at "
+        "MLFLOW_TRACKING_URI.",
     )
-    seeds.set_defaults(run=_seeds, form="simple")
-    verify = commands.add_parser(
-        "verify",
-        help="run an experiment again and compare all its outputs",
-        description="Run an experiment again in a temporary folder, with its own code and without DVC's "
-        "run cache, and compare the hash of each output with its dvc.lock. Exit code 0: all are the "
-        "same; 1: some differ.",
-    )
-    verify.add_argument(
-        "experiment", nargs="?", default="HEAD", help="name or git revision (default: %(default)s)"
-    )
-    verify.add_argument(
-        "--stage",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="run only this stage, on the inputs that the experiment had; can be repeated",
-    )
-    verify.add_argument("--keep", action="store_true", help="keep the temporary folder")
-    verify.set_defaults(run=_verify)
+    actions = mlflow.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    command(actions, "sync", _mlflow_sync, "bring MLflow up to date with DVC")
+    find = command(actions, "find", _mlflow_find, "print the runs of an experiment")
+    text = "or a commit, branch, tag, or 'workspace'"
+    find.argument("name", text, metavar="EXPERIMENT")
+    brief = "make the best network a version in the model registry"
+    register = command(actions, "register", _mlflow_register, brief)
+    register.argument("name", f"{text} (default: the best of all)", nargs="?", metavar="EXPERIMENT")
 
 
 def _pruebas(options: argparse.Namespace) -> None:
+    """Queue the experiments of a file with DVC, run them, and show their results beside published
+    figures. Experiments that are finished on this commit are kept. Ctrl-C ends the queue's workers; the
+    same command continues with what is missing. `dvc queue logs NAME` shows the output of an
+    experiment."""
     from titles.experiments.store import head
     from titles.experiments.suite import runner, table
 
@@ -135,6 +80,9 @@ def _pruebas(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    """Compare experiments, or git revisions, with the first of them: scores, paired tests, parameters,
+    curves, categories and titles. Makes a page that needs no network, and the same as Markdown. Nothing
+    is checked out; what DVC's cache lacks is read from the remote."""
     from titles.experiments.report.page import write_report
 
     markdown = options.markdown or options.out.with_suffix(".md")
@@ -143,6 +91,9 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _seeds(options: argparse.Namespace) -> None:
+    """Mean, standard deviation and 95 % interval (Student's t) of the experiments on this commit that
+    differ only in the seed, one row for each network and each set of other parameters. To get some: dvc
+    exp run --queue -S 'seed=1,2,3' && dvc queue start"""
     from titles.experiments import seeds
     from titles.experiments.store import find, head
 
@@ -150,6 +101,8 @@ def _seeds(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
+    """Run an experiment again in a temporary folder, with its own code and without DVC's run cache, and
+    compare the hash of each output with its dvc.lock. Exit code 0: all are the same; 1: some differ."""
     from titles.experiments import verify
 
     end_on_termination()
@@ -158,3 +111,29 @@ def _verify(options: argparse.Namespace) -> None:
     if found.different:
         raise ValueError(verify.verdict(found))
     print(f"all {len(found.outputs)} outputs of {found.revision.commit[:7]} are the same")
+
+
+def _mlflow_sync(options: argparse.Namespace) -> None:
+    """Add to the runs in MLflow what only DVC knows: results on the test split, and links to experiments
+    and commits. Experiments that were pulled or came from the run cache have no run: they get one with
+    the tag source: backfill. A second call changes nothing."""
+    from titles.experiments.mlflow_sync import sync
+
+    print(sync())
+
+
+def _mlflow_find(options: argparse.Namespace) -> None:
+    """Print the runs in MLflow of a DVC experiment, their addresses and the versions that were
+    registered from them."""
+    from titles.serve.registry import described
+
+    print(described(options.name))
+
+
+def _mlflow_register(options: argparse.Namespace) -> None:
+    """Register the best network of an experiment, by balanced accuracy on validation, as a version of
+    models:/titles, and put the alias `best` on the best of all versions that were evaluated on the same
+    validation split."""
+    from titles.serve.registry import register
+
+    print(register(options.name))

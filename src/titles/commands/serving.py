@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from titles.commands import add_model, add_models, add_network, end_on_termination
+from titles.commands import Commands, command, end_on_termination, positive
 from titles.models.registry import AVERAGE, NETWORKS
 
-if TYPE_CHECKING:
-    from titles.commands import Commands
+_port = partial(positive, kind="a port: expected 1 to 65535", most=65535)
 
 
 def add(commands: Commands) -> None:
@@ -21,64 +22,25 @@ def add(commands: Commands) -> None:
         description="Write a trained network as a folder that other tools load.",
     )
     kinds = export.add_subparsers(title="formats", required=True, metavar="FORMAT")
-    onnx = kinds.add_parser(
-        "onnx",
-        help="for ONNX Runtime and other readers of ONNX",
-        description="Write a network as ONNX with the files that turn titles into its inputs: "
-        "model.onnx, encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md.",
-    )
-    add_network(onnx, "cnn")
-    _add_places(onnx)
-    onnx.set_defaults(run=_export_onnx)
-    mlflow = kinds.add_parser(
-        "mlflow",
-        help="for mlflow.pyfunc and `mlflow models`",
-        description="Write an MLflow model that includes its code, for mlflow.pyfunc.load_model, "
-        "`mlflow models serve` or `mlflow models build-docker`.",
-    )
-    add_model(mlflow)
-    _add_places(mlflow)
-    mlflow.set_defaults(run=_export_mlflow)
-    serve = commands.add_parser(
-        "serve",
-        help="classify titles over HTTP",
-        description="Serve predictions over HTTP with MLflow's server, `mlflow models serve`, until "
-        "interrupted. There is no login: everyone who can reach the address can use it.",
-        epilog="Example: curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
-        '-d \'{"inputs": ["Funda Para Celular Samsung J7"]}\'',
-    )
-    add_model(serve)
-    add_models(serve)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=_port, default=5001, help="(default: %(default)s)")
-    serve.set_defaults(run=_serve)
-    demo = commands.add_parser(
-        "demo",
-        help="try titles on a page",
-        description="Serve a page, on this machine only, until interrupted: type a title and see the "
-        "prediction of each network, and the words that decided.",
-    )
-    add_model(demo)
-    add_models(demo)
-    demo.add_argument("--port", type=_port, default=8501, help="(default: %(default)s)")
-    demo.set_defaults(run=_demo)
+    onnx = command(kinds, "onnx", _export_onnx, "for ONNX Runtime and other readers of ONNX")
+    onnx.models("cnn")
+    mlflow = command(kinds, "mlflow", _export_mlflow, "for mlflow.pyfunc and `mlflow models`")
+    mlflow.models()
+    text = "output folder; it appears when it is complete, and replaces an earlier export"
+    for kind in (onnx, mlflow):
+        kind.argument("--out", text, type=Path, required=True, metavar="FOLDER")
 
-
-def _add_places(command: argparse.ArgumentParser) -> None:
-    add_models(command)
-    command.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="output folder; it appears when it is complete, and replaces an earlier export",
+    epilog = (
+        "Example: curl http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' "
+        '-d \'{"inputs": ["Funda Para Celular Samsung J7"]}\''
     )
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 1 to 65535")
-    return int(text)
+    serve = command(commands, "serve", _serve, "classify titles over HTTP", epilog)
+    serve.models()
+    serve.argument("--host", "address to listen on", default="127.0.0.1")
+    serve.argument("--port", "", type=_port, default=5001)
+    demo = command(commands, "demo", _demo, "try titles on a page")
+    demo.models()
+    demo.argument("--port", "", type=_port, default=8501)
 
 
 def _folders(options: argparse.Namespace) -> list[Path]:
@@ -86,25 +48,50 @@ def _folders(options: argparse.Namespace) -> list[Path]:
     return [options.models / name for name in names]
 
 
-def _export_onnx(options: argparse.Namespace) -> None:
-    from titles.serve import onnx_model
-    from titles.serve.exports import exported
+@contextmanager
+def _exported(out: Path, mark: str) -> Iterator[Path]:
+    """An `atomic_folder` that replaces only an earlier export.
 
-    with exported(options.out, onnx_model.MARK) as made:
+    Args:
+        mark: the file that marks an export of this kind.
+
+    Raises:
+        ValueError: something else exists there, or the path is not writable.
+    """
+    from titles.data.contract import atomic_folder
+
+    folder = out.resolve()
+    if folder.exists() and not (
+        folder.is_dir() and ((folder / mark).exists() or not any(folder.iterdir()))
+    ):
+        raise ValueError(f"{out} exists and is not an earlier export: name another folder")
+    with atomic_folder(folder) as made:
+        yield made
+
+
+def _export_onnx(options: argparse.Namespace) -> None:
+    """Write a network as ONNX with the files that turn titles into its inputs: model.onnx,
+    encoding.json, vocabulary.tsv and labels.txt. See docs/serving.md."""
+    from titles.serve import onnx_model
+
+    with _exported(options.out, onnx_model.MARK) as made:
         onnx_model.write(options.models / options.model, made)
     print(f"{options.out} holds the {options.model} as ONNX", file=sys.stderr)
 
 
 def _export_mlflow(options: argparse.Namespace) -> None:
+    """Write an MLflow model that includes its code, for mlflow.pyfunc.load_model, `mlflow models serve`
+    or `mlflow models build-docker`."""
     from titles.serve import mlflow_model
-    from titles.serve.exports import exported
 
-    with exported(options.out, mlflow_model.MARK) as made:
+    with _exported(options.out, mlflow_model.MARK) as made:
         mlflow_model.write(_folders(options), made)
     print(f"{options.out} is an MLflow model: {options.model}", file=sys.stderr)
 
 
 def _serve(options: argparse.Namespace) -> None:
+    """Serve predictions over HTTP with MLflow's server, `mlflow models serve`, until interrupted. There
+    is no login: everyone who can reach the address can use it."""
     from titles.serve.http import serve
 
     end_on_termination()
@@ -112,6 +99,8 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    """Serve a page, on this machine only, until interrupted: type a title and see the prediction of each
+    network, and the words that decided."""
     from titles.serve.demo import server
     from titles.serve.http import check_free
 

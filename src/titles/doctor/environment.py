@@ -103,11 +103,9 @@ def encoding(root: Path | None) -> Iterator[Finding]:
         "output": getattr(sys.stdout, "encoding", None) or "utf-8",
     }
     wrong = [f"{what}: {name}" for what, name in used.items() if name.lower() not in ("utf-8", "utf8")]
-    if wrong:
-        do = "`export PYTHONUTF8=1`, or a UTF-8 locale such as LC_ALL=C.UTF-8"
-        yield problem("encoding", f"not UTF-8: {', '.join(wrong)}", do)
-    else:
-        yield ok("encoding", "UTF-8")
+    do = "`export PYTHONUTF8=1`, or a UTF-8 locale such as LC_ALL=C.UTF-8"
+    found = f"not UTF-8: {', '.join(wrong)}"
+    yield problem("encoding", found, do) if wrong else ok("encoding", "UTF-8")
 
 
 def git(root: Path | None) -> Iterator[Finding]:

@@ -28,9 +28,8 @@ def dvc(root: Path) -> Iterator[Finding]:
         return
     settings = run(root, *DVC, "config", "--list")
     if not settings.ok:
-        yield problem(
-            "dvc", f"`dvc config --list` failed: {settings.reason}", "see packages, or its message"
-        )
+        found = f"`dvc config --list` failed: {settings.reason}"
+        yield problem("dvc", found, "see packages, or its message")
         return
     # If a key is listed twice, the later line is that of the file with precedence.
     config = dict(line.split("=", 1) for line in settings.out.splitlines() if "=" in line)
@@ -156,14 +155,11 @@ def _disk(root: Path, cache: Path, is_linked: bool) -> Iterator[Finding]:
     stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
     needed = 2 * sum(out.get("size", 0) for stage in stages.values() for out in stage.get("outs", []))
     free = min(shutil.disk_usage(place).free for place in (root, cache) if place.is_dir())
-    found = (
-        f"{tqdm.format_sizeof(free)}B free; a run takes {tqdm.format_sizeof(needed)}B with DVC's cache"
-    )
+    size = tqdm.format_sizeof
+    found = f"{size(free)}B free; a run takes {size(needed)}B with DVC's cache"
     do = "`dvc gc --workspace --all-commits` removes what no commit needs, experiments too"
-    if free >= 3 * needed:
-        yield ok("disk", found)
-    else:
-        yield (problem if free < needed else warning)("disk", found, do)
+    level = problem if free < needed else warning
+    yield ok("disk", found) if free >= 3 * needed else level("disk", found, do)
     mounts = [m for m in psutil.disk_partitions(all=True) if root.resolve().is_relative_to(m.mountpoint)]
     kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
     if kind and kind not in _REFLINKS and not is_linked:

@@ -9,12 +9,13 @@ Legend: N titles, C categories, K rows whose predicted category is not the given
 
 from __future__ import annotations
 
-import csv
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, atomic_file
@@ -26,8 +27,6 @@ from titles.models.registry import NETWORKS
 from titles.params import Params
 from titles.training.run import new_embedding
 from titles.training.trainer import fit
-
-HEADER = ("rank", "line", "title", "category", "suggested", "probability", "score", "label_quality")
 
 
 class Ranking(NamedTuple):
@@ -56,9 +55,7 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
             fold, or as for `held_out`.
     """
     if folds < 2:
-        raise ValueError(
-            f"folds is {folds}: at least 2 are needed, so that no network judges its own rows"
-        )
+        raise ValueError(f"folds is {folds}: at least 2 are needed, or networks judge their own rows")
     if top < 1:
         raise ValueError(f"top is {top}: it must be at least 1")
     if out.is_dir():
@@ -66,9 +63,7 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
     titles = EncodedTitles.open(PREPARED / "train")
     rows_C = np.bincount(titles.labels)
     if not (rows_C >= folds).any():
-        raise ValueError(
-            f"no category of train has {folds} rows, one for each fold: nothing can be judged"
-        )
+        raise ValueError(f"no category of train has {folds} rows, one per fold: nothing can be judged")
     # Opened before the training, so that a path that is not writable fails at once.
     with atomic_file(out) as partial:
         outcomes = held_out(titles, folds_of(titles.labels, folds, params.seed), params, network)
@@ -79,17 +74,13 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
     mislabelled_N = np.zeros(len(titles), bool)
     mislabelled_N[ranking.rows_K[: ranking.mislabelled]] = True
     told = [f"{_share(mislabelled_N)} rows look mislabelled"]
-    for code, name in enumerate(QUALITIES):
-        if (titles.qualities == code).any():
-            told.append(f"  {name}: {_share(mislabelled_N[titles.qualities == code])}")
-    if not judged_N.all():
+    for code in np.unique(titles.qualities):
+        told.append(f"  {QUALITIES[code]}: {_share(mislabelled_N[titles.qualities == code])}")
+    if rows := int((~judged_N).sum()):
         few = int(((rows_C > 0) & (rows_C < folds)).sum())
-        told.append(
-            f"not judged: {(~judged_N).sum():,} rows of {few:,} categories with fewer than {folds}"
-        )
-    told.append(
-        f"{out}: the {listed:,} most suspicious; up to rank {ranking.mislabelled:,} they look wrong"
-    )
+        told.append(f"not judged: {rows:,} rows of {few:,} categories with fewer than {folds}")
+    count = ranking.mislabelled
+    told.append(f"{out}: the {listed:,} most suspicious; up to rank {count:,} they look wrong")
     return "\n".join(told)
 
 
@@ -113,19 +104,12 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     Raises:
         ValueError: as for `training.fit`; an input is missing or damaged.
     """
-    settings = params.network(name).model_copy(
-        update={"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
-    )
+    plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
+    settings = params.network(name).model_copy(update=plain)
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)
-    count, folds = len(titles), int(fold_N.max()) + 1
-    found = Outcomes(
-        titles.labels.astype(np.int64),
-        np.empty(count, np.int64),
-        np.empty(count),
-        np.empty(count, np.int64),
-        np.empty(count),
-    )
+    judged: list[Outcomes] = []
+    folds = int(fold_N.max()) + 1
     for fold in range(folds):
         started = time.perf_counter()
         device = set_up(params.compute, params.seed)
@@ -139,15 +123,18 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
                 least = record.validation_loss
                 weights = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(weights)
-        (judged,) = evaluate([network], _where(titles, held_N), device)
-        for field, values in vars(judged).items():
-            getattr(found, field)[held_N] = values
+        held = _where(titles, held_N)
+        judged += evaluate([network], held, device)
         print(
-            f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(judged):,} to judge; "
+            f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(held):,} to judge; "
             f"validation loss {least:.4f}; {time.perf_counter() - started:.0f} s",
             flush=True,
         )
-    return found
+    place_N = np.argsort(
+        np.argsort(fold_N, kind="stable")
+    )  # of each title, after those of earlier folds
+    fields = zip(*(vars(outcomes).values() for outcomes in judged), strict=True)
+    return Outcomes(*(np.concatenate(parts)[place_N] for parts in fields))
 
 
 def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
@@ -180,41 +167,30 @@ def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
 def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranking, top: int) -> int:
     """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
-    lengths_N = titles.lengths
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(HEADER)
-        listed = list(zip(ranking.rows_K[:top].tolist(), ranking.scores_K[:top].tolist(), strict=True))
-        for rank, (row, score) in enumerate(listed, start=1):
-            end = titles.ends[row]
-            ids = titles.word_ids[end - lengths_N[row] : end].tolist()
-            title = " ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids)
-            writer.writerow(
-                (
-                    rank,
-                    titles.lines[row],
-                    title,
-                    labels[outcomes.labels_N[row]],
-                    labels[outcomes.predicted_N[row]],
-                    round(float(outcomes.confidence_N[row]), 6),
-                    round(score, 6),
-                    QUALITIES[titles.qualities[row]],
-                )
-            )
-    return len(listed)
+    rows = ranking.rows_K[:top]
+    texts = []
+    for start, end in zip((titles.ends - titles.lengths)[rows], titles.ends[rows], strict=True):
+        ids = titles.word_ids[start:end].tolist()
+        texts.append(" ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids))
+    columns = {
+        "rank": range(1, len(rows) + 1),
+        "line": titles.lines[rows],
+        "title": texts,
+        "category": [labels[i] for i in outcomes.labels_N[rows]],
+        "suggested": [labels[i] for i in outcomes.predicted_N[rows]],
+        "probability": [round(value, 6) for value in outcomes.confidence_N[rows].tolist()],
+        "score": [round(value, 6) for value in ranking.scores_K[:top].tolist()],
+        "label_quality": [QUALITIES[i] for i in titles.qualities[rows]],
+    }
+    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+    return len(rows)
 
 
 def _where(titles: EncodedTitles, flags_N: Flags) -> EncodedTitles:
-    lengths_N = titles.lengths
-    return EncodedTitles(
-        titles.word_ids[np.repeat(flags_N, lengths_N)],
-        np.cumsum(lengths_N[flags_N]),
-        titles.labels[flags_N],
-        titles.languages[flags_N],
-        titles.qualities[flags_N],
-        titles.lines[flags_N],
-        titles.unknown_words,
-    )
+    names = ("labels", "languages", "qualities", "lines")
+    chosen = {name: getattr(titles, name)[flags_N] for name in names}
+    word_ids = titles.word_ids[np.repeat(flags_N, titles.lengths)]
+    return replace(titles, word_ids=word_ids, ends=np.cumsum(titles.lengths[flags_N]), **chosen)
 
 
 def _share(flags: Flags) -> str:

@@ -19,9 +19,6 @@ from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Classifier
 
-# Seconds before the progress bar appears.
-_LONG = 2
-
 
 def classify(
     classifier: Classifier,
@@ -47,7 +44,7 @@ def classify(
     bar = tqdm(
         total=listing.total,
         unit=" titles",
-        delay=_LONG,
+        delay=2,  # seconds
         disable=True if kind == TABLE else None,  # None: unless stderr is a terminal
     )
     with bar, files.writer(out, kind, listing, classifier.labels, k) as write:
@@ -66,14 +63,9 @@ def classify(
             write(Predicted(rows + 1, chunk, ranked, told))
             rows += len(told)
             bar.update(len(told))
-    return _told(rows, problems, time.perf_counter() - started)
-
-
-def _told(rows: int, problems: Counter[str], seconds: float) -> str:
+    speed = rows / max(time.perf_counter() - started, 1e-9)
     without = problems.total()
-    line = (
-        f"{rows - without:,} of {rows:,} titles classified ({rows / max(seconds, 1e-9):,.0f} a second)"
-    )
+    line = f"{rows - without:,} of {rows:,} titles classified ({speed:,.0f} a second)"
     if without:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in problems.most_common())
         line += f"; {without:,} without a category: {reasons}"
@@ -82,12 +74,8 @@ def _told(rows: int, problems: Counter[str], seconds: float) -> str:
 
 def output_format(out: Path | None, asked: str | None) -> str:
     """The format to write: the one asked for, else that of the file's ending; raises ValueError."""
-    if asked:
-        kind = asked
-    elif out:
-        kind = format_of(out, "--out-format")
-    else:
-        kind = TABLE if sys.stdout.isatty() else CSV
+    printed = TABLE if sys.stdout.isatty() else CSV
+    kind = asked or (format_of(out, "--out-format") if out else printed)
     if out and kind in (TABLE, LINES):
         raise ValueError(f"{out}: a {kind} cannot be written there; --out-format: csv, jsonl or parquet")
     if not out and kind == PARQUET and sys.stdout.isatty():

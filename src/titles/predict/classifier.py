@@ -27,8 +27,7 @@ from titles.prepare.text import words_of
 
 # Titles per pass of the network: larger batches share more tokens, which are projected once.
 _BATCH = 2048
-_UNCLASSIFIED = -1
-_UNKNOWN = -1
+_UNCLASSIFIED = _UNKNOWN = -1
 
 
 class Ranked(NamedTuple):
@@ -71,20 +70,15 @@ class Classifier:
     def __init__(self, models: Sequence[saved.SavedModel], device: torch.device) -> None:
         if not models:
             raise ValueError("no model to classify with")
-        first = models[0]
-        for other in models[1:]:
-            if (first.vocabulary, first.labels, first.text) != (
-                other.vocabulary,
-                other.labels,
-                other.text,
-            ):
+        data = [(model.vocabulary, model.labels, model.text) for model in models]
+        for model, own in zip(models, data, strict=True):
+            if own != data[0]:
                 raise ValueError(
-                    f"models {first.name} and {other.name} were trained on different data: "
+                    f"models {models[0].name} and {model.name} were trained on different data: "
                     "they cannot be averaged: run `dvc repro`"
                 )
-        self.labels = first.labels
-        self._text = first.text
-        self._ids = first.vocabulary.ids()
+        vocabulary, self.labels, self._text = data[0]
+        self._ids = vocabulary.ids()
         self.networks = [model.network.to(device).eval() for model in models]
         # Networks with the same subwords share their batches.
         self._subwords = {_kind(network): embedding_of(network).subwords for network in self.networks}
@@ -115,10 +109,7 @@ class Classifier:
         return word in self._ids
 
     def encode(self, titles: Sequence[str]) -> EncodedTitles:
-        """Token ids of each title, as from `prepare`, without labels.
-
-        Titles are cut at `max_title_chars` characters, which bounds their cost.
-        """
+        """Token ids of titles cut at `max_title_chars`, as from `prepare`, without labels."""
         return self.encode_words(words_of(titles, self._text))
 
     def encode_words(self, rows: Sequence[Sequence[str]]) -> EncodedTitles:
@@ -141,9 +132,8 @@ class Classifier:
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
         k = min(k, len(self.labels))
-        found = Ranked(
-            np.full((len(titles), k), _UNCLASSIFIED, np.int64), np.zeros((len(titles), k), np.float32)
-        )
+        shape = len(titles), k
+        found = Ranked(np.full(shape, _UNCLASSIFIED, np.int64), np.zeros(shape, np.float32))
         for rows, probability_BC in self._passes(self.encode(titles)):
             best_BK, category_BK = probability_BC.topk(k, dim=1)
             found.categories_NK[rows] = category_BK.cpu().numpy()

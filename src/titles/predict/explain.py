@@ -11,6 +11,7 @@ lengths, U distinct tokens.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
@@ -78,23 +79,18 @@ def explain(classifier: Classifier, title: str, top: int = 3) -> Explanation:
     # Row 0 is the title, row 1 + l the title without word l.
     probability_NC = classifier.probabilities(classifier.encode_words([words, *without]))
     log_NC = np.log(np.maximum(probability_NC, _LEAST))
-    fall_LC = log_NC[0] - log_NC[1:]
     best_K = np.argsort(-probability_NC[0], kind="stable")[:top]
-    windows = _windows(classifier, words, best_K)
-    return Explanation(
-        title,
-        words,
-        [classifier.knows(word) for word in words],
-        [
-            Category(
-                classifier.labels[category],
-                float(probability_NC[0, category]),
-                fall_LC[:, category].tolist(),
-                windows[place],
-            )
-            for place, category in enumerate(best_K.tolist())
-        ],
-    )
+    categories = [
+        Category(classifier.labels[category], probability, effects, windows)
+        for category, probability, effects, windows in zip(
+            best_K.tolist(),
+            probability_NC[0, best_K].tolist(),
+            (log_NC[0] - log_NC[1:]).T[best_K].tolist(),
+            _windows(classifier, words, best_K),
+            strict=True,
+        )
+    ]
+    return Explanation(title, words, [classifier.knows(word) for word in words], categories)
 
 
 def _windows(
@@ -112,16 +108,14 @@ def _windows(
     pooled_F.requires_grad_()
     logits_C = network.output(F.relu(network.hidden(pooled_F)))
     lengths_F = np.repeat(network.filters.lengths, len(pooled_F) // len(network.filters.lengths))
-    spans = [
-        " ".join(words[start : start + length])
-        for start, length in zip(start_F.tolist(), lengths_F.tolist(), strict=True)
-    ]
+    ends_F = start_F.numpy(force=True) + lengths_F
+    spans = [" ".join(words[start:end]) for start, end in zip(start_F.tolist(), ends_F, strict=True)]
     found = []
     for category in categories_K.tolist():
         (gradient_F,) = torch.autograd.grad(logits_C[category], pooled_F, retain_graph=True)
-        sums: dict[str, float] = {}
+        sums = defaultdict[str, float](float)
         for span, added in zip(spans, (gradient_F * pooled_F).tolist(), strict=True):
-            sums[span] = sums.get(span, 0) + added
+            sums[span] += added
         ranked = sorted(sums.items(), key=lambda item: -item[1])[:_WINDOWS]
         found.append([Window(*item) for item in ranked if item[1] > 0])
     return found

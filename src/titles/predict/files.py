@@ -11,7 +11,7 @@ import gzip
 import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -19,14 +19,13 @@ import numpy as np
 import orjson
 
 from titles.data.contract import atomic_file
-from titles.listings.files import CSV, JSON_LINES, PARQUET
+from titles.listings.files import CSV, PARQUET
 from titles.listings.listing import Chunk, Listing
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.classifier import Ranked
 
 TABLE = "table"
-FORMATS = (TABLE, CSV, JSON_LINES, PARQUET)
 UNCLASSIFIED = -1  # in place of a category's id
 _DIGITS = 6  # of a probability
 
@@ -44,6 +43,7 @@ class Predicted(NamedTuple):
 
 
 Write = Callable[[Predicted], None]
+Convert = Callable[[Sequence[Any]], Sequence[Any]]  # a column
 
 
 def columns(listing: Listing, k: int) -> list[str]:
@@ -64,50 +64,42 @@ def columns(listing: Listing, k: int) -> list[str]:
 
 @contextmanager
 def writer(
-    file: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
+    out: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
 ) -> Iterator[Write]:
     """Yield a function that writes rows. The file appears, whole, when the block ends without an error.
 
     Args:
-        file: None is the standard output.
-        kind: of FORMATS.
+        out: None is the standard output.
+        kind: TABLE, CSV, JSON_LINES or PARQUET.
     """
     names = columns(listing, k)
-    if kind == TABLE:
-        yield _table_writer(listing, labels)
-    elif file is None:
-        sys.stdout.flush()
-        with _encoded(sys.stdout.buffer, kind, listing, names, labels) as write:
-            yield write
-        sys.stdout.buffer.flush()
-    else:
-        with atomic_file(file) as partial, partial.open("wb") as raw:
-            # No time stamp: equal rows give equal bytes.
-            zipped = file.name.endswith(".gz") and kind != PARQUET
-            stream = gzip.GzipFile("", "wb", 6, raw, mtime=0) if zipped else nullcontext(raw)
-            with stream as text, _encoded(text, kind, listing, names, labels) as write:
-                yield write
-
-
-@contextmanager
-def _encoded(
-    stream: Any, kind: str, listing: Listing, names: list[str], labels: Sequence[str]
-) -> Iterator[Write]:
     named = np.array([*labels, None], object)  # UNCLASSIFIED, the last, is None
-    if kind == PARQUET:
-        with _parquet_writer(stream, listing, names, named) as write:
-            yield write
-    elif kind == CSV:
-        yield _csv_writer(stream, names, named)
-    else:
-        yield _json_writer(stream, names, named)
+    with ExitStack() as stack:
+        if kind == TABLE:
+            yield _table_writer(listing, labels)
+            return
+        stream: Any
+        if out is None:
+            sys.stdout.flush()
+            stream = sys.stdout.buffer
+        else:
+            stream = stack.enter_context(stack.enter_context(atomic_file(out)).open("wb"))
+            if out.name.endswith(".gz") and kind != PARQUET:
+                # No time stamp: equal rows give equal bytes.
+                stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
+        if kind == PARQUET:
+            yield stack.enter_context(_parquet_writer(stream, listing, names, named))
+        else:
+            yield (_csv_writer if kind == CSV else _json_writer)(stream, names, named)
+    if out is None:
+        sys.stdout.flush()
 
 
-def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
-    """The values of each column."""
+def _values(predicted: Predicted, named: Any, convert: Convert = list) -> list[Sequence[Any]]:
+    """The values of each column; `convert` is applied to the columns of the listing."""
     ranked = predicted.ranked
     numbers = range(predicted.first, predicted.first + len(predicted.problems))
-    found: list[Sequence[Any]] = [numbers, *predicted.chunk.columns]
+    found: list[Sequence[Any]] = [numbers, *map(convert, predicted.chunk.columns)]
     without = np.flatnonzero(ranked.categories_NK[:, 0] == UNCLASSIFIED).tolist()
     rounded_NK = ranked.probabilities_NK.astype(np.float64).round(_DIGITS)
     for place in range(ranked.categories_NK.shape[1]):
@@ -118,17 +110,19 @@ def _values(predicted: Predicted, named: Any) -> list[Sequence[Any]]:
     return [*found, predicted.problems]
 
 
-def _text(value: Any) -> Any:
-    """A value of a listing as text; None stays."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | dict | bool):
-        return orjson.dumps(value, default=str).decode()
-    return str(value)
+def _texts(column: Sequence[Any]) -> Sequence[Any]:
+    """Values of a listing as text; None stays."""
+
+    def text(value: Any) -> Any:
+        if isinstance(value, list | dict | bool):
+            return orjson.dumps(value, default=str).decode()
+        return value if value is None else str(value)
+
+    return column if set(map(type, column)) == {str} else list(map(text, column))
 
 
 def _csv_texts(column: Sequence[Any]) -> Sequence[Any]:
-    texts = column if set(map(type, column)) == {str} else list(map(_text, column))
+    texts = _texts(column)
     if "\r" in "".join(filter(None, texts)):
         # csv does not quote a lone carriage return, but readers end a row there.
         return [t.replace("\r", "\n") if t and "\r" in t and "\n" not in t else t for t in texts]
@@ -141,23 +135,17 @@ def _csv_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
         csv.writer(text, lineterminator="\n").writerows(rows)
         stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
-    def write(predicted: Predicted) -> None:
-        values = _values(predicted, named)
-        kept = slice(1, 1 + len(predicted.chunk.columns))
-        values[kept] = list(map(_csv_texts, values[kept]))
-        write_rows(zip(*values, strict=True))
-
     write_rows([names])
-    return write
+    return lambda predicted: write_rows(zip(*_values(predicted, named, _csv_texts), strict=True))
 
 
 def _json_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
+    option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
     def write(predicted: Predicted) -> None:
-        rows = zip(*_values(predicted, named), strict=True)
-        option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
-        stream.writelines(
-            orjson.dumps(dict(zip(names, row, strict=True)), default=str, option=option) for row in rows
-        )
+        for row in zip(*_values(predicted, named), strict=True):
+            found = dict(zip(names, row, strict=True))
+            stream.write(orjson.dumps(found, default=str, option=option))
 
     return write
 
@@ -172,10 +160,7 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
     schema = pa.schema(list(zip(names, [pa.int64(), *types, *ours, pa.string()], strict=True)))
 
     def write(predicted: Predicted) -> None:
-        values = _values(predicted, named)
-        if listing.types is None:
-            kept = slice(1, 1 + len(types))
-            values[kept] = [list(map(_text, column)) for column in values[kept]]
+        values = _values(predicted, named, _texts if listing.types is None else list)
         values[-1] = [problem or None for problem in predicted.problems]
         arrays = [pa.array(v, type=t) for v, t in zip(values, schema.types, strict=True)]
         table.write_batch(pa.record_batch(arrays, schema=schema))
@@ -199,19 +184,15 @@ def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
     def write(predicted: Predicted) -> None:
         texts = list(map(shown, predicted.chunk.columns[listing.title]))
         width = min(max(map(cell_len, texts)), console.width // 2)
-        categories_NK, probabilities_NK = (table.tolist() for table in predicted.ranked)
-        for text, problem, categories, probabilities in zip(
-            texts, predicted.problems, categories_NK, probabilities_NK, strict=True
-        ):
+        ranked = (table.tolist() for table in predicted.ranked)
+        rows = zip(texts, predicted.problems, *ranked, strict=True)
+        for text, problem, categories, probabilities in rows:
             line = Text(set_cell_size(text, width) + "  ")
-            if problem:
-                line.append(problem, "red")
-            else:
-                for place, (category, probability) in enumerate(
-                    zip(categories, probabilities, strict=True)
-                ):
-                    name = f"{labels[category]} {probability:.1%}  "
-                    line.append(name, "" if place else "bold green")
+            line.append(problem, "red")
+            pairs = [] if problem else zip(categories, probabilities, strict=True)
+            for place, (category, probability) in enumerate(pairs):
+                name = f"{labels[category]} {probability:.1%}  "
+                line.append(name, "" if place else "bold green")
             line.rstrip()
             line.truncate(console.width, overflow="ellipsis")
             console.print(line, no_wrap=True, soft_wrap=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def submit(classifier: Classifier, test: Path, out: Path) -> str:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["id", "category"])
         for chunk in listing.chunks:
-            ids = _checked(chunk, test, id_place, seen)
+            ids = list(_checked(chunk, test, id_place, seen))
             categories_N = classifier.top(chunk.titles, 1).categories_NK[:, 0]
             without += int((categories_N < 0).sum())
             named = named_C[np.where(categories_N < 0, fallback, categories_N)]
@@ -53,21 +54,17 @@ def submit(classifier: Classifier, test: Path, out: Path) -> str:
     return told
 
 
-def _checked(chunk: Chunk, test: Path, id_place: int, seen: dict[int, int]) -> list[str]:
+def _checked(chunk: Chunk, test: Path, id_place: int, seen: dict[int, int]) -> Iterator[str]:
     """The ids of a chunk, which are added to `seen` with their lines."""
-    ids = []
     for place, (found, line) in enumerate(zip(chunk.columns[id_place], chunk.lines, strict=True)):
-        where = f"{test}, line {line}"
+        where, text = f"{test}, line {line}", (found or "").strip()
         if found is None:  # fields of CSV are text: the row is broken
             raise ValueError(f"{where}: {chunk.problems[place]}; {_WANTED}")
-        text = found.strip()
         if not text:
             raise ValueError(f"{where}: the id is missing")
         if not (text.isascii() and text.isdecimal() and len(text) < 19):
             raise ValueError(f"{where}: the id is {text[:40]!r}, expected a whole number")
-        number = int(text)
-        if number in seen:
-            raise ValueError(f"{where}: the id {number} stands in line {seen[number]} too")
-        seen[number] = line
-        ids.append(text)
-    return ids
+        first = seen.setdefault(int(text), line)
+        if first != line:
+            raise ValueError(f"{where}: the id {int(text)} stands in line {first} too")
+        yield text

@@ -25,23 +25,21 @@ from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
 
 MARK = "MLmodel"  # the file that marks an MLflow model
-COLUMN = "title"
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
 # Imports of the code that is stored with a model; a test compares.
 _REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
+_OUTPUTS: dict[str, Any] = {
+    "category": Array(DataType.string),
+    "probability": Array(DataType.double),
+    "problem": DataType.string,
+}
 _SIGNATURE = ModelSignature(
     # Without a name, so that plain lists are accepted as well as tables. Titles are text, but for a
     # string column MLflow's server converts a list to an array as wide as its longest title, in which
     # null is the word "None".
     inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
-    outputs=Schema(
-        [
-            ColSpec(Array(DataType.string), "category"),
-            ColSpec(Array(DataType.double), "probability"),
-            ColSpec(DataType.string, "problem"),
-        ]
-    ),
+    outputs=Schema([ColSpec(kind, name) for name, kind in _OUTPUTS.items()]),
     params=ParamSchema(
         [ParamSpec("k", DataType.long, _TOP), ParamSpec("at_least", DataType.double, 0.0)]
     ),
@@ -86,8 +84,8 @@ class TitlesModel(PythonModel):
             ValueError: the first column has another name, or k is less than 1.
         """
         name = model_input.columns[0]
-        if isinstance(name, str) and name != COLUMN:
-            raise ValueError(f"the first column is {name!r}: titles must be in a column {COLUMN!r}")
+        if isinstance(name, str) and name != "title":
+            raise ValueError(f"the first column is {name!r}: titles must be in a column 'title'")
         given = params or {}
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
         if not 0 <= at_least <= 1:
@@ -101,20 +99,17 @@ class TitlesModel(PythonModel):
             abstentions = ranked.abstentions(labels, at_least)
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
             for place, (codes, shares) in enumerate(answers):
-                if place in abstentions:
-                    rows.append(([], [], abstentions[place]))
-                elif codes[0] >= 0:
-                    rows.append(([labels[code] for code in codes], shares, ""))
-                else:
-                    rows.append(([], [], chunk.problems.get(place, "no word")))
-        return pd.DataFrame(rows, columns=["category", "probability", "problem"])
+                problem = abstentions.get(place, "")
+                if codes[0] < 0:
+                    problem = chunk.problems.get(place, "no word")
+                names = [labels[code] for code in codes]
+                rows.append(([], [], problem) if problem else (names, shares, ""))
+        return pd.DataFrame(rows, columns=list(_OUTPUTS))
 
 
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
-    """Write the model folders as one MLflow model into `out`, which is empty or does not exist.
-
-    Args:
-        folders: one per network; several are averaged.
+    """Write the model folders, one per network, as one MLflow model into `out`, which is empty or does
+    not exist.
 
     Raises:
         ValueError: a folder is missing or damaged, of a format that this version does not read, or of a

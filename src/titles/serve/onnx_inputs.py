@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from titles.data.vocabulary import Vocabulary, read_labels
 from titles.params import Text
 from titles.prepare.text import words_of
 
-ONNX_FORMAT = 1
+FORMAT = 1
 MODEL_FILE = "model.onnx"
 ENCODING_FILE = "encoding.json"
 WORDS = "words"
@@ -57,25 +56,22 @@ class Encoder:
         path = Path(folder) / ENCODING_FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] != ONNX_FORMAT:
+            if found["format"] != FORMAT:
                 raise ValueError(
                     f"{folder} has ONNX export format {found['format']}, this version reads "
-                    f"{ONNX_FORMAT}: export again with `titles export onnx`"
+                    f"{FORMAT}: export again with `titles export onnx`"
                 )
             text = Text.model_validate(found["text"])
-            letters = found["subwords"]
             sizes = {VOCABULARY_FILE: found["words"], LABELS_FILE: found["categories"]}
+            letters = found["subwords"]
+            letters = letters and [letters[name] for name in ("shortest", "longest", "buckets")]
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: export with `titles export onnx`") from None
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
             raise ValueError(f"{path} is damaged: {error!r}") from None
         try:
-            subwords = (
-                Subwords(letters["shortest"], letters["longest"], letters["buckets"])
-                if letters
-                else None
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            subwords = Subwords(*letters) if letters else None
+        except ValueError as error:
             raise ValueError(f"{path} is damaged: {error!r}") from None
         vocabulary = Vocabulary.read(path.with_name(VOCABULARY_FILE))
         labels = read_labels(path.with_name(LABELS_FILE))
@@ -117,51 +113,3 @@ class Encoder:
             inputs[UNKNOWN_GRAMS] = np.zeros(inside_UG.shape, np.int64)
             inputs[UNKNOWN_GRAMS][inside_UG] = grams.buckets.astype(np.int64) + 1
         return inputs
-
-
-def description(encoder: Encoder, architecture: str, examples: Sequence[str]) -> dict[str, Any]:
-    """The content of encoding.json: a specification for encoders in other languages, with examples."""
-    subwords = encoder.subwords
-    inputs = {
-        WORDS: "int64 (titles, words of the longest). A word's line in vocabulary.tsv, from 0; after a "
-        "title's last word 0. "
-        + (
-            "Of a word that is not there: the number of lines plus its row in unknown_grams."
-            if subwords
-            else "Of a word that is not there: 1."
-        )
-    }
-    if subwords:
-        inputs[UNKNOWN_GRAMS] = (
-            "int64 (distinct unknown words, n-grams of the longest). 1 plus the bucket of each n-gram, "
-            "in any order, repeated ones repeated; then 0. No rows where all words are known."
-        )
-    return {
-        "format": ONNX_FORMAT,
-        "architecture": architecture,
-        "words": len(encoder.vocabulary),
-        "categories": len(encoder.labels),
-        "inputs": inputs,
-        "outputs": {
-            "logits": "float32 (titles, categories), in the order of labels.txt; softmax gives "
-            "probabilities"
-        },
-        "text": encoder.text.model_dump(),
-        "subwords": subwords
-        and {
-            "shortest": subwords.shortest,
-            "longest": subwords.longest,
-            "buckets": subwords.buckets,
-            "ngrams": "all runs of `shortest` to `longest` code points of the word between < and >",
-            "hash": "32-bit FNV-1a over code points: h = 2166136261; for each c: "
-            "h = ((h xor c) * 16777619) mod 2^32. Then bucket = (h xor (h >> 15)) mod `buckets`",
-        },
-        "examples": [
-            {
-                "title": title,
-                "read_as": encoder.words([title])[0],
-                "inputs": {name: values.tolist() for name, values in encoder([title]).items()},
-            }
-            for title in examples
-        ],
-    }

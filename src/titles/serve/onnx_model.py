@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jinja2 import Environment, PackageLoader
 from torch import Tensor, nn
 
 from titles.data.batching import Batcher
@@ -32,14 +34,7 @@ from titles.models.parts.embedding import WordEmbedding, embedding_of
 from titles.models.parts.network import Network
 from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
-from titles.serve.onnx_inputs import (
-    ENCODING_FILE,
-    MODEL_FILE,
-    UNKNOWN_GRAMS,
-    WORDS,
-    Encoder,
-    description,
-)
+from titles.serve.onnx_inputs import ENCODING_FILE, FORMAT, MODEL_FILE, UNKNOWN_GRAMS, WORDS, Encoder
 
 MARK = ENCODING_FILE
 # One file of Protocol Buffers holds less than 2 GiB; what is not weights takes far less than the rest.
@@ -54,21 +49,25 @@ _AGREE = 1e-4
 
 
 def write(folder: Path, out: Path) -> None:
-    """Write the network of a model folder into `out`, a folder that exists, and compare what both say.
+    """Write the network of a model folder into `out`, an existing folder, and compare both's logits.
 
     Raises:
-        ValueError: `folder` is missing or damaged, or of a format that this code does not read; packages
-            are missing; the network is too large for one file; or the two disagree.
+        ValueError: `folder` is missing, damaged or of an unsupported format; packages are missing; the
+            network is too large for one file; or the logits differ.
     """
     model = saved.read(folder, NETWORKS)
-    subwords = embedding_of(model.network).subwords
-    encoder = Encoder(
-        model.vocabulary, model.labels, model.text, subwords.subwords if subwords else None
-    )
+    words = embedding_of(model.network).subwords
+    subwords = words.subwords if words else None
+    encoder = Encoder(model.vocabulary, model.labels, model.text, subwords)
     _save(PlainNetwork(model.network), encoder, out / MODEL_FILE)
     model.vocabulary.write(out / VOCABULARY_FILE)
     write_labels(model.labels, out / LABELS_FILE)
-    write_json(out / ENCODING_FILE, description(encoder, model.name, EXAMPLES))
+    # A specification for encoders in other languages, with examples.
+    environment = Environment(loader=PackageLoader("titles.serve"))  # noqa: S701  no HTML
+    description = environment.get_template(ENCODING_FILE).render(
+        format=FORMAT, architecture=model.name, encoder=encoder, examples=EXAMPLES
+    )
+    write_json(out / ENCODING_FILE, json.loads(description))
     _compare(model, out)
 
 
@@ -127,7 +126,7 @@ class PlainEmbedding(nn.Module):
 
 
 def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
-    size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    size = sum(t.nbytes for t in network.state_dict().values())
     if size > MOST_BYTES:
         raise ValueError(
             f"the network takes {size / 2**30:.1f} GiB, a file of ONNX holds less than 2: train with a "
@@ -138,30 +137,25 @@ def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
         import onnxruntime  # noqa: F401  compares what was written
         import onnxscript  # noqa: F401  the exporter of torch needs it
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
-        ) from None
-    # Axes of two or more: torch takes an axis of one for one that is always so.
-    inputs = [torch.ones(2, 3, dtype=torch.int64)]
-    axes: list[dict[int, Any]] = [{0: "titles", 1: "words"}]
-    names = [WORDS]
+        message = f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
+        raise ValueError(message) from None
+    axes: dict[str, dict[int, Any]] = {WORDS: {0: "titles", 1: "words"}}
     if encoder.subwords:
-        inputs.append(torch.ones(4, 5, dtype=torch.int64))
-        axes.append({0: "unknown", 1: "ngrams"})
-        names.append(UNKNOWN_GRAMS)
+        axes[UNKNOWN_GRAMS] = {0: "unknown", 1: "ngrams"}
     with _quiet():
         program = torch.onnx.export(
             network,
-            tuple(inputs),
+            # torch takes an axis of size one to be constant.
+            tuple(torch.ones(2 + 2 * i, 3 + 2 * i, dtype=torch.int64) for i in range(len(axes))),
             dynamo=True,
-            dynamic_shapes=tuple(axes),
-            input_names=names,
+            dynamic_shapes=tuple(axes.values()),
+            input_names=list(axes),
             output_names=["logits"],
             verbose=False,
         )
     assert program is not None
     made = program.model_proto
-    # Of each node, in which file and line of this machine it was made.
+    # The file and line of this machine where each node was made.
     graph = made.graph
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, graph):
         del part.metadata_props[:]
@@ -171,7 +165,7 @@ def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says of itself and of packages that are of no use here."""
+    """Without the exporter's messages about itself and about packages that are not needed here."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -188,7 +182,7 @@ def _compare(model: saved.SavedModel, folder: Path) -> None:
     cpu = torch.device("cpu")
     session = InferenceSession(folder / MODEL_FILE, providers=["CPUExecutionProvider"])
     encode = Encoder.read(folder)
-    titles = [title for title, words in zip(EXAMPLES, encode.words(EXAMPLES), strict=True) if words]
+    titles = [title for title in EXAMPLES if encode.words([title])[0]]
     (found,) = session.run(["logits"], encode(titles))
     encoded = Classifier([model], cpu).encode(titles)
     batcher = Batcher(encoded, embedding_of(model.network).subwords, cpu)
@@ -196,4 +190,4 @@ def _compare(model: saved.SavedModel, folder: Path) -> None:
         wanted = model.network(batcher.batch(np.arange(len(titles)))).numpy()
     furthest = np.abs(found - wanted).max()
     if not furthest <= _AGREE * max(1, np.abs(wanted).max()):
-        raise ValueError(f"{folder}: ONNX Runtime gives other logits, by up to {furthest:.1e}")
+        raise ValueError(f"{folder}: ONNX Runtime gives different logits, by up to {furthest:.1e}")

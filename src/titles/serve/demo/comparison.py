@@ -12,8 +12,6 @@ from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
 from titles.predict.explain import Explanation, explain
 
-_CATEGORIES = 5
-
 
 class Comparison:
     """Each network and, if there are several, their average first. Immutable: threads can share it.
@@ -27,12 +25,10 @@ class Comparison:
 
     def __init__(self, folders: Sequence[Path]) -> None:
         models = [saved.read(folder, NETWORKS) for folder in folders]
-        device = torch.device("cpu")
-        self._classifiers: dict[str, Classifier] = {}
-        if len(models) > 1:
-            self._classifiers["Average"] = Classifier(models, device)
-        for model in models:
-            self._classifiers[model.name.upper()] = Classifier([model], device)
+        shown = {"Average": models} if len(models) > 1 else {}
+        shown |= {model.name.upper(): [model] for model in models}
+        cpu = torch.device("cpu")
+        self._classifiers = {name: Classifier(averaged, cpu) for name, averaged in shown.items()}
         self.max_title_chars = models[0].text.max_title_chars
 
     def explain(self, title: str) -> dict[str, Explanation]:
@@ -40,19 +36,8 @@ class Comparison:
         words."""
         if not next(iter(self._classifiers.values())).words(title):
             return {}
-        return {name: explain(each, title, _CATEGORIES) for name, each in self._classifiers.items()}
+        return {name: explain(each, title, top=5) for name, each in self._classifiers.items()}
 
 
-_loaded: list[Comparison] = []
-
-
-def load(folders: Sequence[Path]) -> None:
-    """Load the networks for `loaded`; raises as `Comparison` does."""
-    comparison = Comparison(folders)
-    comparison.explain("a")  # compile loops now, not while the first visitor waits
-    _loaded[:] = [comparison]
-
-
-def loaded() -> Comparison:
-    """The comparison of this process: Streamlit reruns the page's script for each visitor and change."""
-    return _loaded[0]
+# The one of this process: Streamlit reruns the page's script for each visitor and change.
+loaded: list[Comparison] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from titles.serve.demo import drawing
+from titles.predict.explain_page import macros
 from titles.serve.demo.comparison import loaded
 
 EXAMPLES = (
@@ -21,24 +21,16 @@ NO_KNOWN_WORD = "None of these words is in the vocabulary: this is only a guess 
 def main() -> None:
     """Draw the page for one visitor, with the current title."""
     st.set_page_config(page_title="titles demo", layout="wide")
-    st.html(drawing.STYLE)
+    st.html(macros().demo_style())
     st.header("Category of a title", anchor=False)
     title = st.text_input("Title, in Spanish or Portuguese", key="title", autocomplete="off")
     with st.container(horizontal=True):
         for example in EXAMPLES:
-            st.button(example, on_click=_take, args=(example,))
-    if title:
-        _answer(title)
-    else:
+            st.button(example, on_click=st.session_state.update, kwargs={"title": example})
+    if not title:
         st.info(NO_TITLE)
-
-
-def _take(title: str) -> None:
-    st.session_state["title"] = title
-
-
-def _answer(title: str) -> None:
-    comparison = loaded()
+        return
+    (comparison,) = loaded
     found = comparison.explain(title)
     longest = comparison.max_title_chars
     if len(title) > longest:
@@ -50,8 +42,8 @@ def _answer(title: str) -> None:
     if not any(first.known):
         st.warning(NO_KNOWN_WORD)
     for column, (heading, explanation) in zip(st.columns(len(found)), found.items(), strict=True):
-        column.html(drawing.answer(heading, explanation))
-    st.html(drawing.legend(first))
+        column.html(macros().answer(heading, explanation))
+    st.html(macros().demo_legend(first))
 
 
 if __name__ == "__main__":

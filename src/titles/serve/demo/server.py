@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-_NAMES = [HOST, "localhost"]
 _PAGE = Path(__file__).with_name("page.py")
 
 # They override the user's own Streamlit settings.
@@ -53,11 +52,16 @@ def serve(folders: Sequence[Path], port: int) -> NoReturn:
         from streamlit.starlette import App
     except ImportError:
         raise ValueError("Streamlit is missing or too old: pip install 'streamlit>=1.67'") from None
-    from titles.serve.demo import comparison
+    from titles.serve.demo.comparison import Comparison, loaded
 
-    comparison.load(folders)
+    comparison = Comparison(folders)
+    comparison.explain("a")  # compile loops now, not while the first visitor waits
+    loaded[:] = [comparison]
     # The check of host names prevents DNS rebinding, by which a page on the web could read this one.
-    guards = [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_OwnPageOnly)]
+    guards = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
+        Middleware(_OwnPageOnly),
+    ]
     print(f"the demo is at http://{HOST}:{port}; Ctrl-C ends it", file=sys.stderr)
     App(_PAGE, middleware=guards).run(config=_SETTINGS | {"server.port": port})
     raise ValueError("the demo's server ended unexpectedly, see its messages above")
