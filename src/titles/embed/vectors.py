@@ -10,6 +10,7 @@ import logging
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,8 @@ from titles.params import Embed
 _LINES_PER_WRITE = 100_000
 # Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
 _LARGEST = 1e6
+# A word with a function that parses its vector, since most vectors are not needed.
+Entry = tuple[str, Callable[[], NDArray[np.float32]]]
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
@@ -38,14 +41,8 @@ def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) 
     """
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
-        "vector_size": settings.dimension,
-        "window": settings.window,
-        "negative": settings.negative,
-        "sg": 1,
-        "min_count": 1,
-        "workers": settings.workers,
-        "seed": seed,
-        "epochs": settings.epochs,
+        **{name: getattr(settings, name) for name in ("window", "negative", "workers", "epochs")},
+        **{"vector_size": settings.dimension, "sg": 1, "min_count": 1, "seed": seed},
         "callbacks": [_Progress(settings.epochs, f"embed ({settings.method})")],
     }
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="\n") as corpus:
@@ -109,28 +106,22 @@ def read_pretrained(
     return _assemble(alike | exact, len(words), dimension, seed)
 
 
-def _entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
-    """Each word of the file with a function that parses its vector, since most are not needed."""
+def _entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     header = stream.readline(100).split()
     if len(header) != 2 or not all(part.isdigit() for part in header):
         raise ValueError(f"{path} does not start with '<words> <dimension>': not a word2vec file")
-    count, found = map(int, header)
+    words, found = map(int, header)
     if found != dimension:
         raise ValueError(
             f"{path} has vectors of dimension {found}, but embed.dimension is {dimension}: "
             f"set embed.dimension={found}"
         )
     entries = _binary_entries if _is_binary(path, dimension) else _text_entries
-    rows = iter(entries(path, stream, dimension))
-    for number in tqdm(
-        range(1, count + 1), unit=" words", unit_scale=True, desc=path.name, disable=None
-    ):
-        entry = next(rows, None)
-        if entry is None:
+    rows = entries(path, stream, dimension)
+    for read in tqdm(range(words), unit=" words", unit_scale=True, desc=path.name, disable=None):
+        if (entry := next(rows, None)) is None:
             raise ValueError(
-                f"{path} is truncated: it announces {count} words and ends after {number - 1}. "
+                f"{path} is truncated: it announces {words} words and ends after {read}. "
                 "Get the file again"
             )
         yield entry
@@ -149,9 +140,7 @@ def _is_binary(path: Path, dimension: int) -> bool:
     return not numbers  # the first byte of the first float is a newline
 
 
-def _text_entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+def _text_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     for number, line in enumerate(stream, start=2):
         if not line.endswith(b"\n"):  # a line cut inside its last number would parse
             raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
@@ -173,21 +162,17 @@ def _text_entries(
         yield word.decode("utf-8", "replace"), vector
 
 
-def _binary_entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+def _binary_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     size = 4 * dimension
-    number = 0
-    while True:
+    for number in count(1):
         letters = bytearray()
         while (byte := stream.read(1)) not in (b" ", b""):
             letters += byte
             if len(letters) > 10_000:
-                raise ValueError(f"{path} is damaged: word {number + 1} does not end")
+                raise ValueError(f"{path} is damaged: word {number} does not end")
         if byte == b"" and not letters.strip():
             return
         data = stream.read(size)
-        number += 1
         if len(data) != size:
             raise ValueError(f"{path} is truncated: the vector of word {number} is incomplete")
 

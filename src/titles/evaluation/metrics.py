@@ -6,6 +6,7 @@ Legend: N titles, C categories.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,33 +56,28 @@ def bootstrap_interval(
 def macro_f1(labels_N: Ints, predicted_N: Ints) -> float:
     """Mean F1 over the categories that occur as a label or a prediction."""
     size = int(max(labels_N.max(), predicted_N.max())) + 1
-    right_C = np.bincount(labels_N[labels_N == predicted_N], minlength=size)
-    rows_C = np.bincount(labels_N, minlength=size)
-    given_C = np.bincount(predicted_N, minlength=size)
-    occurs = rows_C + given_C > 0
-    return float(np.mean(2 * right_C[occurs] / (rows_C + given_C)[occurs]))
+    found = per_category(labels_N, predicted_N, size)
+    return float(np.mean(found.f1[found.rows + found.given > 0]))
 
 
 def summary(outcomes: Outcomes, samples: int, seed: int) -> dict[str, float]:
     """The metrics of one classifier; shares are in 0..1, the loss is in nats per title."""
     low, high = bootstrap_interval(outcomes.labels_N, outcomes.right_N.astype(np.int8), samples, seed)
     return _rounded(
-        {
-            "balanced_accuracy": balanced_accuracy(outcomes.labels_N, outcomes.right_N),
-            "balanced_accuracy_low": low,
-            "balanced_accuracy_high": high,
-            "accuracy": float(outcomes.right_N.mean()),
-            "macro_f1": macro_f1(outcomes.labels_N, outcomes.predicted_N),
-            "top_3": float(np.mean(outcomes.rank_N < 3)),
-            "top_5": float(np.mean(outcomes.rank_N < 5)),
-            "loss": float(outcomes.loss_N.mean()),
-        }
+        balanced_accuracy=balanced_accuracy(outcomes.labels_N, outcomes.right_N),
+        balanced_accuracy_low=low,
+        balanced_accuracy_high=high,
+        accuracy=outcomes.right_N.mean(),
+        macro_f1=macro_f1(outcomes.labels_N, outcomes.predicted_N),
+        top_3=np.mean(outcomes.rank_N < 3),
+        top_5=np.mean(outcomes.rank_N < 5),
+        loss=outcomes.loss_N.mean(),
     )
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
+def _rounded(**values: float | np.floating[Any]) -> dict[str, float]:
     # Six digits are far finer than any interval, and hide rounding errors of sums.
-    return {name: round(value, 6) for name, value in values.items()}
+    return {name: round(float(value), 6) for name, value in values.items()}
 
 
 def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict[str, float]:
@@ -95,18 +91,13 @@ def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict
     assert np.array_equal(one.labels_N, other.labels_N), "not the same titles"
     score_N = one.right_N.astype(np.int8) - other.right_N.astype(np.int8)
     low, high = bootstrap_interval(one.labels_N, score_N, samples, seed)
-    difference = balanced_accuracy(one.labels_N, one.right_N) - balanced_accuracy(
-        other.labels_N, other.right_N
-    )
+    first, second = (balanced_accuracy(each.labels_N, each.right_N) for each in (one, other))
     wins, losses = int(np.sum(score_N == 1)), int(np.sum(score_N == -1))
     p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    return _rounded(
-        {
-            "difference": difference,
-            "difference_low": low,
-            "difference_high": high,
-        }
-    ) | {"only_one": wins, "only_other": losses, "accuracy_p_value": float(f"{p_value:.3g}")}
+    return {
+        **_rounded(difference=first - second, difference_low=low, difference_high=high),
+        **{"only_one": wins, "only_other": losses, "accuracy_p_value": float(f"{p_value:.3g}")},
+    }
 
 
 @dataclass(frozen=True)
@@ -114,7 +105,6 @@ class CategoryTable:
     """Counts and rates of each category, (C,); a rate without a denominator is 0."""
 
     rows: Ints
-    right: Ints
     given: Ints
     recall: Floats
     precision: Floats
@@ -125,14 +115,8 @@ def per_category(labels_N: Ints, predicted_N: Ints, categories: int) -> Category
     rows = np.bincount(labels_N, minlength=categories)
     given = np.bincount(predicted_N, minlength=categories)
     right = np.bincount(labels_N[labels_N == predicted_N], minlength=categories)
-    return CategoryTable(
-        rows,
-        right,
-        given,
-        right / np.maximum(rows, 1),
-        right / np.maximum(given, 1),
-        2 * right / np.maximum(rows + given, 1),
-    )
+    recall, precision = right / np.maximum(rows, 1), right / np.maximum(given, 1)
+    return CategoryTable(rows, given, recall, precision, 2 * right / np.maximum(rows + given, 1))
 
 
 def confused_pairs(labels_N: Ints, predicted_N: Ints) -> list[tuple[int, int, int]]:
@@ -227,7 +211,5 @@ def abstention(validation: Outcomes, test: Outcomes, target: float) -> dict[str,
     if found is None:
         return {"threshold": 1.0, "coverage": 0.0}
     kept_N = test.confidence_N >= found
-    measured = {"threshold": found, "coverage": float(kept_N.mean())}
-    if kept_N.any():
-        measured["precision_kept"] = float(test.right_N[kept_N].mean())
-    return _rounded(measured)
+    measured = _rounded(threshold=found, coverage=kept_N.mean())
+    return measured | (_rounded(precision_kept=test.right_N[kept_N].mean()) if kept_N.any() else {})

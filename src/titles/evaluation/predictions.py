@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Columns of a model beside its predicted category, and their fields in Outcomes.
 _MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
@@ -58,9 +58,6 @@ def write(
     probability <model>_confidence, the number of categories ranked above the true one <model>_rank, and
     the cross-entropy in nats <model>_loss.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     first = next(iter(outcomes.values()))
     columns = {
         "line": pa.array(titles.lines),
@@ -77,9 +74,6 @@ def write(
 
 
 def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     # Id -1 - k is the k-th unknown word: counted from the end of the reversed unknown words.
     spelt = pa.array([*words.words, *reversed(titles.unknown_words)])
     place_W = np.where(titles.word_ids < 0, len(spelt) + titles.word_ids, titles.word_ids)
@@ -88,8 +82,6 @@ def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
 
 
 def _categories(codes_N: NDArray[np.int64], labels: Sequence[str]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.DictionaryArray.from_arrays(codes_N.astype(np.int32), pa.array(labels, pa.string()))
 
 
@@ -99,10 +91,6 @@ def read(stream: BinaryIO) -> Predictions:
     Raises:
         ValueError: the file is damaged or lacks a column.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     try:
         table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:

@@ -9,19 +9,20 @@ rows before the damage are not the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
-from titles.listings import json_reader, parquet_reader
+from titles.listings import json_reader
 from titles.listings.csv_reader import CsvReader
 from titles.listings.files import stream
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
-_MISSING: Any = ...  # in place of a value that a JSON object has to have
+_MISSING: Any = ...  # in place of a value that a JSON object must have
 # Columns that are used, and the value of one that a source lacks.
 _COLUMNS: dict[str, Any] = {
     "title": _MISSING,
@@ -106,10 +107,14 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
-        for names, batch in _batches(file, split):
-            chunk = _chunk(file, split, names, batch)
-            _check(chunk, max_title_chars)
-            yield chunk
+        with _opened(file, split) as (names, batches):
+            first = 1
+            for batch in gather(batches):
+                lines = batch.lines or range(first, first + len(batch.rows))
+                chunk = _chunk(file, split, names, batch._replace(lines=lines))
+                _check(chunk, max_title_chars)
+                yield chunk
+                first += len(batch.rows)
 
 
 def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
@@ -135,31 +140,29 @@ def _shards(folder: Path) -> list[tuple[Path, str]]:
     return [(file, "") for file in files]
 
 
-def _batches(file: Path, split: str) -> Iterator[tuple[Sequence[str], Batch]]:
-    """Yield the rows of a file, and the names of the values in a row."""
+@contextmanager
+def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Batch]]]:
+    """Yield the names of the values in a row, and the rows."""
     with file.open("rb") as raw:
         is_parquet = raw.read(4) == b"PAR1"
     if is_parquet and not split:
+        from titles.listings import parquet_reader
+
         with parquet_reader.opened(file) as table:
             names = _known_columns(file, table.schema_arrow.names)
-            first = 1
-            for batch in gather(parquet_reader.rows(file, table, names)):
-                yield names, batch._replace(lines=range(first, first + len(batch.rows)))
-                first += len(batch.rows)
+            yield names, parquet_reader.rows(file, table, names)
         return
     with stream(file) as raw:
         if split:
             lines = Lines(raw, str(file))
-            keys = _COLUMNS | {"split": split}
-            for batch in gather(json_reader.rows(lines, list(keys), list(keys.values()))):
-                yield list(keys), batch
+            defaults = _COLUMNS | {"split": split}
+            yield list(defaults), json_reader.rows(lines, defaults)
             if lines.number == 1:
                 raise ValueError(f"{file} is empty: expected one JSON object per line")
         else:
             reader = CsvReader(raw, str(file), "such as title,category")
             names = _known_columns(file, reader.header)
-            for batch in gather(reader.rows(names, keep=False)):
-                yield names, batch
+            yield names, reader.rows(names, keep=False)
 
 
 def _known_columns(file: Path, header: Sequence[str]) -> list[str]:

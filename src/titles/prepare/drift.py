@@ -104,15 +104,9 @@ def compare(now: Profile, reference: Profile) -> dict[str, Any]:
 
 def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings: Prepare) -> list[str]:
     """A line for each figure of `compare` that exceeds its threshold in `settings`."""
-    thresholds = {
-        "categories": settings.drift_categories,
-        "languages": settings.drift_languages,
-        "unknown_words": settings.drift_unknown_words,
-        "length": settings.drift_length,
-        "rejected": settings.drift_rejected,
-    }
     lines = []
-    for name, threshold in thresholds.items():
+    for name in ("categories", "languages", "unknown_words", "length", "rejected"):
+        threshold = getattr(settings, f"drift_{name}")
         if figures.get(name, 0) <= threshold:
             continue
         line = f"the data differs from {settings.reference}: {name} {figures[name]:g}, past "

@@ -53,7 +53,10 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
     ) as stream:
         rejected = RejectedFile(stream)
         rows, counts = collect(settings, spool, rejected)
-        keys_N = selection.title_keys(rows)
+        word_keys = split.word_keys(rows.words)
+        keys_N = np.concatenate(
+            [split.title_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
+        )
         kept_N = selection.duplicates(rows, keys_N, rejected)
         used_N = kept_N == np.arange(len(kept_N))
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
