@@ -85,9 +85,8 @@ def sha256(file: Path) -> str:
 def transfer(address: str, target: Path) -> Version:
     """Complete NAME.part and check its content; returns the server's version.
 
-    Raises:
-        ValueError: the server refuses, cannot be reached or cut the transfer in every attempt; the
-            content is damaged; or the part cannot be written.
+    Raises ValueError if the server refuses, no attempt succeeds, the content is damaged, or the part
+    cannot be written.
     """
     part = beside(target, ".part")
     for pause in (*PAUSES, None):
@@ -127,6 +126,13 @@ def _resumable(address: str, part: Path) -> Version | None:
     return version if usable else None
 
 
+def _root(error: BaseException) -> BaseException:
+    """The error of the system below those of the libraries."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
+
+
 class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target: str | None = super().get_redirect_target(resp)
@@ -139,8 +145,7 @@ class _Session(requests.Session):
 def _attempt(address: str, part: Path) -> Version:
     """Fetch what the part lacks, in one request; returns the version that the part now is.
 
-    Raises:
-        _TransferError, DamagedError, and ValueError if no later attempt can succeed.
+    Raises _TransferError, DamagedError, and ValueError if no later attempt can succeed.
     """
     known = _resumable(address, part)
     have = part.stat().st_size if known else 0
@@ -182,13 +187,6 @@ def _attempt(address: str, part: Path) -> Version:
         write_json(beside(part, ".json"), version._asdict())
         _receive(response, part, version.size)
     return version
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error of the system below those of the libraries."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error
 
 
 def _resumed(headers: CaseInsensitiveDict[str], known: Version, have: int) -> Version | None:
@@ -233,9 +231,7 @@ def _receive(response: requests.Response, part: Path, size: int | None) -> None:
 def _check(part: Path, name: str, version: Version) -> None:
     """Read the content through, as far as its start and the ending of `name` show its format.
 
-    Raises:
-        DamagedError: the content is damaged, or something else.
-        _TransferError: it ends too early, and the server did not say where.
+    Raises DamagedError, or _TransferError if it ends too early and the server announced no size.
     """
     with reading(part, f"check {name}") as stream:
         try:

@@ -18,21 +18,15 @@ from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accurac
 def bootstrap_interval(
     labels_N: Ints, score_N: NDArray[np.int8], samples: int, seed: int
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean over categories of their mean score, by a stratified
-    bootstrap.
+    """95 % interval of the mean over categories of their mean score, by a stratified bootstrap.
 
     Each category is a stratum. A category of n titles is resampled n - 1 times, which keeps the variance
-    unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"); resampling
-    n times would give too narrow an interval. Categories of one title have no estimate of their
-    variance and are pooled into one stratum. Resampling scores of -1, 0 and 1 gives multinomial counts,
-    which are drawn directly.
+    unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"). Categories
+    of one title have no estimate of their variance and are pooled into one stratum. Resampling scores
+    of -1, 0 and 1 gives multinomial counts, which are drawn directly.
 
-    Args:
-        score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
-            first or only the second is correct.
-
-    Raises:
-        ValueError: there are no titles.
+    score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
+    first or only the second is correct. Raises ValueError if there are no titles.
     """
     rows_C = category_rows(labels_N)
     counts_C3 = np.stack(
@@ -83,10 +77,9 @@ def _rounded(**values: float | np.floating[Any]) -> dict[str, float]:
 def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict[str, float]:
     """Compare two classifiers on the same titles.
 
-    Returns:
-        difference: balanced accuracy of `one` minus that of `other`, with its 95 % interval by a
-        bootstrap within categories (difference_low, difference_high); only_one, only_other: titles that
-        only one of them has correct; accuracy_p_value: McNemar's exact test of accuracy (two-sided).
+    difference: balanced accuracy of `one` minus that of `other`, with its 95 % bootstrap interval;
+    only_one, only_other: titles that only one of them has correct; accuracy_p_value: McNemar's exact
+    test of accuracy (two-sided).
     """
     assert np.array_equal(one.labels_N, other.labels_N), "not the same titles"
     score_N = one.right_N.astype(np.int8) - other.right_N.astype(np.int8)
@@ -153,25 +146,19 @@ def calibration(confidence_N: Floats, right_N: Flags, bins: int) -> Calibration:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Titles kept when uncertain ones are set aside, for K decreasing thresholds of the confidence.
+    """Titles kept when uncertain ones are set aside, for K decreasing thresholds of the confidence."""
 
-    threshold: titles with at least this confidence are kept. kept: their number. right: the number of
-    correct ones among them.
-    """
-
-    threshold: Floats
+    threshold: Floats  # the lowest confidence that is kept
     kept: Ints
-    right: Ints
+    right: Ints  # correct ones among the kept
 
     @property
     def precision(self) -> Floats:
-        """Accuracy of the kept titles."""
         return np.divide(self.right, self.kept)
 
 
 def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
-    """One threshold for each distinct confidence, so that titles of equal confidence stay together; N is
-    not 0."""
+    """One threshold for each distinct confidence: titles of equal confidence stay together. N > 0."""
     order_N = np.argsort(-confidence_N, kind="stable")
     sorted_N = confidence_N[order_N]
     last_K = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
@@ -181,9 +168,8 @@ def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
 def threshold(confidence_N: Floats, right_N: Flags, target: float) -> float | None:
     """The lowest confidence from which the precision reaches `target`, or None if there is none.
 
-    The lower end of the one-sided 95 % interval of the precision (Wilson, 1927) has to reach `target`,
-    so that a few correct titles do not suffice: 0.95 needs 52 correct titles, and more if some are
-    wrong.
+    The lower end of the one-sided 95 % interval of the precision (Wilson, 1927) must reach `target`, so
+    that a few correct titles do not suffice: 0.95 needs at least 52.
     """
     found = coverage(confidence_N, right_N)
     enough = np.flatnonzero(wilson_low(found.right, found.kept) >= target)
@@ -203,9 +189,8 @@ def wilson_low(right: Ints, rows: Ints) -> Floats:
 def abstention(validation: Outcomes, test: Outcomes, target: float) -> dict[str, float]:
     """The confidence threshold chosen on validation, and its effect on test.
 
-    Returns:
-        threshold: see `threshold`; 1 if there is none. coverage: share of the test titles kept.
-        precision_kept: accuracy of those; missing if none is kept.
+    threshold: 1 if there is none. coverage: share of the test titles kept. precision_kept: accuracy of
+    those; missing if none is kept.
     """
     found = threshold(validation.confidence_N, validation.right_N, target)
     if found is None:

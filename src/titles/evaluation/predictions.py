@@ -1,8 +1,4 @@
-"""Predictions for each title of the test split, in one Parquet file, so that experiments can be compared
-title by title.
-
-Legend: N titles.
-"""
+"""The file of predictions for the test split, by which experiments are compared title by title."""
 
 from __future__ import annotations
 
@@ -28,16 +24,11 @@ _MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
 
 @dataclass(frozen=True)
 class Predictions:
-    """N titles with known categories and the outcomes of each model.
+    """N titles with known categories, and the outcomes of each model by its name."""
 
-    lines_N: line in the source. titles: normalised tokens, separated by spaces.
-    labels: category names, sorted; ids in the outcomes are positions in it.
-    outcomes: by name of the model, in the order of the titles.
-    """
-
-    lines_N: NDArray[np.int64]
-    titles: list[str]
-    labels: list[str]
+    lines_N: NDArray[np.int64]  # of the source
+    titles: list[str]  # normalised tokens, separated by spaces
+    labels: list[str]  # sorted names of the category ids in the outcomes
     outcomes: dict[str, Outcomes]
 
     def __len__(self) -> int:
@@ -51,8 +42,7 @@ def write(
     labels: Sequence[str],
     outcomes: Mapping[str, Outcomes],
 ) -> None:
-    """Write one row per title, in the order of the split; replaces the folder of `path`. The same input
-    gives the same bytes.
+    """Write one row per title; replaces the folder of `path`. The same input gives the same bytes.
 
     Columns: line, title, category, and for each model of `outcomes` the predicted category <model>, its
     probability <model>_confidence, the number of categories ranked above the true one <model>_rank, and
@@ -86,11 +76,7 @@ def _categories(codes_N: NDArray[np.int64], labels: Sequence[str]) -> pa.Array:
 
 
 def read(stream: BinaryIO) -> Predictions:
-    """Read a file that `write` wrote, with the models that it has.
-
-    Raises:
-        ValueError: the file is damaged or lacks a column.
-    """
+    """Read a file of `write`; raises ValueError if it is damaged or lacks a column."""
     try:
         table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:

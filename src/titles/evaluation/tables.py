@@ -35,9 +35,7 @@ def measures(
 ) -> dict[str, dict[str, float]]:
     """The measures of each model, the average first.
 
-    Args:
-        as_trained: outcomes of the networks on the same titles before calibration.
-        validation: outcomes on the validation split, on which confidence thresholds are chosen.
+    as_trained: outcomes before calibration. validation: those on which thresholds are chosen.
     """
     found = {}
     for name in sorted(outcomes, key=lambda name: name != AVERAGE):
@@ -65,10 +63,7 @@ def pairs(
 
 
 def headline(models: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The measures that experiments are compared by, under names such as cnn.accuracy.
-
-    `dvc exp show` has a column for each, in this order.
-    """
+    """The columns of `dvc exp show`, in their order, with names such as cnn.accuracy."""
     return {
         f"{name}.{measure}": values[measure] for measure in _HEADLINE for name, values in models.items()
     }

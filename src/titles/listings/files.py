@@ -22,11 +22,7 @@ _KEY_LINES = 1000  # of JSON, searched for keys
 
 
 def format_of(file: Path, option: str) -> str:
-    """The format that the file's ending stands for.
-
-    Raises:
-        ValueError: it stands for none; the message names `option`, which sets the format.
-    """
+    """The format of the file's ending; raises ValueError with a hint to `option` if it has none."""
     name = file.name.lower()
     for ending, kind in ENDINGS.items():
         if name.endswith(ending) or (kind != PARQUET and name.endswith(f"{ending}.gz")):
@@ -124,8 +120,7 @@ def _kept(
 ) -> list[str]:
     """The columns to keep, in the order of the file; they include that of the titles.
 
-    Raises:
-        ValueError: one of them is missing, or there twice.
+    Raises ValueError if one of them is missing, or there twice.
     """
     wanted = [column, *(names if keep is None else keep)]
     for each in wanted:

@@ -33,7 +33,7 @@ _COLUMNS: dict[str, Any] = {
 
 
 class Rejected(NamedTuple):
-    """A row that cannot be used. line: from 1; excerpt: the start of the row."""
+    """A row that cannot be used; `excerpt` is its start."""
 
     file: str
     line: int
@@ -43,22 +43,17 @@ class Rejected(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Rows of one file in columns of equal length, in file order.
-
-    split: the split that the file gives its rows, "" where rows are still to be split.
-    lines: line of the file at which a row starts, from 1; the row's number in a Parquet file.
-    rows_read: all rows, with those that were rejected since.
-    """
+    """Rows of one file in columns of equal length, in file order."""
 
     file: str
-    split: str
+    split: str  # given by the file; "" where rows are still to be split
+    lines: list[int]  # where rows start, from 1; the row's number in a Parquet file
+    rows_read: int  # with those that are rejected
     titles: list[str] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
     qualities: list[str] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    rows_read: int = 0
 
     def reject(self, line: int, reason: str, excerpt: str) -> None:
         self.rejected.append(Rejected(self.file, line, reason, excerpt[:_EXCERPT]))
@@ -90,12 +85,10 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
     Args:
         source: a CSV or Parquet file, a folder of such files (read in the order of their names), or a
             folder with the course's files.
-        language: of LANGUAGES, or "all"; a course folder then needs only that language's files. Rows of
-            other languages are yielded too, so that the caller can count them.
-        max_title_chars: longer titles are rejected.
+        language: the language, or "all"; a course folder needs only the files of that language. Rows of
+            all languages are yielded, so that the caller can count them.
 
-    Raises:
-        ValueError: there is no such source, its format is unknown, it has no labels, or it is damaged.
+    Raises ValueError if the source is missing or damaged, has no labels or is of an unknown format.
     """
     if source.is_dir():
         files = _course_files(source, language) or _shards(source)
@@ -123,8 +116,7 @@ def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
     if languages and language != "all":
         languages = [language]
     files = [(folder / f"{name}.{split}.jsonl.gz", split) for name in languages for split in SPLITS]
-    missing = [file.name for file, _ in files if not file.is_file()]
-    if missing:
+    if missing := [file.name for file, _ in files if not file.is_file()]:
         raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
     return files
 
@@ -168,8 +160,7 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
 def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
     """The columns of a file that are used, in its order.
 
-    Raises:
-        ValueError: titles or categories are missing, or a column is there twice.
+    Raises ValueError if titles or categories are missing, or a column is there twice.
     """
     names = [name.strip() for name in header]
     listed = ",".join(names)[:_EXCERPT]
@@ -191,8 +182,8 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
 
 def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
-    chunk = Chunk(file.name, split, lines=list(batch.lines), rows_read=len(batch.rows))
     rows = batch.rows
+    chunk = Chunk(file.name, split, list(batch.lines), len(rows))
     if Broken in set(map(type, rows)):
         whole = [not isinstance(row, Broken) for row in rows]
         for line, row in zip(chunk.lines, rows, strict=True):

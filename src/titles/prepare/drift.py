@@ -21,22 +21,16 @@ Shares = Annotated[dict[str, Share], Field(min_length=1)]
 
 
 class Profile(BaseModel):
-    """The rows of all splits together.
-
-    rows: their number. categories, languages: share of rows of each that occurs. unknown_words: share
-        of the words of validation that the vocabulary lacks; None without validation rows. title_words:
-        quantiles of the words per title. rejected: share of unused rows among those of the wanted
-        language.
-    """
+    """The rows of all splits together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     rows: Annotated[int, Field(ge=1)]
-    categories: Shares
+    categories: Shares  # of the rows, for each category that occurs
     languages: Shares
-    unknown_words: Share | None
-    title_words: dict[str, Annotated[int, Field(ge=1)]]
-    rejected: Share
+    unknown_words: Share | None  # of the words of validation; None without validation rows
+    title_words: dict[str, Annotated[int, Field(ge=1)]]  # quantiles of the words per title
+    rejected: Share  # unused rows among those of the wanted language
 
 
 def shares(names: list[str], codes_N: NDArray[Any]) -> dict[str, float]:
@@ -58,8 +52,7 @@ def quantiles(lengths_N: NDArray[np.int64]) -> dict[str, int]:
 def read(path: str) -> Profile | None:
     """The profile that `prepare.reference` names; None if it is NO_REFERENCE.
 
-    Raises:
-        ValueError: it is missing or not a profile.
+    Raises ValueError if it is missing or not a profile.
     """
     if path == NO_REFERENCE:
         return None

@@ -37,22 +37,17 @@ Tokenised = tuple[list[str], NDArray[np.int32], NDArray[np.int64]]
 
 
 class Rows(NamedTuple):
-    """All usable rows of a source, in file order.
+    """All usable rows of a source, in file order."""
 
-    words: every distinct word; categories: every category, in order of appearance.
-    word_ids_W: positions in `words`, memory-mapped. splits_N: the split that the source gives, or
-        DROPPED.
-    """
-
-    words: list[str]
+    words: list[str]  # distinct ones, as categories and files
     categories: list[str]
     files: list[str]
-    word_ids_W: NDArray[np.int32]
+    word_ids_W: NDArray[np.int32]  # memory-mapped
     lengths_N: NDArray[np.int64]
     categories_N: NDArray[np.int32]
     languages_N: NDArray[np.uint8]
     qualities_N: NDArray[np.uint8]
-    splits_N: NDArray[np.uint8]
+    splits_N: NDArray[np.uint8]  # given by the source, or DROPPED
     files_N: NDArray[np.uint16]
     lines_N: NDArray[np.int64]
 
@@ -111,11 +106,8 @@ def _numbers(table: Mapping[str, int], keys: Iterable[str], size: int) -> NDArra
 def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Rows, dict[str, int]]:
     """Read and tokenise the source; word ids are written to the file `spool`.
 
-    Returns:
-        The rows; and the numbers of rows read, unusable and, unless all are wanted, of other languages.
-
-    Raises:
-        ValueError: see `sources.read`; or no row is usable.
+    Returns the rows, and the numbers of rows read, unusable and, unless all are wanted, of other
+    languages. Raises ValueError as `sources.read` does, and if no row is usable.
     """
     words, categories, files = _numbering(), _numbering(), _numbering()
     columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]

@@ -48,10 +48,7 @@ def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
 
 
 def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:
-    """For each row, the row to keep among those with its key: the lowest rank, then the first.
-
-    A row is not a duplicate if the result is the row itself.
-    """
+    """For each row, the row to keep among those with its key: the lowest rank, then the first."""
     order_N = np.lexsort((rank_N, keys_N))  # stable: equal rows stay in file order
     sorted_N = keys_N[order_N]
     opens_N = np.ones(len(keys_N), bool)
