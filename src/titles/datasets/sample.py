@@ -54,7 +54,7 @@ class SampleRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What listings of one category say in one language."""
+    """Words of the listings of one category in one language."""
 
     heads: list[str]
     attributes: list[str]
@@ -267,8 +267,7 @@ class _Grammar:
 
 def _block(seed: int, number: int) -> Iterator[SampleRow]:
     """The rows of one block; another block needs nothing of it."""
-    catalogue = _catalogue()
-    names, sizes, confusions = catalogue.names, catalogue.sizes, catalogue.confusions
+    names, sizes, confusions, kinds = _catalogue()
     grammar = _Grammar(random.Random((seed << 40) + number))
     draw = grammar.random
     seen: list[tuple[int, str, list[str], list[str], str]] = []
@@ -277,20 +276,19 @@ def _block(seed: int, number: int) -> Iterator[SampleRow]:
         if again < EXACT + NEAR:
             true, lang, core, tail, title = grammar.pick(seen)
             if again >= EXACT:
-                tail = [*tail, grammar.pick(catalogue.kinds[lang][true].words["noise"])]
+                tail = [*tail, grammar.pick(kinds[lang][true].words["noise"])]
                 grammar.shuffle(tail)
                 title = grammar.title(core, tail)
         else:
             true = bisect(sizes, draw() * sizes[-1])
             lang = "es" if draw() < 0.5 else "pt"
-            core, tail = grammar.draft(catalogue.kinds[lang][true])
+            core, tail = grammar.draft(kinds[lang][true])
             title = grammar.title(core, tail)
             seen.append((true, lang, core, tail, title))
-        given, quality = true, "reliable"
-        if draw() >= RELIABLE:
-            quality = "unreliable"
-            if draw() < WRONG:
-                given = bisect(confusions[true], draw() * confusions[true][-1])
+        given, reliable = true, draw() < RELIABLE
+        if not reliable and draw() < WRONG:
+            given = bisect(confusions[true], draw() * confusions[true][-1])
+        quality = "reliable" if reliable else "unreliable"
         yield SampleRow(title, quality, LANGUAGES[lang], names[given], names[true])
 
 
@@ -328,8 +326,8 @@ def write_csv(
     written.
     """
     listings = generate(rows, seed)
-    hidden = not (progress and sys.stderr.isatty())
-    bar = tqdm(total=rows, unit="row", unit_scale=True, disable=hidden)
+    # disable=None: unless stderr is a terminal.
+    bar = tqdm(total=rows, unit="row", unit_scale=True, disable=None if progress else True)
     parts = [(path, slice(4)), *([(truth, slice(4, 5))] if truth else [])]
     with bar, ExitStack() as stack:
         writers = [

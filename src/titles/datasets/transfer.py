@@ -102,9 +102,10 @@ def transfer(address: str, target: Path) -> Version:
             ) from None
         except _TransferError as error:
             if pause is None:
-                kept = part.stat().st_size if _resumable(address, part) else 0
-                told = f"{kept} bytes are kept in {part}: the same command resumes there" if kept else ""
-                remedy = told or "try the same command later, or name a mirror with --url"
+                _, kept = _resumable(address, part)
+                remedy = "try the same command later, or name a mirror with --url"
+                if kept:
+                    remedy = f"{kept} bytes are kept in {part}: the same command resumes there"
                 raise ValueError(f"{address}: {error}; {remedy}") from None
             tqdm.write(f"{target.name}: {error}; again in {pause:g} s", file=sys.stderr)
             time.sleep(pause)
@@ -116,14 +117,14 @@ def _discard(part: Path) -> None:
     beside(part, ".json").unlink(missing_ok=True)
 
 
-def _resumable(address: str, part: Path) -> Version | None:
-    """The version that the part is the start of; None if it cannot be resumed."""
+def _resumable(address: str, part: Path) -> tuple[Version | None, int]:
+    """The version that the part is the start of, and its bytes; None and 0 if it cannot be resumed."""
     try:
         version = Version(**json.loads(beside(part, ".json").read_text(encoding="utf-8")))
+        have = part.stat().st_size
     except (OSError, ValueError, TypeError):
-        return None
-    usable = part.is_file() and version.address == address and version.validator
-    return version if usable else None
+        return None, 0
+    return (version, have) if have and version.address == address and version.validator else (None, 0)
 
 
 def _root(error: BaseException) -> BaseException:
@@ -147,10 +148,9 @@ def _attempt(address: str, part: Path) -> Version:
 
     Raises _TransferError, DamagedError, and ValueError if no later attempt can succeed.
     """
-    known = _resumable(address, part)
-    have = part.stat().st_size if known else 0
+    known, have = _resumable(address, part)
     headers = dict(_HEADERS)
-    if known and have:
+    if known:
         if have == known.size:
             return known
         headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
@@ -167,7 +167,7 @@ def _attempt(address: str, part: Path) -> Version:
         status = f"the server answers {response.status_code} {response.reason}"
         if response.status_code in _TRANSIENT:
             raise _TransferError(status)
-        if known and have and response.status_code in (206, 416):
+        if known and response.status_code in (206, 416):
             version = _resumed(response.headers, known, have)
             if not version:
                 _discard(part)

@@ -79,23 +79,20 @@ def read_pretrained(
 
     Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
     vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
-    "telefono"), which is the most frequent.
-
-    Raises:
-        ValueError: the file is missing, damaged, truncated, of another dimension, or shares no word.
+    "telefono"), which is the most frequent. Raises ValueError if the file is missing, damaged,
+    truncated, of another dimension, or shares no word.
     """
-    ids = words.ids()
+    ids = {word: number for word, number in words.ids().items() if number > UNK}
     exact: dict[int, NDArray[np.float32]] = {}
     alike: dict[int, NDArray[np.float32]] = {}
     try:
         with opened(path) as stream:
             for word, vector in _entries(path, stream, dimension):
-                number = ids.get(word)
-                if number is not None and number > UNK:
-                    exact.setdefault(number, vector())
+                if word in ids:
+                    exact.setdefault(ids[word], vector())
                     continue
                 number = ids.get(normalise(word).strip())
-                if number is not None and number > UNK and number not in alike:
+                if number is not None and number not in alike:
                     alike[number] = vector()
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None

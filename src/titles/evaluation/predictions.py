@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,8 @@ from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
 
-# Columns of a model beside its predicted category, and their fields in Outcomes.
-_MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
+# Columns of a model beside its predicted category, in the order of their fields in Outcomes.
+_MEASURES = ("confidence", "rank", "loss")
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,6 @@ def read(stream: BinaryIO) -> Predictions:
     }
     outcomes = {}
     for name in models:
-        measures: dict[str, Any] = {
-            field: table[f"{name}_{measure}"].to_numpy() for measure, field in _MEASURES.items()
-        }
-        outcomes[name] = Outcomes(labels_N=codes["category"], predicted_N=codes[name], **measures)
+        measures = (table[f"{name}_{measure}"].to_numpy() for measure in _MEASURES)
+        outcomes[name] = Outcomes(codes["category"], codes[name], *measures)
     return Predictions(table["line"].to_numpy(), table["title"].to_pylist(), labels, outcomes)

@@ -41,7 +41,7 @@ def of_batches(
     types: list[Any] | None = None,
     total: int | None = None,
 ) -> Listing:
-    """A listing of rows with these columns. column: holds the titles; for the others see `Listing`."""
+    """A listing of rows with these columns, of which `column` holds the titles."""
     title = columns.index(column)
     chunks = (_chunk(batch, len(columns), title) for batch in gather(batches))
     return Listing(columns, title, types, total, chunks)
@@ -57,10 +57,9 @@ def _chunk(batch: Batch, width: int, title: int) -> Chunk:
     """The rows, at least one, in columns, with all their problems."""
     rows, problems = batch.rows, {}
     if Broken in set(map(type, rows)):
-        for place, row in enumerate(rows):
-            if isinstance(row, Broken):
-                problems[place] = _PROBLEMS[row.reason]
-        rows = [[None] * width if isinstance(row, Broken) else row for row in rows]
+        broken = {place: row for place, row in enumerate(rows) if isinstance(row, Broken)}
+        problems = {place: _PROBLEMS[row.reason] for place, row in broken.items()}
+        rows = [[None] * width if place in broken else row for place, row in enumerate(rows)]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
     for place in _not_utf8(columns):
         problems[place] = "not UTF-8"

@@ -60,16 +60,13 @@ class Chunk:
 
     def keep(self, flags: Sequence[bool]) -> None:
         """Keep the rows whose flag is set."""
-        self.titles, self.categories, self.languages, self.qualities = (
-            list(compress(column, flags)) for column in self.columns()
-        )
+        for column in self.columns():
+            column[:] = compress(column, flags)
         self.lines = list(compress(self.lines, flags))
 
     def set_aside(self, reasons: Sequence[str]) -> None:
         """Reject the rows with a reason; "" keeps a row."""
-        for line, reason, row in zip(
-            self.lines, reasons, zip(*self.columns(), strict=True), strict=True
-        ):
+        for line, reason, *row in zip(self.lines, reasons, *self.columns(), strict=True):
             if reason:
                 excerpt = ",".join("" if value is _MISSING else str(value) for value in row)
                 self.reject(line, reason, excerpt)

@@ -75,11 +75,9 @@ def read(path: str) -> Profile | None:
 def compare(now: Profile, reference: Profile) -> dict[str, Any]:
     """The drift of `now` from `reference`, for metrics/prepare.json.
 
-    Returns:
-        categories, languages: total variation distance of the shares, 0 (the same) to 1 (nothing in
-        common). new_categories, vanished_categories: counts. unknown_words: rise of the share, left out
-        if either has none. length: the largest difference of a quantile, in words. rejected: rise
-        of the share.
+    categories, languages: total variation distance of the shares, 0 (equal) to 1 (disjoint).
+    unknown_words, rejected: rise of the share; unknown_words is left out if either profile has none.
+    length: the largest difference of a quantile, in words.
     """
     lengths = (abs(now.title_words[name] - reference.title_words[name]) for name in _QUANTILES)
     found: dict[str, Any] = {

@@ -13,18 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data import vocabulary
-from titles.data.contract import (
-    LABELS_FILE,
-    LANGUAGES,
-    PROFILE_FILE,
-    SPECIAL_WORDS,
-    SPLITS,
-    TEXT_FILE,
-    UNK,
-    VOCABULARY_FILE,
-    write_json,
-)
+from titles.data import contract, vocabulary
+from titles.data.contract import LANGUAGES, SPLITS, UNK, write_json
 from titles.data.encoded import EncodedTitles
 from titles.params import Prepare
 from titles.prepare import drift, reading, selection, split
@@ -74,7 +64,7 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         )
     splits_N = selection.splits(rows, used_N, labels_N, keys_N, settings, seed)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
-    if len(words) == len(SPECIAL_WORDS):
+    if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(
             f"{settings.source}: no word occurs {settings.min_count} times in train "
             "(prepare.min_count): lower it, or give more rows"
@@ -85,9 +75,9 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         titles.write(folder / name)
         counts[name] = len(titles)
         unknown[name] = round(float(np.mean(titles.word_ids < 0)), 6) if len(titles) else None
-    words.write(folder / VOCABULARY_FILE)
-    vocabulary.write_labels(labels, folder / LABELS_FILE)
-    write_json(folder / TEXT_FILE, settings.text.model_dump())
+    words.write(folder / contract.VOCABULARY_FILE)
+    vocabulary.write_labels(labels, folder / contract.LABELS_FILE)
+    write_json(folder / contract.TEXT_FILE, settings.text.model_dump())
     taken_N = splits_N != split.DROPPED
     wanted = counts["read"] - counts.get("other_language", 0)
     profile = drift.Profile(
@@ -98,7 +88,7 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         title_words=drift.quantiles(rows.lengths_N[taken_N]),
         rejected=round(rejected.counts.total() / wanted, 6),
     )
-    write_json(folder / PROFILE_FILE, profile.model_dump())
+    write_json(folder / contract.PROFILE_FILE, profile.model_dump())
     metrics: dict[str, Any] = {
         "rows": counts,
         "rejected": dict(sorted(rejected.counts.items())),

@@ -75,13 +75,7 @@ def stratified(
 
     A category of one row goes to train, of two to train and test; with three or more it has all three.
     With `prefer_reliable`, a category that has reliable rows gives at most half of them to test, and
-    nothing else; validation takes its rows from the remaining reliable ones likewise; train gets all
-    that are left.
-
-    Args:
-        labels_N: category ids from 0.
-        reliable_N: rows whose label can be trusted.
-        keys_N: `title_keys`.
+    no other rows; validation likewise takes remaining reliable rows; train gets the rest.
     """
     rows_C = np.bincount(labels_N)
     test_C = np.where(rows_C >= 2, np.maximum(1, np.rint(rows_C * test_fraction)), 0)

@@ -24,14 +24,12 @@ _PATIENCE = 15
 
 @contextmanager
 def pool() -> Iterator[tuple[Executor, int]]:
-    """Yield an executor, and how many waiting tasks keep its workers busy; more only fill memory. The
-    block waits at its end for all tasks that were not cancelled.
+    """Yield an executor, and how many waiting tasks keep its workers busy; more only fill memory.
 
-    Raises:
-        ValueError: the scheduler cannot be reached, has no workers, or Dask is not installed.
+    The block waits at its end for all tasks that were not cancelled. Raises ValueError if the scheduler
+    cannot be reached or has no workers, or Dask is not installed.
     """
-    address = os.environ.get(SCHEDULER)
-    if address:
+    if address := os.environ.get(SCHEDULER):
         with _dask(address) as found:
             yield found
         return
