@@ -10,7 +10,6 @@ import gzip
 import io
 import random
 import string
-import sys
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
