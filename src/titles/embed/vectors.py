@@ -29,15 +29,15 @@ from titles.params import Embed
 _LINES_PER_WRITE = 100_000
 # Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
 _LARGEST = 1e6
-# A word with a function that parses its vector, since most vectors are not needed.
-Entry = tuple[str, Callable[[], NDArray[np.float32]]]
+# Entry: a word with a function that parses its vector, since most vectors are not needed.
+Vector = NDArray[np.float32]
+Entry = tuple[str, Callable[[], Vector]]
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
-    """Train skip-gram vectors of the words of `titles` with gensim.
+    """Train skip-gram vectors with gensim; the unknown word is used as context but gets no vector.
 
-    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017). The unknown word
-    is used as context but gets no vector.
+    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017).
     """
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
@@ -83,8 +83,8 @@ def read_pretrained(
     truncated, of another dimension, or shares no word.
     """
     ids = {word: number for word, number in words.ids().items() if number > UNK}
-    exact: dict[int, NDArray[np.float32]] = {}
-    alike: dict[int, NDArray[np.float32]] = {}
+    exact: dict[int, Vector] = {}
+    alike: dict[int, Vector] = {}
     try:
         with opened(path) as stream:
             for word, vector in _entries(path, stream, dimension):
@@ -143,7 +143,7 @@ def _text_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entr
             raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
         word, _, numbers = line.rstrip().partition(b" ")
 
-        def vector(numbers: bytes = numbers, number: int = number) -> NDArray[np.float32]:
+        def vector(numbers: bytes = numbers, number: int = number) -> Vector:
             try:
                 with np.errstate(over="ignore"):  # infinity is refused below
                     values = np.array(numbers.split(), dtype=np.float32)
@@ -173,7 +173,7 @@ def _binary_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[En
         if len(data) != size:
             raise ValueError(f"{path} is truncated: the vector of word {number} is incomplete")
 
-        def vector(data: bytes = data, number: int = number) -> NDArray[np.float32]:
+        def vector(data: bytes = data, number: int = number) -> Vector:
             values = np.frombuffer(data, dtype="<f4").astype(np.float32)
             return _checked(path, values, dimension, f"word {number}")
 
@@ -181,7 +181,7 @@ def _binary_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[En
         yield letters.lstrip(b"\n").decode("utf-8", "replace"), vector
 
 
-def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str) -> NDArray[np.float32]:
+def _checked(path: Path, values: Vector, dimension: int, place: str) -> Vector:
     if len(values) != dimension:
         raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
     if not (np.abs(values) < _LARGEST).all():
@@ -189,9 +189,7 @@ def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str
     return values
 
 
-def _assemble(
-    found: dict[int, NDArray[np.float32]], words: int, dimension: int, seed: int
-) -> WordVectors:
+def _assemble(found: dict[int, Vector], words: int, dimension: int, seed: int) -> WordVectors:
     has_vector_V = np.zeros(words, bool)
     rows = sorted(found)
     has_vector_V[rows] = True

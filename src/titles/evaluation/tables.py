@@ -22,7 +22,6 @@ _HARDEST = 20
 _CURVE_POINTS = 100
 # Kinds of mistakes listed per model: bounds a file that lies in git.
 _MOST_PAIRS = 5000
-_PAIR = ("model", "category", "given", "titles")
 _HEADLINE = ("balanced_accuracy", "validation_balanced_accuracy", "accuracy", "loss")
 
 
@@ -152,28 +151,24 @@ def write_tables(
     shown = list(confused)[: settings.confused_categories]
     with atomic_folder(folder) as partial:
 
-        def save(table: str, **columns: Any) -> None:
+        def save(table: str, columns: Any) -> None:
             frame = pd.DataFrame(columns).round(6)
             frame.to_csv(partial / f"{table}.csv", index=False, lineterminator="\n")
 
-        save("categories", category=labels, rows=rows_C, **rates)
-        save("hardest", category=names_C[hardest], recall=recall_C[hardest], rows=rows_C[hardest])
-        columns = zip(*named, strict=True) if named else ((), (), (), ())
-        save("confused_pairs", **dict(zip(_PAIR, columns, strict=True)))
+        save("categories", {"category": labels, "rows": rows_C, **rates})
+        worst = {"category": names_C[hardest], "recall": recall_C[hardest], "rows": rows_C[hardest]}
+        save("hardest", worst)
+        save("confused_pairs", pd.DataFrame(named, columns=["model", "category", "given", "titles"]))
         for name, model in outcomes.items():
             concerns_N = np.isin(model.labels_N, shown)
             right, given = model.labels_N[concerns_N], model.predicted_N[concerns_N]
             given_names = np.where(np.isin(given, shown), names_C[given], _OTHER)
-            save(f"confusion_{name}", category=names_C[right], given=given_names)
+            save(f"confusion_{name}", {"category": names_C[right], "given": given_names})
             bins = _calibration(model, settings)
-            save(
-                f"reliability_{name}",
-                titles=bins.rows,
-                confidence=bins.confidence,
-                accuracy=bins.accuracy,
-            )
-            save(f"coverage_{name}", **_coverage_curve(model))
-        save("reliability_ideal", confidence=[0, 1], accuracy=[0, 1])
+            reliability = {"confidence": bins.confidence, "accuracy": bins.accuracy}
+            save(f"reliability_{name}", {"titles": bins.rows, **reliability})
+            save(f"coverage_{name}", _coverage_curve(model))
+        save("reliability_ideal", {"confidence": [0, 1], "accuracy": [0, 1]})
 
 
 def _calibration(model: Outcomes, settings: Evaluate) -> metrics.Calibration:
