@@ -41,8 +41,9 @@ def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) 
     """
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
-        **{name: getattr(settings, name) for name in ("window", "negative", "workers", "epochs")},
-        **{"vector_size": settings.dimension, "sg": 1, "min_count": 1, "seed": seed},
+        **{"vector_size": settings.dimension, "window": settings.window, "epochs": settings.epochs},
+        **{"negative": settings.negative, "workers": settings.workers},
+        **{"sg": 1, "min_count": 1, "seed": seed},
         "callbacks": [_Progress(settings.epochs, f"embed ({settings.method})")],
     }
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="\n") as corpus:

@@ -88,7 +88,7 @@ def _number(value: float | None) -> str:
 
 def _parameters(models: list[str], params: Params) -> str:
     sections: dict[str, BaseModel] = {
-        **{name: getattr(params, name) for name in ("compute", "prepare", "embed")},
+        **{"compute": params.compute, "prepare": params.prepare, "embed": params.embed},
         **{name: params.network(name) for name in models},
         "evaluate": params.evaluate,
     }
