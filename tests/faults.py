@@ -128,8 +128,8 @@ MUTANTS = [
     Mutant(
         "words of the test split are in the vocabulary",
         "src/titles/prepare/preparation.py",
-        "build_vocabulary(rows, splits_N == split.TRAIN, settings)",
-        "build_vocabulary(rows, splits_N != split.DROPPED, settings)",
+        "_build_vocabulary(rows, splits_N == split.TRAIN, settings)",
+        "_build_vocabulary(rows, splits_N != split.DROPPED, settings)",
         "test_preparation.py",
     ),
     Mutant(

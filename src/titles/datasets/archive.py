@@ -34,13 +34,10 @@ class _Member(tarfile.TarInfo):
 
 
 def unpack(archive: Path, folder: Path, name: str) -> None:
-    """Unpack into `folder`, which is empty; an outermost folder `name` in the archive is left out.
+    """Unpack into an empty folder, without an outermost folder `name` of the archive.
 
-    Raises:
-        DamagedError: the archive holds anything but files and folders with plain names, more than
-            MAX_MEMBERS or MAX_BYTES of them, headers past MAX_HEADER, a name twice, or not the course's
-            files.
-        OSError: the folder cannot be written to.
+    Raises DamagedError if the archive exceeds a limit above, lacks the course's files, or holds anything
+    but files and folders with plain, distinct names.
     """
     try:
         with (
@@ -55,8 +52,7 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
     except RecursionError:  # tarfile reads consecutive headers recursively
         raise DamagedError("it has headers without end") from None
     wanted = [f"spanish.{split}.jsonl.gz" for split in SPLITS]
-    missing = [file for file in wanted if not (folder / file).is_file()]
-    if missing:
+    if missing := [file for file in wanted if not (folder / file).is_file()]:
         raise DamagedError(f"it lacks {', '.join(missing)}")
 
 

@@ -24,17 +24,16 @@ _ARCHIVE = ".tar.bz2"
 
 
 def download(name: str, into: Path | None = None, url: str | None = None) -> str:
-    """Fetch a dataset, or verify it if it is there; returns a report and the next commands.
+    """Fetch one of DATASETS, or verify it if it is there; returns a report and the next commands.
 
     Args:
-        name: of DATASETS.
-        into: folder to write to instead of the dataset's own.
-        url: http or https address of a folder with the files, instead of the dataset's own.
+        into, url: folder to write to, and http or https address of a folder with the files, instead of
+            the dataset's own.
 
     Raises:
-        ValueError: the address is of another kind, cannot be reached or lacks a file; all attempts were
-            cut; the content is damaged or unsafe to unpack; the files there are not those that were
-            fetched; the folder cannot be written to; or another download into it is running.
+        ValueError: the address is invalid, cannot be reached or lacks a file; all attempts failed; the
+            content is damaged or unsafe to unpack; a file differs from the one that was fetched; the
+            folder is not writable; or another download into it is running.
     """
     dataset = DATASETS[name]
     base = _checked(dataset.base if url is None else url)
@@ -54,11 +53,7 @@ def download(name: str, into: Path | None = None, url: str | None = None) -> str
 
 
 def _checked(url: str) -> str:
-    """The address without a closing slash.
-
-    Raises:
-        ValueError: files cannot be fetched from such an address.
-    """
+    """The address without a closing slash; raises ValueError if files cannot be fetched from it."""
     host = r"([\w.-]+|\[[0-9a-f:.]+\])"
     if not re.fullmatch(rf"https?://{host}(:\d+)?(/[!-~]*)?", url, re.ASCII) or set("?#") & set(url):
         # The address is not repeated: a password in it would stand in a log.
@@ -71,7 +66,7 @@ def _checked(url: str) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Refuse a second download into the folder, which would write to the same part."""
+    """Refuse a second download into the folder: it would write to the same part."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,16 +83,15 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _fetch_file(address: str, target: Path) -> str:
     """Fetch a file unless it is there; returns a line for the report."""
-    record = beside(target, ".download.json")
+    record, part = beside(target, ".download.json"), beside(target, ".part")
     if os.path.lexists(target):
         return _verified({target: _read(target, record)}, target, record)
     version = transfer(address, target)
-    part = beside(target, ".part")
     values = _measured(part)
     # The record first: without its file it is harmless, but a file without a record is not ours.
     write_json(record, version._asdict() | values)
     named(part, target)
-    beside(target, ".part.json").unlink(missing_ok=True)
+    beside(part, ".json").unlink(missing_ok=True)
     return f"{target}: fetched from {address}, sha256 {values['sha256']}"
 
 
@@ -139,11 +133,7 @@ def _measured(file: Path) -> dict[str, Any]:
 
 
 def _read(target: Path, record: Path) -> dict[str, Any]:
-    """The record of a target that exists.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
+    """The record of a target that exists; raises ValueError if it is missing or damaged."""
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -159,11 +149,7 @@ def _read(target: Path, record: Path) -> dict[str, Any]:
 
 
 def _verified(files: dict[Path, dict[str, Any]], target: Path, record: Path) -> str:
-    """Compare files with their recorded sizes and checksums; returns a line for the report.
-
-    Raises:
-        ValueError: a file is missing or different.
-    """
+    """Compare files with their recorded sizes and checksums; returns a line for the report."""
     for file, values in files.items():
         found = _measured(file) if file.is_file() else {}
         wanted = {name: values.get(name) for name in ("size", "sha256")}

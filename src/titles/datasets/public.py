@@ -7,17 +7,11 @@ from typing import NamedTuple
 
 
 class Dataset(NamedTuple):
-    """A dataset by its address.
-
-    base: address of the folder with the files. folder: where they are written. path: what the pipeline
-    reads, below `folder`. settings: parameters that make it do so; {} stands for the path.
-    """
-
-    base: str
+    base: str  # address of the folder with the files
     files: tuple[str, ...]
-    folder: Path
-    path: str
-    settings: tuple[str, ...]
+    folder: Path  # where they are written
+    path: str  # read by the pipeline, below `folder`
+    settings: tuple[str, ...]  # parameters for that; {} stands for the path
 
 
 _COURSE = "https://cs.famaf.unc.edu.ar/~ccardellino/resources/diplodatos"

@@ -10,14 +10,13 @@ import gzip
 import io
 import random
 import string
-import sys
 from bisect import bisect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from itertools import accumulate, islice
+from itertools import accumulate, chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO, TypeVar
 
@@ -29,7 +28,6 @@ from titles.data.contract import atomic_file
 T = TypeVar("T")
 
 BLOCK = 10_000  # rows that share one random stream
-HEADER = ("title", "label_quality", "language", "category")
 LANGUAGES = {"es": "spanish", "pt": "portuguese"}
 
 RELIABLE = 0.25  # share of rows whose label was checked
@@ -46,18 +44,16 @@ NEIGHBOURS = dict(zip("abcdefghijklmnopqrstuvwxyz", "svvfrgjjokklnmipqetyibqcux"
 
 
 class SampleRow(NamedTuple):
-    """One listing; ``category`` is the given label, which in unreliable rows may be wrong."""
-
     title: str
     label_quality: str
     language: str
-    category: str
+    category: str  # the given label, which in unreliable rows may be wrong
     true_category: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What listings of one category say in one language."""
+    """Words of the listings of one category in one language."""
 
     heads: list[str]
     attributes: list[str]
@@ -68,6 +64,9 @@ class _Kind:
     words: dict[str, list[str]]
     fillers: list[list[str]]  # lists that the end of a title draws from, by weight
     extras: "list[_Kind]" = field(default_factory=list)  # what it is bundled with
+
+
+HEADER = SampleRow._fields[:4]
 
 
 class _Catalogue(NamedTuple):
@@ -261,17 +260,13 @@ class _Grammar:
             return text
         if draw < 0.3:
             return text[:at] + rest[:1] + letter + rest[1:]
-        if draw < 0.6:
-            return text[:at] + rest
-        if draw < 0.8:
-            return text[:at] + letter + letter + rest
-        return text[:at] + NEIGHBOURS.get(letter.lower(), letter) + rest
+        doubled = 2 * letter if draw < 0.8 else NEIGHBOURS.get(letter.lower(), letter)
+        return text[:at] + ("" if draw < 0.6 else doubled) + rest
 
 
 def _block(seed: int, number: int) -> Iterator[SampleRow]:
     """The rows of one block; another block needs nothing of it."""
-    catalogue = _catalogue()
-    names, sizes, confusions = catalogue.names, catalogue.sizes, catalogue.confusions
+    names, sizes, confusions, kinds = _catalogue()
     grammar = _Grammar(random.Random((seed << 40) + number))
     draw = grammar.random
     seen: list[tuple[int, str, list[str], list[str], str]] = []
@@ -280,39 +275,33 @@ def _block(seed: int, number: int) -> Iterator[SampleRow]:
         if again < EXACT + NEAR:
             true, lang, core, tail, title = grammar.pick(seen)
             if again >= EXACT:
-                tail = [*tail, grammar.pick(catalogue.kinds[lang][true].words["noise"])]
+                tail = [*tail, grammar.pick(kinds[lang][true].words["noise"])]
                 grammar.shuffle(tail)
                 title = grammar.title(core, tail)
         else:
             true = bisect(sizes, draw() * sizes[-1])
             lang = "es" if draw() < 0.5 else "pt"
-            core, tail = grammar.draft(catalogue.kinds[lang][true])
+            core, tail = grammar.draft(kinds[lang][true])
             title = grammar.title(core, tail)
             seen.append((true, lang, core, tail, title))
-        given, quality = true, "reliable"
-        if draw() >= RELIABLE:
-            quality = "unreliable"
-            if draw() < WRONG:
-                given = bisect(confusions[true], draw() * confusions[true][-1])
+        given, reliable = true, draw() < RELIABLE
+        if not reliable and draw() < WRONG:
+            given = bisect(confusions[true], draw() * confusions[true][-1])
+        quality = "reliable" if reliable else "unreliable"
         yield SampleRow(title, quality, LANGUAGES[lang], names[given], names[true])
 
 
 def generate(rows: int, seed: int) -> Iterator[SampleRow]:
-    """Yield ``rows`` listings, the same for the same ``seed``; the first ones whatever ``rows``.
+    """Listings that depend on the seed only: fewer ``rows`` are the first of more.
 
-    Memory stays constant: at most one block of titles is kept. Raises ValueError at once for
-    ``rows`` below 1 or a negative ``seed``.
+    At most one block of titles is kept in memory. Raises ValueError at once for ``rows`` below 1 or a
+    negative ``seed``.
     """
     if rows < 1:
         raise ValueError(f"rows must be at least 1, not {rows}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, but is {seed}")
-
-    def stream() -> Iterator[SampleRow]:
-        for start in range(0, rows, BLOCK):
-            yield from islice(_block(seed, start // BLOCK), rows - start)
-
-    return stream()
+    return islice(chain.from_iterable(_block(seed, number) for number in count()), rows)
 
 
 @contextmanager
@@ -331,21 +320,22 @@ def write_csv(
 ) -> None:
     """Write ``rows`` listings to ``path`` as CSV, gzipped if its name ends in ``.gz``.
 
-    ``truth`` names a second file with the true categories, one a line under a header, in the same
-    order. No file appears or changes unless all rows were written. ``progress`` shows a bar, on a
-    terminal only. Raises ValueError as `generate` does, and if a file cannot be written.
+    ``truth`` names a second CSV file for the true categories, in the same order. No file appears or
+    changes unless all rows were written. Raises ValueError as `generate` does, and if a file cannot be
+    written.
     """
     listings = generate(rows, seed)
-    hidden = not (progress and sys.stderr.isatty())
-    bar = tqdm(total=rows, unit="row", unit_scale=True, disable=hidden)
+    # disable=None: unless stderr is a terminal.
+    bar = tqdm(total=rows, unit="row", unit_scale=True, disable=None if progress else True)
+    parts = [(path, slice(4)), *([(truth, slice(4, 5))] if truth else [])]
     with bar, ExitStack() as stack:
-        texts = [stack.enter_context(_text(file)) for file in ([path, truth] if truth else [path])]
-        given, *true = (csv.writer(file, lineterminator="\n") for file in texts)
-        given.writerow(HEADER)
-        for answers in true:
-            answers.writerow(["true_category"])
+        writers = [
+            (csv.writer(stack.enter_context(_text(file)), lineterminator="\n"), part)
+            for file, part in parts
+        ]
+        for writer, part in writers:
+            writer.writerow(SampleRow._fields[part])
         while block := list(islice(listings, BLOCK)):
-            given.writerows(row[:4] for row in block)
-            for answers in true:
-                answers.writerows(row[4:] for row in block)
+            for writer, part in writers:
+                writer.writerows(row[part] for row in block)
             bar.update(len(block))

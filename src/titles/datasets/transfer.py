@@ -85,9 +85,8 @@ def sha256(file: Path) -> str:
 def transfer(address: str, target: Path) -> Version:
     """Complete NAME.part and check its content; returns the server's version.
 
-    Raises:
-        ValueError: the server refuses, cannot be reached or cut the transfer in every attempt; the
-            content is damaged; or the part cannot be written.
+    Raises ValueError if the server refuses, no attempt succeeds, the content is damaged, or the part
+    cannot be written.
     """
     part = beside(target, ".part")
     for pause in (*PAUSES, None):
@@ -103,9 +102,10 @@ def transfer(address: str, target: Path) -> Version:
             ) from None
         except _TransferError as error:
             if pause is None:
-                kept = part.stat().st_size if _resumable(address, part) else 0
-                told = f"{kept} bytes are kept in {part}: the same command resumes there" if kept else ""
-                remedy = told or "try the same command later, or name a mirror with --url"
+                _, kept = _resumable(address, part)
+                remedy = "try the same command later, or name a mirror with --url"
+                if kept:
+                    remedy = f"{kept} bytes are kept in {part}: the same command resumes there"
                 raise ValueError(f"{address}: {error}; {remedy}") from None
             tqdm.write(f"{target.name}: {error}; again in {pause:g} s", file=sys.stderr)
             time.sleep(pause)
@@ -117,14 +117,21 @@ def _discard(part: Path) -> None:
     beside(part, ".json").unlink(missing_ok=True)
 
 
-def _resumable(address: str, part: Path) -> Version | None:
-    """The version that the part is the start of; None if it cannot be resumed."""
+def _resumable(address: str, part: Path) -> tuple[Version | None, int]:
+    """The version that the part is the start of, and its bytes; None and 0 if it cannot be resumed."""
     try:
         version = Version(**json.loads(beside(part, ".json").read_text(encoding="utf-8")))
+        have = part.stat().st_size
     except (OSError, ValueError, TypeError):
-        return None
-    usable = part.is_file() and version.address == address and version.validator
-    return version if usable else None
+        return None, 0
+    return (version, have) if have and version.address == address and version.validator else (None, 0)
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error of the system below those of the libraries."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
 
 
 class _Session(requests.Session):
@@ -139,13 +146,11 @@ class _Session(requests.Session):
 def _attempt(address: str, part: Path) -> Version:
     """Fetch what the part lacks, in one request; returns the version that the part now is.
 
-    Raises:
-        _TransferError, DamagedError, and ValueError if no later attempt can succeed.
+    Raises _TransferError, DamagedError, and ValueError if no later attempt can succeed.
     """
-    known = _resumable(address, part)
-    have = part.stat().st_size if known else 0
+    known, have = _resumable(address, part)
     headers = dict(_HEADERS)
-    if known and have:
+    if known:
         if have == known.size:
             return known
         headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
@@ -162,7 +167,7 @@ def _attempt(address: str, part: Path) -> Version:
         status = f"the server answers {response.status_code} {response.reason}"
         if response.status_code in _TRANSIENT:
             raise _TransferError(status)
-        if known and have and response.status_code in (206, 416):
+        if known and response.status_code in (206, 416):
             version = _resumed(response.headers, known, have)
             if not version:
                 _discard(part)
@@ -182,13 +187,6 @@ def _attempt(address: str, part: Path) -> Version:
         write_json(beside(part, ".json"), version._asdict())
         _receive(response, part, version.size)
     return version
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error of the system below those of the libraries."""
-    while cause := error.__cause__ or error.__context__:
-        error = cause
-    return error
 
 
 def _resumed(headers: CaseInsensitiveDict[str], known: Version, have: int) -> Version | None:
@@ -233,9 +231,7 @@ def _receive(response: requests.Response, part: Path, size: int | None) -> None:
 def _check(part: Path, name: str, version: Version) -> None:
     """Read the content through, as far as its start and the ending of `name` show its format.
 
-    Raises:
-        DamagedError: the content is damaged, or something else.
-        _TransferError: it ends too early, and the server did not say where.
+    Raises DamagedError, or _TransferError if it ends too early and the server announced no size.
     """
     with reading(part, f"check {name}") as stream:
         try:

@@ -10,6 +10,7 @@ import logging
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,24 +29,21 @@ from titles.params import Embed
 _LINES_PER_WRITE = 100_000
 # Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
 _LARGEST = 1e6
+# Entry: a word with a function that parses its vector, since most vectors are not needed.
+Vector = NDArray[np.float32]
+Entry = tuple[str, Callable[[], Vector]]
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
-    """Train skip-gram vectors of the words of `titles` with gensim.
+    """Train skip-gram vectors with gensim; the unknown word is used as context but gets no vector.
 
-    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017). The unknown word
-    is used as context but gets no vector.
+    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017).
     """
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
-        "vector_size": settings.dimension,
-        "window": settings.window,
-        "negative": settings.negative,
-        "sg": 1,
-        "min_count": 1,
-        "workers": settings.workers,
-        "seed": seed,
-        "epochs": settings.epochs,
+        **{"vector_size": settings.dimension, "window": settings.window, "epochs": settings.epochs},
+        **{"negative": settings.negative, "workers": settings.workers},
+        **{"sg": 1, "min_count": 1, "seed": seed},
         "callbacks": [_Progress(settings.epochs, f"embed ({settings.method})")],
     }
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="\n") as corpus:
@@ -82,23 +80,20 @@ def read_pretrained(
 
     Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
     vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
-    "telefono"), which is the most frequent.
-
-    Raises:
-        ValueError: the file is missing, damaged, truncated, of another dimension, or shares no word.
+    "telefono"), which is the most frequent. Raises ValueError if the file is missing, damaged,
+    truncated, of another dimension, or shares no word.
     """
-    ids = words.ids()
-    exact: dict[int, NDArray[np.float32]] = {}
-    alike: dict[int, NDArray[np.float32]] = {}
+    ids = {word: number for word, number in words.ids().items() if number > UNK}
+    exact: dict[int, Vector] = {}
+    alike: dict[int, Vector] = {}
     try:
         with opened(path) as stream:
             for word, vector in _entries(path, stream, dimension):
-                number = ids.get(word)
-                if number is not None and number > UNK:
-                    exact.setdefault(number, vector())
+                if word in ids:
+                    exact.setdefault(ids[word], vector())
                     continue
                 number = ids.get(normalise(word).strip())
-                if number is not None and number > UNK and number not in alike:
+                if number is not None and number not in alike:
                     alike[number] = vector()
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
@@ -109,28 +104,22 @@ def read_pretrained(
     return _assemble(alike | exact, len(words), dimension, seed)
 
 
-def _entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
-    """Each word of the file with a function that parses its vector, since most are not needed."""
+def _entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     header = stream.readline(100).split()
     if len(header) != 2 or not all(part.isdigit() for part in header):
         raise ValueError(f"{path} does not start with '<words> <dimension>': not a word2vec file")
-    count, found = map(int, header)
+    words, found = map(int, header)
     if found != dimension:
         raise ValueError(
             f"{path} has vectors of dimension {found}, but embed.dimension is {dimension}: "
             f"set embed.dimension={found}"
         )
     entries = _binary_entries if _is_binary(path, dimension) else _text_entries
-    rows = iter(entries(path, stream, dimension))
-    for number in tqdm(
-        range(1, count + 1), unit=" words", unit_scale=True, desc=path.name, disable=None
-    ):
-        entry = next(rows, None)
-        if entry is None:
+    rows = entries(path, stream, dimension)
+    for read in tqdm(range(words), unit=" words", unit_scale=True, desc=path.name, disable=None):
+        if (entry := next(rows, None)) is None:
             raise ValueError(
-                f"{path} is truncated: it announces {count} words and ends after {number - 1}. "
+                f"{path} is truncated: it announces {words} words and ends after {read}. "
                 "Get the file again"
             )
         yield entry
@@ -149,15 +138,13 @@ def _is_binary(path: Path, dimension: int) -> bool:
     return not numbers  # the first byte of the first float is a newline
 
 
-def _text_entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+def _text_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     for number, line in enumerate(stream, start=2):
         if not line.endswith(b"\n"):  # a line cut inside its last number would parse
             raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
         word, _, numbers = line.rstrip().partition(b" ")
 
-        def vector(numbers: bytes = numbers, number: int = number) -> NDArray[np.float32]:
+        def vector(numbers: bytes = numbers, number: int = number) -> Vector:
             try:
                 with np.errstate(over="ignore"):  # infinity is refused below
                     values = np.array(numbers.split(), dtype=np.float32)
@@ -173,25 +160,21 @@ def _text_entries(
         yield word.decode("utf-8", "replace"), vector
 
 
-def _binary_entries(
-    path: Path, stream: BinaryIO, dimension: int
-) -> Iterator[tuple[str, Callable[[], NDArray[np.float32]]]]:
+def _binary_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
     size = 4 * dimension
-    number = 0
-    while True:
+    for number in count(1):
         letters = bytearray()
         while (byte := stream.read(1)) not in (b" ", b""):
             letters += byte
             if len(letters) > 10_000:
-                raise ValueError(f"{path} is damaged: word {number + 1} does not end")
+                raise ValueError(f"{path} is damaged: word {number} does not end")
         if byte == b"" and not letters.strip():
             return
         data = stream.read(size)
-        number += 1
         if len(data) != size:
             raise ValueError(f"{path} is truncated: the vector of word {number} is incomplete")
 
-        def vector(data: bytes = data, number: int = number) -> NDArray[np.float32]:
+        def vector(data: bytes = data, number: int = number) -> Vector:
             values = np.frombuffer(data, dtype="<f4").astype(np.float32)
             return _checked(path, values, dimension, f"word {number}")
 
@@ -199,7 +182,7 @@ def _binary_entries(
         yield letters.lstrip(b"\n").decode("utf-8", "replace"), vector
 
 
-def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str) -> NDArray[np.float32]:
+def _checked(path: Path, values: Vector, dimension: int, place: str) -> Vector:
     if len(values) != dimension:
         raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
     if not (np.abs(values) < _LARGEST).all():
@@ -207,9 +190,7 @@ def _checked(path: Path, values: NDArray[np.float32], dimension: int, place: str
     return values
 
 
-def _assemble(
-    found: dict[int, NDArray[np.float32]], words: int, dimension: int, seed: int
-) -> WordVectors:
+def _assemble(found: dict[int, Vector], words: int, dimension: int, seed: int) -> WordVectors:
     has_vector_V = np.zeros(words, bool)
     rows = sorted(found)
     has_vector_V[rows] = True

@@ -6,6 +6,7 @@ Legend: N titles, C categories.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,21 +18,15 @@ from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accurac
 def bootstrap_interval(
     labels_N: Ints, score_N: NDArray[np.int8], samples: int, seed: int
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean over categories of their mean score, by a stratified
-    bootstrap.
+    """95 % interval of the mean over categories of their mean score, by a stratified bootstrap.
 
     Each category is a stratum. A category of n titles is resampled n - 1 times, which keeps the variance
-    unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"); resampling
-    n times would give too narrow an interval. Categories of one title have no estimate of their
-    variance and are pooled into one stratum. Resampling scores of -1, 0 and 1 gives multinomial counts,
-    which are drawn directly.
+    unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"). Categories
+    of one title have no estimate of their variance and are pooled into one stratum. Resampling scores
+    of -1, 0 and 1 gives multinomial counts, which are drawn directly.
 
-    Args:
-        score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
-            first or only the second is correct.
-
-    Raises:
-        ValueError: there are no titles.
+    score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
+    first or only the second is correct. Raises ValueError if there are no titles.
     """
     rows_C = category_rows(labels_N)
     counts_C3 = np.stack(
@@ -55,58 +50,47 @@ def bootstrap_interval(
 def macro_f1(labels_N: Ints, predicted_N: Ints) -> float:
     """Mean F1 over the categories that occur as a label or a prediction."""
     size = int(max(labels_N.max(), predicted_N.max())) + 1
-    right_C = np.bincount(labels_N[labels_N == predicted_N], minlength=size)
-    rows_C = np.bincount(labels_N, minlength=size)
-    given_C = np.bincount(predicted_N, minlength=size)
-    occurs = rows_C + given_C > 0
-    return float(np.mean(2 * right_C[occurs] / (rows_C + given_C)[occurs]))
+    found = per_category(labels_N, predicted_N, size)
+    return float(np.mean(found.f1[found.rows + found.given > 0]))
 
 
 def summary(outcomes: Outcomes, samples: int, seed: int) -> dict[str, float]:
     """The metrics of one classifier; shares are in 0..1, the loss is in nats per title."""
     low, high = bootstrap_interval(outcomes.labels_N, outcomes.right_N.astype(np.int8), samples, seed)
     return _rounded(
-        {
-            "balanced_accuracy": balanced_accuracy(outcomes.labels_N, outcomes.right_N),
-            "balanced_accuracy_low": low,
-            "balanced_accuracy_high": high,
-            "accuracy": float(outcomes.right_N.mean()),
-            "macro_f1": macro_f1(outcomes.labels_N, outcomes.predicted_N),
-            "top_3": float(np.mean(outcomes.rank_N < 3)),
-            "top_5": float(np.mean(outcomes.rank_N < 5)),
-            "loss": float(outcomes.loss_N.mean()),
-        }
+        balanced_accuracy=balanced_accuracy(outcomes.labels_N, outcomes.right_N),
+        balanced_accuracy_low=low,
+        balanced_accuracy_high=high,
+        accuracy=outcomes.right_N.mean(),
+        macro_f1=macro_f1(outcomes.labels_N, outcomes.predicted_N),
+        top_3=np.mean(outcomes.rank_N < 3),
+        top_5=np.mean(outcomes.rank_N < 5),
+        loss=outcomes.loss_N.mean(),
     )
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
+def _rounded(**values: float | np.floating[Any]) -> dict[str, float]:
     # Six digits are far finer than any interval, and hide rounding errors of sums.
-    return {name: round(value, 6) for name, value in values.items()}
+    return {name: round(float(value), 6) for name, value in values.items()}
 
 
 def paired_test(one: Outcomes, other: Outcomes, samples: int, seed: int) -> dict[str, float]:
     """Compare two classifiers on the same titles.
 
-    Returns:
-        difference: balanced accuracy of `one` minus that of `other`, with its 95 % interval by a
-        bootstrap within categories (difference_low, difference_high); only_one, only_other: titles that
-        only one of them has correct; accuracy_p_value: McNemar's exact test of accuracy (two-sided).
+    difference: balanced accuracy of `one` minus that of `other`, with its 95 % bootstrap interval;
+    only_one, only_other: titles that only one of them has correct; accuracy_p_value: McNemar's exact
+    test of accuracy (two-sided).
     """
     assert np.array_equal(one.labels_N, other.labels_N), "not the same titles"
     score_N = one.right_N.astype(np.int8) - other.right_N.astype(np.int8)
     low, high = bootstrap_interval(one.labels_N, score_N, samples, seed)
-    difference = balanced_accuracy(one.labels_N, one.right_N) - balanced_accuracy(
-        other.labels_N, other.right_N
-    )
+    first, second = (balanced_accuracy(each.labels_N, each.right_N) for each in (one, other))
     wins, losses = int(np.sum(score_N == 1)), int(np.sum(score_N == -1))
     p_value = binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-    return _rounded(
-        {
-            "difference": difference,
-            "difference_low": low,
-            "difference_high": high,
-        }
-    ) | {"only_one": wins, "only_other": losses, "accuracy_p_value": float(f"{p_value:.3g}")}
+    return {
+        **_rounded(difference=first - second, difference_low=low, difference_high=high),
+        **{"only_one": wins, "only_other": losses, "accuracy_p_value": float(f"{p_value:.3g}")},
+    }
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,6 @@ class CategoryTable:
     """Counts and rates of each category, (C,); a rate without a denominator is 0."""
 
     rows: Ints
-    right: Ints
     given: Ints
     recall: Floats
     precision: Floats
@@ -125,14 +108,8 @@ def per_category(labels_N: Ints, predicted_N: Ints, categories: int) -> Category
     rows = np.bincount(labels_N, minlength=categories)
     given = np.bincount(predicted_N, minlength=categories)
     right = np.bincount(labels_N[labels_N == predicted_N], minlength=categories)
-    return CategoryTable(
-        rows,
-        right,
-        given,
-        right / np.maximum(rows, 1),
-        right / np.maximum(given, 1),
-        2 * right / np.maximum(rows + given, 1),
-    )
+    recall, precision = right / np.maximum(rows, 1), right / np.maximum(given, 1)
+    return CategoryTable(rows, given, recall, precision, 2 * right / np.maximum(rows + given, 1))
 
 
 def confused_pairs(labels_N: Ints, predicted_N: Ints) -> list[tuple[int, int, int]]:
@@ -169,25 +146,19 @@ def calibration(confidence_N: Floats, right_N: Flags, bins: int) -> Calibration:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Titles kept when uncertain ones are set aside, for K decreasing thresholds of the confidence.
+    """Titles kept when uncertain ones are set aside, for K decreasing thresholds of the confidence."""
 
-    threshold: titles with at least this confidence are kept. kept: their number. right: the number of
-    correct ones among them.
-    """
-
-    threshold: Floats
+    threshold: Floats  # the lowest confidence that is kept
     kept: Ints
-    right: Ints
+    right: Ints  # correct ones among the kept
 
     @property
     def precision(self) -> Floats:
-        """Accuracy of the kept titles."""
         return np.divide(self.right, self.kept)
 
 
 def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
-    """One threshold for each distinct confidence, so that titles of equal confidence stay together; N is
-    not 0."""
+    """One threshold for each distinct confidence: titles of equal confidence stay together. N > 0."""
     order_N = np.argsort(-confidence_N, kind="stable")
     sorted_N = confidence_N[order_N]
     last_K = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
@@ -197,9 +168,8 @@ def coverage(confidence_N: Floats, right_N: Flags) -> Coverage:
 def threshold(confidence_N: Floats, right_N: Flags, target: float) -> float | None:
     """The lowest confidence from which the precision reaches `target`, or None if there is none.
 
-    The lower end of the one-sided 95 % interval of the precision (Wilson, 1927) has to reach `target`,
-    so that a few correct titles do not suffice: 0.95 needs 52 correct titles, and more if some are
-    wrong.
+    The lower end of the one-sided 95 % interval of the precision (Wilson, 1927) must reach `target`, so
+    that a few correct titles do not suffice: 0.95 needs at least 52.
     """
     found = coverage(confidence_N, right_N)
     enough = np.flatnonzero(wilson_low(found.right, found.kept) >= target)
@@ -219,15 +189,12 @@ def wilson_low(right: Ints, rows: Ints) -> Floats:
 def abstention(validation: Outcomes, test: Outcomes, target: float) -> dict[str, float]:
     """The confidence threshold chosen on validation, and its effect on test.
 
-    Returns:
-        threshold: see `threshold`; 1 if there is none. coverage: share of the test titles kept.
-        precision_kept: accuracy of those; missing if none is kept.
+    threshold: 1 if there is none. coverage: share of the test titles kept. precision_kept: accuracy of
+    those; missing if none is kept.
     """
     found = threshold(validation.confidence_N, validation.right_N, target)
     if found is None:
         return {"threshold": 1.0, "coverage": 0.0}
     kept_N = test.confidence_N >= found
-    measured = {"threshold": found, "coverage": float(kept_N.mean())}
-    if kept_N.any():
-        measured["precision_kept"] = float(test.right_N[kept_N].mean())
-    return _rounded(measured)
+    measured = _rounded(threshold=found, coverage=kept_N.mean())
+    return measured | (_rounded(precision_kept=test.right_N[kept_N].mean()) if kept_N.any() else {})

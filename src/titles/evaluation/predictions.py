@@ -1,17 +1,16 @@
-"""Predictions for each title of the test split, in one Parquet file, so that experiments can be compared
-title by title.
-
-Legend: N titles.
-"""
+"""The file of predictions for the test split, by which experiments are compared title by title."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from titles.data.contract import atomic_folder
@@ -19,25 +18,17 @@ from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-# Columns of a model beside its predicted category, and their fields in Outcomes.
-_MEASURES = {"confidence": "confidence_N", "rank": "rank_N", "loss": "loss_N"}
+# Columns of a model beside its predicted category, in the order of their fields in Outcomes.
+_MEASURES = ("confidence", "rank", "loss")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """N titles with known categories and the outcomes of each model.
+    """N titles with known categories, and the outcomes of each model by its name."""
 
-    lines_N: line in the source. titles: normalised tokens, separated by spaces.
-    labels: category names, sorted; ids in the outcomes are positions in it.
-    outcomes: by name of the model, in the order of the titles.
-    """
-
-    lines_N: NDArray[np.int64]
-    titles: list[str]
-    labels: list[str]
+    lines_N: NDArray[np.int64]  # of the source
+    titles: list[str]  # normalised tokens, separated by spaces
+    labels: list[str]  # sorted names of the category ids in the outcomes
     outcomes: dict[str, Outcomes]
 
     def __len__(self) -> int:
@@ -51,16 +42,12 @@ def write(
     labels: Sequence[str],
     outcomes: Mapping[str, Outcomes],
 ) -> None:
-    """Write one row per title, in the order of the split; replaces the folder of `path`. The same input
-    gives the same bytes.
+    """Write one row per title; replaces the folder of `path`. The same input gives the same bytes.
 
     Columns: line, title, category, and for each model of `outcomes` the predicted category <model>, its
     probability <model>_confidence, the number of categories ranked above the true one <model>_rank, and
     the cross-entropy in nats <model>_loss.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     first = next(iter(outcomes.values()))
     columns = {
         "line": pa.array(titles.lines),
@@ -77,9 +64,6 @@ def write(
 
 
 def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     # Id -1 - k is the k-th unknown word: counted from the end of the reversed unknown words.
     spelt = pa.array([*words.words, *reversed(titles.unknown_words)])
     place_W = np.where(titles.word_ids < 0, len(spelt) + titles.word_ids, titles.word_ids)
@@ -88,21 +72,11 @@ def _joined(titles: EncodedTitles, words: Vocabulary) -> pa.Array:
 
 
 def _categories(codes_N: NDArray[np.int64], labels: Sequence[str]) -> pa.Array:
-    import pyarrow as pa
-
     return pa.DictionaryArray.from_arrays(codes_N.astype(np.int32), pa.array(labels, pa.string()))
 
 
 def read(stream: BinaryIO) -> Predictions:
-    """Read a file that `write` wrote, with the models that it has.
-
-    Raises:
-        ValueError: the file is damaged or lacks a column.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
+    """Read a file of `write`; raises ValueError if it is damaged or lacks a column."""
     try:
         table = pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:
@@ -126,8 +100,6 @@ def read(stream: BinaryIO) -> Predictions:
     }
     outcomes = {}
     for name in models:
-        measures: dict[str, Any] = {
-            field: table[f"{name}_{measure}"].to_numpy() for measure, field in _MEASURES.items()
-        }
-        outcomes[name] = Outcomes(labels_N=codes["category"], predicted_N=codes[name], **measures)
+        measures = (table[f"{name}_{measure}"].to_numpy() for measure in _MEASURES)
+        outcomes[name] = Outcomes(codes["category"], codes[name], *measures)
     return Predictions(table["line"].to_numpy(), table["title"].to_pylist(), labels, outcomes)

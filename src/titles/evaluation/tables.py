@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from titles.data.contract import LANGUAGES, QUALITIES, atomic_folder
 from titles.data.encoded import EncodedTitles
-from titles.data.outcomes import Outcomes, balanced_accuracy
+from titles.data.outcomes import Floats, Outcomes, balanced_accuracy
 from titles.evaluation import metrics
 from titles.models.registry import AVERAGE
 from titles.params import Evaluate
@@ -34,21 +34,16 @@ def measures(
 ) -> dict[str, dict[str, float]]:
     """The measures of each model, the average first.
 
-    Args:
-        as_trained: outcomes of the networks on the same titles before calibration.
-        validation: outcomes on the validation split, on which confidence thresholds are chosen.
+    as_trained: outcomes before calibration. validation: those on which thresholds are chosen.
     """
     found = {}
-    for name, model in sorted(outcomes.items(), key=lambda named: named[0] != AVERAGE):
-        held_out = validation[name]
+    for name in sorted(outcomes, key=lambda name: name != AVERAGE):
+        model, held_out = outcomes[name], validation[name]
         found[name] = metrics.summary(model, settings.bootstrap_samples, seed)
-        found[name]["validation_balanced_accuracy"] = round(
-            balanced_accuracy(held_out.labels_N, held_out.right_N), 6
-        )
+        found[name]["validation_balanced_accuracy"] = _accuracy(held_out)
         found[name]["calibration_error"] = _calibration(model, settings).error
         if name != AVERAGE:  # its networks are calibrated, not the average itself
-            error = _calibration(as_trained[name], settings).error
-            found[name]["calibration_error_before"] = error
+            found[name]["calibration_error_before"] = _calibration(as_trained[name], settings).error
         found[name] |= metrics.abstention(held_out, model, settings.target_precision)
     return found
 
@@ -67,10 +62,7 @@ def pairs(
 
 
 def headline(models: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The measures that experiments are compared by, under names such as cnn.accuracy.
-
-    `dvc exp show` has a column for each, in this order.
-    """
+    """The columns of `dvc exp show`, in their order, with names such as cnn.accuracy."""
     return {
         f"{name}.{measure}": values[measure] for measure in _HEADLINE for name, values in models.items()
     }
@@ -78,27 +70,26 @@ def headline(models: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def described(models: Mapping[str, Mapping[str, float]], target: float) -> str:
     """The result of `measures` as text; `target` is the precision asked for."""
-    return "\n".join(_lines(name, values, target) for name, values in models.items())
+    return "\n".join(_described(name, values, target) for name, values in models.items())
 
 
-def _lines(name: str, score: Mapping[str, float], target: float) -> str:
+def _described(name: str, score: Mapping[str, float], target: float) -> str:
     before = score.get("calibration_error_before")
-    lines = (
+    if "precision_kept" in score:
+        kept = (
+            f"{score['coverage']:.1%} of the titles have a confidence of at least "
+            f"{score['threshold']:.3f}; {score['precision_kept']:.1%} of these are right"
+        )
+    elif score["threshold"] == 1:
+        kept = f"no threshold for a precision of {target:g} was found on validation"
+    else:
+        kept = f"no title has a confidence of {score['threshold']:.3f}"
+    return (
         f"{name:>8}: balanced accuracy {score['balanced_accuracy']:.4f} "
         f"[{score['balanced_accuracy_low']:.4f}, {score['balanced_accuracy_high']:.4f}], "
         f"accuracy {score['accuracy']:.4f}, top-5 {score['top_5']:.4f}, loss {score['loss']:.4f}\n"
         f"{'':>10}calibration error {score['calibration_error']:.4f}"
-        f"{'' if before is None else f' ({before:.4f} before calibration)'}; "
-    )
-    if "precision_kept" in score:
-        return lines + (
-            f"{score['coverage']:.1%} of the titles have a confidence of at least "
-            f"{score['threshold']:.3f}; {score['precision_kept']:.1%} of these are right"
-        )
-    return lines + (
-        f"no threshold for a precision of {target:g} was found on validation"
-        if score["threshold"] == 1
-        else f"no title has a confidence of {score['threshold']:.3f}"
+        f"{'' if before is None else f' ({before:.4f} before calibration)'}; {kept}"
     )
 
 
@@ -111,10 +102,7 @@ def by_group(outcomes: Mapping[str, Outcomes], titles: EncodedTitles) -> dict[st
     return {
         kind: {
             group: {"rows": int(flags_N.sum())}
-            | {
-                name: round(balanced_accuracy(model.labels_N[flags_N], model.right_N[flags_N]), 6)
-                for name, model in outcomes.items()
-            }
+            | {name: _accuracy(model.where(flags_N)) for name, model in outcomes.items()}
             for group, flags_N in members
             if flags_N.any()
         }
@@ -122,99 +110,78 @@ def by_group(outcomes: Mapping[str, Outcomes], titles: EncodedTitles) -> dict[st
     }
 
 
+def _accuracy(model: Outcomes) -> float:
+    return round(balanced_accuracy(model.labels_N, model.right_N), 6)
+
+
 def write_tables(
     outcomes: Mapping[str, Outcomes], labels: Sequence[str], settings: Evaluate, folder: Path
 ) -> None:
-    """Write the tables that dvc.yaml declares as plots; what the folder held before is gone.
+    """Write the tables that dvc.yaml declares as plots; replaces the folder.
 
-    categories.csv: rows, recall, precision and F1 of each category; hardest.csv: of the average, the
-    categories of least recall; confused_pairs.csv: mistakes by right and given category;
-    confusion_<model>.csv: right and given category of each title of the most confused categories;
+    categories.csv: rows, recall, precision and F1 of each category; hardest.csv: the categories of least
+    recall of the average; confused_pairs.csv: mistakes by true and given category;
+    confusion_<model>.csv: true and given category of each title of the most confused categories;
     reliability_<model>.csv: accuracy by confidence; coverage_<model>.csv: accuracy of the most confident
     titles, by their share.
     """
+    names_C = np.array(labels, object)
+    by_category = {
+        name: metrics.per_category(model.labels_N, model.predicted_N, len(labels))
+        for name, model in outcomes.items()
+    }
+    rates = {
+        f"{name}_{rate}": getattr(found, rate)
+        for name, found in by_category.items()
+        for rate in ("recall", "precision", "f1")
+    }
+    rows_C, recall_C = by_category[AVERAGE].rows, by_category[AVERAGE].recall.round(6)
+    occurs = np.flatnonzero(rows_C)
+    hardest = occurs[np.argsort(recall_C[occurs], kind="stable")][:_HARDEST]
+    mistakes = {
+        name: metrics.confused_pairs(model.labels_N, model.predicted_N)
+        for name, model in outcomes.items()
+    }
+    named = [
+        (name, labels[right], labels[given], titles)
+        for name, found in mistakes.items()
+        for right, given, titles in found[:_MOST_PAIRS]
+    ]
+    confused = dict.fromkeys(code for *pair, _ in mistakes[AVERAGE] for code in pair)
+    shown = list(confused)[: settings.confused_categories]
     with atomic_folder(folder) as partial:
-        _write_categories(outcomes, labels, partial)
-        mistakes = {
-            name: metrics.confused_pairs(model.labels_N, model.predicted_N)
-            for name, model in outcomes.items()
-        }
-        with_pairs = (
-            (name, labels[right], labels[given], rows)
-            for name, found in mistakes.items()
-            for right, given, rows in found[:_MOST_PAIRS]
-        )
-        _write(partial / "confused_pairs.csv", ("model", "category", "given", "titles"), with_pairs)
-        shown = _most_mistaken(outcomes[AVERAGE], settings.confused_categories)
+
+        def save(table: str, columns: Any) -> None:
+            frame = pd.DataFrame(columns).round(6)
+            frame.to_csv(partial / f"{table}.csv", index=False, lineterminator="\n")
+
+        save("categories", {"category": labels, "rows": rows_C, **rates})
+        worst = {"category": names_C[hardest], "recall": recall_C[hardest], "rows": rows_C[hardest]}
+        save("hardest", worst)
+        save("confused_pairs", pd.DataFrame(named, columns=["model", "category", "given", "titles"]))
         for name, model in outcomes.items():
-            rows = (
-                (labels[right], labels[given] if given in shown else _OTHER)
-                for right, given in zip(model.labels_N.tolist(), model.predicted_N.tolist(), strict=True)
-                if right in shown
-            )
-            _write(partial / f"confusion_{name}.csv", ("category", "given"), rows)
+            concerns_N = np.isin(model.labels_N, shown)
+            right, given = model.labels_N[concerns_N], model.predicted_N[concerns_N]
+            given_names = np.where(np.isin(given, shown), names_C[given], _OTHER)
+            save(f"confusion_{name}", {"category": names_C[right], "given": given_names})
             bins = _calibration(model, settings)
-            table = zip(
-                bins.rows.tolist(),
-                bins.confidence.round(6).tolist(),
-                bins.accuracy.round(6).tolist(),
-                strict=True,
-            )
-            _write(partial / f"reliability_{name}.csv", ("titles", "confidence", "accuracy"), table)
-            header = ("coverage", "precision", "threshold")
-            _write(partial / f"coverage_{name}.csv", header, _coverage_curve(model))
-        _write(partial / "reliability_ideal.csv", ("confidence", "accuracy"), [(0, 0), (1, 1)])
+            reliability = {"confidence": bins.confidence, "accuracy": bins.accuracy}
+            save(f"reliability_{name}", {"titles": bins.rows, **reliability})
+            save(f"coverage_{name}", _coverage_curve(model))
+        save("reliability_ideal", {"confidence": [0, 1], "accuracy": [0, 1]})
 
 
 def _calibration(model: Outcomes, settings: Evaluate) -> metrics.Calibration:
     return metrics.calibration(model.confidence_N, model.right_N, settings.calibration_bins)
 
 
-def _coverage_curve(model: Outcomes) -> list[list[float]]:
-    """Share kept, share of those that is right, and threshold, at each hundredth of the titles or so."""
+def _coverage_curve(model: Outcomes) -> dict[str, Floats]:
+    """Share kept, precision of those, and threshold, at about each hundredth of the titles."""
     found = metrics.coverage(model.confidence_N, model.right_N)
     share_K = found.kept / len(model)
     shown = np.unique(np.searchsorted(share_K, np.arange(1, _CURVE_POINTS + 1) / _CURVE_POINTS))
-    table = np.stack([share_K, found.precision, found.threshold], 1)[shown]
-    return table.round(6).tolist()  # type: ignore[no-any-return]
-
-
-def _write_categories(outcomes: Mapping[str, Outcomes], labels: Sequence[str], folder: Path) -> None:
-    tables = {
-        name: metrics.per_category(model.labels_N, model.predicted_N, len(labels))
-        for name, model in outcomes.items()
+    return {
+        "coverage": share_K[shown],
+        "precision": found.precision[shown],
+        "threshold": found.threshold[shown],
     }
-    measures = ("recall", "precision", "f1")
-    rates = np.stack([getattr(t, m) for t in tables.values() for m in measures], 1).round(6)
-    rows_C = tables[AVERAGE].rows
-    header = ("category", "rows", *(f"{name}_{m}" for name in tables for m in measures))
-    rows = (
-        (label, count, *rate)
-        for label, count, rate in zip(labels, rows_C.tolist(), rates.tolist(), strict=True)
-    )
-    _write(folder / "categories.csv", header, rows)
-    recall_C = tables[AVERAGE].recall.round(6)
-    occurs = np.flatnonzero(rows_C)
-    hardest = occurs[np.argsort(recall_C[occurs], kind="stable")][:_HARDEST].tolist()
-    _write(
-        folder / "hardest.csv",
-        ("category", "recall", "rows"),
-        ((labels[code], float(recall_C[code]), int(rows_C[code])) for code in hardest),
-    )
-
-
-def _most_mistaken(outcomes: Outcomes, count: int) -> set[int]:
-    """The categories that take part in the most frequent kinds of mistake."""
-    shown: list[int] = []
-    for right, given, _ in metrics.confused_pairs(outcomes.labels_N, outcomes.predicted_N):
-        shown += [code for code in (right, given) if code not in shown]
-        if len(shown) >= count:
-            break
-    return set(shown[:count])
-
-
-def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)

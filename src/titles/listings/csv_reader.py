@@ -15,20 +15,10 @@ csv.field_size_limit(1024 * 1024)  # of the whole process
 
 
 class CsvReader:
-    """A CSV file whose header has been read.
-
-    header: names of all columns, without surrounding spaces.
-    """
+    """A CSV file whose header has been read: the names of all columns, without surrounding spaces."""
 
     def __init__(self, stream: BinaryIO, name: str, expected: str) -> None:
-        """
-        Args:
-            name: of the file, for messages.
-            expected: describes the header, for the message about an empty file.
-
-        Raises:
-            ValueError: there is no header.
-        """
+        """Raise ValueError if there is no header; `expected` describes it for the message."""
         # surrogateescape: invalid bytes concern their row only, and are found later.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._name, self._lines = name, Lines(text, name)
@@ -44,22 +34,15 @@ class CsvReader:
     def rows(self, columns: Sequence[str], *, keep: bool) -> Iterator[Batch]:
         """Yield the values of some columns of all rows; blank lines are skipped.
 
-        Args:
-            keep: a broken row costs its first line only, and the lines after it are parsed anew. If
-                false, it costs all the lines that the CSV parser takes for it.
-
-        Raises:
-            ValueError: the file is damaged; or, unless `keep`, a stray quote hides an unknown number of
-                rows.
+        keep: a broken row costs its first line only, and the lines after it are parsed anew; otherwise
+        it costs all the lines that the CSV parser takes for it. Raises ValueError if the file is damaged
+        or, unless `keep`, a stray quote hides an unknown number of rows.
         """
         places = [self.header.index(name) for name in columns]
         lines = self._lines
-        while True:
-            first = lines.number
-            taken = lines.take()
+        first = lines.number
+        while taken := lines.take():
             size = lines.size
-            if not taken:
-                return
             try:
                 # strict: `"a"b` and a quote that is never closed are errors, not guesses.
                 rows: list[Row] = list(csv.reader(taken, strict=True))
@@ -72,6 +55,7 @@ class CsvReader:
             if len(places) != len(self.header):
                 rows = [row if isinstance(row, Broken) else [row[p] for p in places] for row in rows]
             yield Batch(rows, numbers, size)
+            first = lines.number
 
     def _one_by_one(self, lines: list[str], first: int, keep: bool) -> tuple[list[Row], list[int]]:
         """Parse the rows that start in `lines`; the last one may need further lines."""

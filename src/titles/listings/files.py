@@ -8,32 +8,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
-from titles.listings import json_reader, parquet_reader
+from titles.listings import json_reader
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
 from titles.listings.rows import Batch, Lines
 
-LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
-FORMATS = (LINES, CSV, JSON_LINES, PARQUET)
+FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
 # Each can be followed by .gz, except Parquet, which compresses its own content.
-ENDINGS = {
-    ".txt": LINES,
-    ".csv": CSV,
-    ".jsonl": JSON_LINES,
-    ".ndjson": JSON_LINES,
-    ".parquet": PARQUET,
-}
+ENDINGS = {".txt": LINES, ".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
 _KEY_LINES = 1000  # of JSON, searched for keys
 
 
 def format_of(file: Path, option: str) -> str:
-    """The format that the file's ending stands for.
-
-    Raises:
-        ValueError: it stands for none; the message names `option`, which sets the format.
-    """
+    """The format of the file's ending; raises ValueError with a hint to `option` if it has none."""
     name = file.name.lower()
     for ending, kind in ENDINGS.items():
         if name.endswith(ending) or (kind != PARQUET and name.endswith(f"{ending}.gz")):
@@ -80,7 +69,7 @@ def opened(
         ValueError: the file as a whole is unusable: missing, damaged, or without such columns. Damage
             further on is raised while rows are read.
     """
-    name = str(file) if file else "the standard input"
+    name = str(file or "the standard input")
     if file and not file.exists():
         raise ValueError(f"{file} does not exist")
     if file and file.is_dir():
@@ -88,13 +77,15 @@ def opened(
     if kind == PARQUET:
         if not file:
             raise ValueError("Parquet cannot be read from the standard input: name the file")
+        from titles.listings import parquet_reader
+
         with parquet_reader.opened(file) as table:
-            schema = table.schema_arrow
-            columns = _kept(name, schema.names, column, keep, hint)
-            _check_text(name, column, schema.field(column).type, hint)
-            types = [schema.field(each).type for each in columns]
+            columns = _kept(name, table.schema_arrow.names, column, keep, hint)
+            types = {each: table.schema_arrow.field(each).type for each in columns}
+            if not parquet_reader.is_text(types[column]):
+                raise ValueError(f"{name}: column {column!r} holds {types[column]}, not text; {hint}")
             batches = parquet_reader.rows(file, table, columns)
-            yield of_batches(columns, column, batches, types, table.metadata.num_rows)
+            yield of_batches(columns, column, batches, list(types.values()), table.metadata.num_rows)
         return
     with stream(file) as raw:
         if kind == CSV:
@@ -110,9 +101,8 @@ def opened(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
             wanted = [column, *(keys if keep is None else keep)]
-            columns = list(dict.fromkeys(key for key in [*keys, *wanted] if key in wanted))
-            defaults = [None] * len(columns)
-            yield of_batches(columns, column, json_reader.rows(lines, columns, defaults))
+            defaults = {key: None for key in [*keys, *wanted] if key in wanted}
+            yield of_batches(list(defaults), column, json_reader.rows(lines, defaults))
         else:
             text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
             yield of_batches([column], column, _plain_lines(Lines(text, name)))
@@ -130,8 +120,7 @@ def _kept(
 ) -> list[str]:
     """The columns to keep, in the order of the file; they include that of the titles.
 
-    Raises:
-        ValueError: one of them is missing, or there twice.
+    Raises ValueError if one of them is missing, or there twice.
     """
     wanted = [column, *(names if keep is None else keep)]
     for each in wanted:
@@ -143,12 +132,3 @@ def _kept(
         if names.count(each) > 1:
             raise ValueError(f"{name} has the column {each!r} twice")
     return [each for each in names if each in wanted]
-
-
-def _check_text(name: str, column: str, kind: Any, hint: str) -> None:
-    """Raise ValueError unless a column of this pyarrow type holds text."""
-    import pyarrow as pa
-
-    text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(text) or pa.types.is_large_string(text)):
-        raise ValueError(f"{name}: column {column!r} holds {kind}, not text; {hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -23,22 +23,21 @@ def first_keys(lines: Lines[bytes], count: int) -> tuple[list[str], int]:
     return list(keys), len(records)
 
 
-def rows(lines: Lines[bytes], keys: Sequence[str], defaults: Sequence[Any]) -> Iterator[Batch]:
-    """Yield the values of `keys`, or the default where a row lacks one; blank lines are skipped.
+def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
+    """Yield the values of the keys of `defaults`, which has the value where a row lacks one.
 
-    Raises:
-        ValueError: the compressed stream is damaged.
+    Blank lines are skipped. Raises ValueError if the compressed stream is damaged.
     """
+    keys, values = list(defaults), list(defaults.values())
     first = lines.number
     while taken := lines.take():
-        found: list[Row] = []
-        numbers: list[int] = []
-        for number, line in enumerate(taken, first):
-            record = _record(line)
-            if record is None:
-                continue
-            found.append(record if isinstance(record, Broken) else list(map(record.get, keys, defaults)))
-            numbers.append(number)
+        records = list(map(_record, taken))
+        numbers = [number for number, record in enumerate(records, first) if record is not None]
+        found: list[Row] = [
+            record if isinstance(record, Broken) else list(map(record.get, keys, values))
+            for record in records
+            if record is not None
+        ]
         yield Batch(found, numbers, lines.size)
         first = lines.number
 

@@ -16,31 +16,21 @@ _PROBLEMS = {
 
 
 class Chunk(NamedTuple):
-    """Consecutive rows, in columns.
+    """Consecutive rows, in columns."""
 
-    columns: values, for each of Listing.columns. lines: line of the file at which each row starts, from
-        1; empty where the source has no lines.
-    titles: "" where there is none. problems: by the row's position in the chunk.
-    """
-
-    columns: list[Sequence[Any]]
-    lines: Sequence[int]
-    titles: list[str]
-    problems: dict[int, str]
+    columns: list[Sequence[Any]]  # values, for each of Listing.columns
+    lines: Sequence[int]  # where rows start, from 1; empty where the source has no lines
+    titles: list[str]  # "" where there is none
+    problems: dict[int, str]  # by the row's position in the chunk
 
 
 class Listing(NamedTuple):
-    """The rows of a source, and the columns of it that are kept.
-
-    title: position of the column with the titles in `columns`.
-    types: pyarrow types of the columns of a Parquet file; None where values are text or JSON values.
-    total: number of rows; None if unknown before reading.
-    """
+    """The rows of a source, and the columns of it that are kept."""
 
     columns: list[str]
-    title: int
-    types: list[Any] | None
-    total: int | None
+    title: int  # position of the titles in `columns`
+    types: list[Any] | None  # of pyarrow, for Parquet; None where values are text or JSON values
+    total: int | None  # rows; None if unknown before reading
     chunks: Iterator[Chunk]
 
 
@@ -51,7 +41,7 @@ def of_batches(
     types: list[Any] | None = None,
     total: int | None = None,
 ) -> Listing:
-    """A listing of rows with these columns. column: holds the titles; for the others see `Listing`."""
+    """A listing of rows with these columns, of which `column` holds the titles."""
     title = columns.index(column)
     chunks = (_chunk(batch, len(columns), title) for batch in gather(batches))
     return Listing(columns, title, types, total, chunks)
@@ -67,10 +57,9 @@ def _chunk(batch: Batch, width: int, title: int) -> Chunk:
     """The rows, at least one, in columns, with all their problems."""
     rows, problems = batch.rows, {}
     if Broken in set(map(type, rows)):
-        for place, row in enumerate(rows):
-            if isinstance(row, Broken):
-                problems[place] = _PROBLEMS[row.reason]
-        rows = [[None] * width if isinstance(row, Broken) else row for row in rows]
+        broken = {place: row for place, row in enumerate(rows) if isinstance(row, Broken)}
+        problems = {place: _PROBLEMS[row.reason] for place, row in broken.items()}
+        rows = [[None] * width if place in broken else row for place, row in enumerate(rows)]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
     for place in _not_utf8(columns):
         problems[place] = "not UTF-8"

@@ -1,4 +1,4 @@
-"""Rows of a Parquet file."""
+"""Rows of a Parquet file. Import it only where a file is one: pyarrow takes long to load."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from titles.listings.rows import Batch
 
 _ROWS = 1024  # read at a time
@@ -14,13 +17,7 @@ _ROWS = 1024  # read at a time
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """Open a pyarrow ParquetFile.
-
-    Raises:
-        ValueError: the file is damaged, or not a Parquet file.
-    """
-    import pyarrow.parquet as pq
-
+    """Open a pyarrow ParquetFile; raises ValueError if it is damaged, or not a Parquet file."""
     with _whole(file):
         table = pq.ParquetFile(file)
     with table:
@@ -35,10 +32,13 @@ def rows(file: Path, table: Any, columns: Sequence[str]) -> Iterator[Batch]:
             yield Batch(list(zip(*values, strict=True)), (), batch.nbytes)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(text) or pa.types.is_large_string(text))
+
+
 @contextmanager
 def _whole(file: Path) -> Iterator[None]:
-    import pyarrow as pa
-
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -46,11 +46,8 @@ def _whole(file: Path) -> Iterator[None]:
 
 
 def _objects(column: Any) -> list[Any]:
-    import pyarrow as pa
-
     try:
-        found: list[Any] = column.to_pylist()
+        return column.to_pylist()  # type: ignore[no-any-return]
     except UnicodeDecodeError:  # Parquet does not check its text
         binary = column.cast(pa.string()).cast(pa.binary()).to_pylist()
-        found = [value and value.decode("utf-8", "surrogateescape") for value in binary]
-    return found
+        return [value and value.decode("utf-8", "surrogateescape") for value in binary]

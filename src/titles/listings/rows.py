@@ -34,15 +34,11 @@ Row = Any  # a sequence of values, or Broken
 
 
 class Batch(NamedTuple):
-    """Consecutive rows.
-
-    lines: line at which each row starts, from 1; empty where the file has no lines.
-    size: about how many bytes the rows take.
-    """
+    """Consecutive rows."""
 
     rows: list[Row]
-    lines: Sequence[int]
-    size: int
+    lines: Sequence[int]  # where rows start, from 1; empty where the file has no lines
+    size: int  # bytes, about
 
 
 class Lines(Generic[Line]):
@@ -61,8 +57,7 @@ class Lines(Generic[Line]):
     def take(self) -> list[Line]:
         """The next batch, a single line if lines are very long; empty at the end of the file.
 
-        Raises:
-            ValueError: the compressed stream is damaged.
+        Raises ValueError if the compressed stream is damaged.
         """
         lines, self._back = self._back or self._read(), []
         self.size = sum(map(len, lines))

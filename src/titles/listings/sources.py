@@ -9,19 +9,20 @@ rows before the damage are not the file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
-from titles.listings import json_reader, parquet_reader
+from titles.listings import json_reader
 from titles.listings.csv_reader import CsvReader
 from titles.listings.files import stream
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
-_MISSING: Any = ...  # in place of a value that a JSON object has to have
+_MISSING: Any = ...  # in place of a value that a JSON object must have
 # Columns that are used, and the value of one that a source lacks.
 _COLUMNS: dict[str, Any] = {
     "title": _MISSING,
@@ -32,7 +33,7 @@ _COLUMNS: dict[str, Any] = {
 
 
 class Rejected(NamedTuple):
-    """A row that cannot be used. line: from 1; excerpt: the start of the row."""
+    """A row that cannot be used; `excerpt` is its start."""
 
     file: str
     line: int
@@ -42,38 +43,30 @@ class Rejected(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Rows of one file in columns of equal length, in file order.
-
-    split: the split that the file gives its rows, "" where rows are still to be split.
-    lines: line of the file at which a row starts, from 1; the row's number in a Parquet file.
-    rows_read: all rows, with those that were rejected since.
-    """
+    """Rows of one file in columns of equal length, in file order."""
 
     file: str
-    split: str
+    split: str  # given by the file; "" where rows are still to be split
+    lines: list[int]  # where rows start, from 1; the row's number in a Parquet file
+    rows_read: int  # with those that are rejected
     titles: list[str] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     languages: list[str] = field(default_factory=list)
     qualities: list[str] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
-    rows_read: int = 0
 
     def reject(self, line: int, reason: str, excerpt: str) -> None:
         self.rejected.append(Rejected(self.file, line, reason, excerpt[:_EXCERPT]))
 
     def keep(self, flags: Sequence[bool]) -> None:
         """Keep the rows whose flag is set."""
-        self.titles, self.categories, self.languages, self.qualities = (
-            list(compress(column, flags)) for column in self.columns()
-        )
+        for column in self.columns():
+            column[:] = compress(column, flags)
         self.lines = list(compress(self.lines, flags))
 
     def set_aside(self, reasons: Sequence[str]) -> None:
         """Reject the rows with a reason; "" keeps a row."""
-        for line, reason, row in zip(
-            self.lines, reasons, zip(*self.columns(), strict=True), strict=True
-        ):
+        for line, reason, *row in zip(self.lines, reasons, *self.columns(), strict=True):
             if reason:
                 excerpt = ",".join("" if value is _MISSING else str(value) for value in row)
                 self.reject(line, reason, excerpt)
@@ -89,12 +82,10 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
     Args:
         source: a CSV or Parquet file, a folder of such files (read in the order of their names), or a
             folder with the course's files.
-        language: of LANGUAGES, or "all"; a course folder then needs only that language's files. Rows of
-            other languages are yielded too, so that the caller can count them.
-        max_title_chars: longer titles are rejected.
+        language: the language, or "all"; a course folder needs only the files of that language. Rows of
+            all languages are yielded, so that the caller can count them.
 
-    Raises:
-        ValueError: there is no such source, its format is unknown, it has no labels, or it is damaged.
+    Raises ValueError if the source is missing or damaged, has no labels or is of an unknown format.
     """
     if source.is_dir():
         files = _course_files(source, language) or _shards(source)
@@ -106,10 +97,14 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
-        for names, batch in _batches(file, split):
-            chunk = _chunk(file, split, names, batch)
-            _check(chunk, max_title_chars)
-            yield chunk
+        with _opened(file, split) as (names, batches):
+            first = 1
+            for batch in gather(batches):
+                lines = batch.lines or range(first, first + len(batch.rows))
+                chunk = _chunk(file, split, names, batch._replace(lines=lines))
+                _check(chunk, max_title_chars)
+                yield chunk
+                first += len(batch.rows)
 
 
 def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
@@ -118,8 +113,7 @@ def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
     if languages and language != "all":
         languages = [language]
     files = [(folder / f"{name}.{split}.jsonl.gz", split) for name in languages for split in SPLITS]
-    missing = [file.name for file, _ in files if not file.is_file()]
-    if missing:
+    if missing := [file.name for file, _ in files if not file.is_file()]:
         raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
     return files
 
@@ -135,38 +129,35 @@ def _shards(folder: Path) -> list[tuple[Path, str]]:
     return [(file, "") for file in files]
 
 
-def _batches(file: Path, split: str) -> Iterator[tuple[Sequence[str], Batch]]:
-    """Yield the rows of a file, and the names of the values in a row."""
+@contextmanager
+def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Batch]]]:
+    """Yield the names of the values in a row, and the rows."""
     with file.open("rb") as raw:
         is_parquet = raw.read(4) == b"PAR1"
     if is_parquet and not split:
+        from titles.listings import parquet_reader
+
         with parquet_reader.opened(file) as table:
             names = _known_columns(file, table.schema_arrow.names)
-            first = 1
-            for batch in gather(parquet_reader.rows(file, table, names)):
-                yield names, batch._replace(lines=range(first, first + len(batch.rows)))
-                first += len(batch.rows)
+            yield names, parquet_reader.rows(file, table, names)
         return
     with stream(file) as raw:
         if split:
             lines = Lines(raw, str(file))
-            keys = _COLUMNS | {"split": split}
-            for batch in gather(json_reader.rows(lines, list(keys), list(keys.values()))):
-                yield list(keys), batch
+            defaults = _COLUMNS | {"split": split}
+            yield list(defaults), json_reader.rows(lines, defaults)
             if lines.number == 1:
                 raise ValueError(f"{file} is empty: expected one JSON object per line")
         else:
             reader = CsvReader(raw, str(file), "such as title,category")
             names = _known_columns(file, reader.header)
-            for batch in gather(reader.rows(names, keep=False)):
-                yield names, batch
+            yield names, reader.rows(names, keep=False)
 
 
 def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
     """The columns of a file that are used, in its order.
 
-    Raises:
-        ValueError: titles or categories are missing, or a column is there twice.
+    Raises ValueError if titles or categories are missing, or a column is there twice.
     """
     names = [name.strip() for name in header]
     listed = ",".join(names)[:_EXCERPT]
@@ -188,8 +179,8 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
 
 def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
-    chunk = Chunk(file.name, split, lines=list(batch.lines), rows_read=len(batch.rows))
     rows = batch.rows
+    chunk = Chunk(file.name, split, list(batch.lines), len(rows))
     if Broken in set(map(type, rows)):
         whole = [not isinstance(row, Broken) for row in rows]
         for line, row in zip(chunk.lines, rows, strict=True):

@@ -21,22 +21,16 @@ Shares = Annotated[dict[str, Share], Field(min_length=1)]
 
 
 class Profile(BaseModel):
-    """The rows of all splits together.
-
-    rows: their number. categories, languages: share of rows of each that occurs. unknown_words: share
-        of the words of validation that the vocabulary lacks; None without validation rows. title_words:
-        quantiles of the words per title. rejected: share of unused rows among those of the wanted
-        language.
-    """
+    """The rows of all splits together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     rows: Annotated[int, Field(ge=1)]
-    categories: Shares
+    categories: Shares  # of the rows, for each category that occurs
     languages: Shares
-    unknown_words: Share | None
-    title_words: dict[str, Annotated[int, Field(ge=1)]]
-    rejected: Share
+    unknown_words: Share | None  # of the words of validation; None without validation rows
+    title_words: dict[str, Annotated[int, Field(ge=1)]]  # quantiles of the words per title
+    rejected: Share  # unused rows among those of the wanted language
 
 
 def shares(names: list[str], codes_N: NDArray[Any]) -> dict[str, float]:
@@ -58,8 +52,7 @@ def quantiles(lengths_N: NDArray[np.int64]) -> dict[str, int]:
 def read(path: str) -> Profile | None:
     """The profile that `prepare.reference` names; None if it is NO_REFERENCE.
 
-    Raises:
-        ValueError: it is missing or not a profile.
+    Raises ValueError if it is missing or not a profile.
     """
     if path == NO_REFERENCE:
         return None
@@ -82,11 +75,9 @@ def read(path: str) -> Profile | None:
 def compare(now: Profile, reference: Profile) -> dict[str, Any]:
     """The drift of `now` from `reference`, for metrics/prepare.json.
 
-    Returns:
-        categories, languages: total variation distance of the shares, 0 (the same) to 1 (nothing in
-        common). new_categories, vanished_categories: counts. unknown_words: rise of the share, left out
-        if either has none. length: the largest difference of a quantile, in words. rejected: rise
-        of the share.
+    categories, languages: total variation distance of the shares, 0 (equal) to 1 (disjoint).
+    unknown_words, rejected: rise of the share; unknown_words is left out if either profile has none.
+    length: the largest difference of a quantile, in words.
     """
     lengths = (abs(now.title_words[name] - reference.title_words[name]) for name in _QUANTILES)
     found: dict[str, Any] = {
@@ -104,15 +95,9 @@ def compare(now: Profile, reference: Profile) -> dict[str, Any]:
 
 def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings: Prepare) -> list[str]:
     """A line for each figure of `compare` that exceeds its threshold in `settings`."""
-    thresholds = {
-        "categories": settings.drift_categories,
-        "languages": settings.drift_languages,
-        "unknown_words": settings.drift_unknown_words,
-        "length": settings.drift_length,
-        "rejected": settings.drift_rejected,
-    }
     lines = []
-    for name, threshold in thresholds.items():
+    for name in ("categories", "languages", "unknown_words", "length", "rejected"):
+        threshold = getattr(settings, f"drift_{name}")
         if figures.get(name, 0) <= threshold:
             continue
         line = f"the data differs from {settings.reference}: {name} {figures[name]:g}, past "

@@ -1,4 +1,4 @@
-"""Listing files to encoded splits: read, tokenise, drop duplicates, split, number the words.
+"""Turns listing files into encoded splits: read, tokenise, drop duplicates, split, number the words.
 
 One pass over the text, in chunks; the steps after it work on arrays. Memory grows by about 120 bytes per
 row and by the distinct words; the text itself is never held.
@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from titles.data import vocabulary
-from titles.data.contract import (
-    LABELS_FILE,
-    LANGUAGES,
-    PROFILE_FILE,
-    SPECIAL_WORDS,
-    SPLITS,
-    TEXT_FILE,
-    VOCABULARY_FILE,
-    write_json,
-)
+from titles.data import contract, vocabulary
+from titles.data.contract import LANGUAGES, SPLITS, UNK, write_json
+from titles.data.encoded import EncodedTitles
 from titles.params import Prepare
-from titles.prepare import drift, selection, split
-from titles.prepare.encoding import build_vocabulary, encode
-from titles.prepare.reading import RejectedFile, collect
+from titles.prepare import drift, reading, selection, split
+from titles.prepare.reading import RejectedFile, Rows, collect
 
 
 def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
@@ -41,9 +33,8 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         there only with a reference.
 
     Raises:
-        ValueError: the source is unusable (see `sources.read`), has no rows of the wanted language,
-            fewer than two categories with enough rows, or no word that is frequent enough; or the
-            reference is not a profile.
+        ValueError: the source is unusable (see `sources.read`), or has no rows of the wanted language,
+            fewer than two frequent categories or no frequent word; or the reference is not a profile.
     """
     reference = drift.read(settings.reference)  # fails before the work starts
     spool = folder / "word_ids.spool"
@@ -53,7 +44,10 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
     ) as stream:
         rejected = RejectedFile(stream)
         rows, counts = collect(settings, spool, rejected)
-        keys_N = selection.title_keys(rows)
+        word_keys = split.word_keys(rows.words)
+        keys_N = np.concatenate(
+            [split.title_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
+        )
         kept_N = selection.duplicates(rows, keys_N, rejected)
         used_N = kept_N == np.arange(len(kept_N))
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
@@ -61,7 +55,6 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         label_of[[rows.categories.index(name) for name in labels]] = np.arange(len(labels))
         labels_N = label_of[rows.categories_N]
         rejected.add_rows(rows, used_N & (labels_N < 0), "rare_category", lambda row: "")
-    relabelled = int(np.sum(rows.categories_N != rows.categories_N[kept_N]))
     counts |= {name: rejected.counts[name] for name in ("duplicate", "rare_category")}
     used_N &= labels_N >= 0
     if len(labels) < 2:
@@ -70,21 +63,21 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
             f"(prepare.min_rows); a classifier needs two. Rows: {counts}"
         )
     splits_N = selection.splits(rows, used_N, labels_N, keys_N, settings, seed)
-    words, new_ids = build_vocabulary(rows, splits_N == split.TRAIN, settings)
-    if len(words) == len(SPECIAL_WORDS):
+    words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
+    if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(
             f"{settings.source}: no word occurs {settings.min_count} times in train "
             "(prepare.min_count): lower it, or give more rows"
         )
     unknown = {}
     for code, name in enumerate(SPLITS):
-        titles = encode(rows, labels_N, splits_N == code, new_ids)
+        titles = _encode(rows, labels_N, splits_N == code, new_ids)
         titles.write(folder / name)
         counts[name] = len(titles)
         unknown[name] = round(float(np.mean(titles.word_ids < 0)), 6) if len(titles) else None
-    words.write(folder / VOCABULARY_FILE)
-    vocabulary.write_labels(labels, folder / LABELS_FILE)
-    write_json(folder / TEXT_FILE, settings.text.model_dump())
+    words.write(folder / contract.VOCABULARY_FILE)
+    vocabulary.write_labels(labels, folder / contract.LABELS_FILE)
+    write_json(folder / contract.TEXT_FILE, settings.text.model_dump())
     taken_N = splits_N != split.DROPPED
     wanted = counts["read"] - counts.get("other_language", 0)
     profile = drift.Profile(
@@ -95,13 +88,11 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         title_words=drift.quantiles(rows.lengths_N[taken_N]),
         rejected=round(rejected.counts.total() / wanted, 6),
     )
-    write_json(folder / PROFILE_FILE, profile.model_dump())
-    del rows  # the spool is mapped
-    spool.unlink()
+    write_json(folder / contract.PROFILE_FILE, profile.model_dump())
     metrics: dict[str, Any] = {
         "rows": counts,
         "rejected": dict(sorted(rejected.counts.items())),
-        "duplicates_of_another_category": relabelled,
+        "duplicates_of_another_category": int(np.sum(rows.categories_N != rows.categories_N[kept_N])),
         "categories": len(labels),
         "vocabulary": len(words),
         "unknown_words": unknown,
@@ -110,4 +101,47 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         metrics["drift"] = drift.compare(profile, reference)
         for line in drift.warnings(metrics["drift"], profile, reference, settings):
             print(f"warning: {line}", file=sys.stderr)
+    del rows  # the spool is mapped
+    spool.unlink()
     return metrics
+
+
+def _build_vocabulary(
+    rows: Rows, train_N: split.Flags, settings: Prepare
+) -> tuple[vocabulary.Vocabulary, NDArray[np.int32]]:
+    """The vocabulary of the flagged rows, and the id in it of each of rows.words."""
+    counts_V = np.zeros(len(rows.words), np.int64)
+    for slab, ids in rows.slabs():
+        in_train = np.repeat(train_N[slab], rows.lengths_N[slab])
+        counts_V += np.bincount(ids[in_train], minlength=len(counts_V))
+    return vocabulary.build(rows.words, counts_V, settings.min_count, settings.max_vocabulary)
+
+
+def _encode(
+    rows: Rows, labels_N: NDArray[np.int32], chosen_N: split.Flags, new_ids: NDArray[np.int32]
+) -> EncodedTitles:
+    """The chosen rows, in file order. new_ids: id in the vocabulary of each of rows.words."""
+    ends = np.cumsum(rows.lengths_N[chosen_N])
+    word_ids = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
+    unknown = np.zeros(len(rows.words), bool)
+    stop = 0
+    for slab, ids in rows.slabs():
+        found = ids[np.repeat(chosen_N[slab], rows.lengths_N[slab])]
+        start, stop = stop, stop + len(found)
+        word_ids[start:stop] = found
+        unknown[found] = True
+    # Ids of unknown words hold for one split: the other splits must not learn the words of test.
+    unknown &= new_ids == UNK
+    numbers = np.where(unknown, -np.cumsum(unknown, dtype=np.int32), new_ids)
+    for start in range(0, len(word_ids), reading.SLAB_ROWS):
+        part = slice(start, start + reading.SLAB_ROWS)
+        word_ids[part] = numbers[word_ids[part]]
+    return EncodedTitles(
+        word_ids,
+        ends,
+        labels_N[chosen_N],
+        rows.languages_N[chosen_N],
+        rows.qualities_N[chosen_N],
+        rows.lines_N[chosen_N],
+        [rows.words[position] for position in np.flatnonzero(unknown)],
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -25,39 +25,35 @@ from titles.prepare.text import tokenise
 _CHUNKS_WORTH_WORKERS = 4
 # Rows processed at a time: bounds memory.
 SLAB_ROWS = 1_000_000
+_LANGUAGE_CODES, _QUALITY_CODES = (
+    {name: code for code, name in enumerate(names)} for names in (LANGUAGES, QUALITIES)
+)
+_SPLIT_CODES = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
 
 
-class Tokenised(NamedTuple):
-    """The words of a chunk.
-
-    words: distinct ones. word_ids_W: positions in `words`, of all titles one after another.
-    lengths_N: words per title.
-    """
-
-    words: list[str]
-    word_ids_W: NDArray[np.int32]
-    lengths_N: NDArray[np.int64]
+# The words of a chunk: the distinct ones; positions in them, of all titles concatenated (W,); words per
+# title (N,).
+Tokenised = tuple[list[str], NDArray[np.int32], NDArray[np.int64]]
 
 
 class Rows(NamedTuple):
-    """All usable rows of a source, in file order.
+    """All usable rows of a source, in file order."""
 
-    words: every distinct word; categories: every category, in order of appearance.
-    word_ids_W: positions in `words`, memory-mapped. splits_N: the split that the source gives, or
-        DROPPED.
-    """
-
-    words: list[str]
+    words: list[str]  # distinct ones, as categories and files
     categories: list[str]
     files: list[str]
-    word_ids_W: NDArray[np.int32]
+    word_ids_W: NDArray[np.int32]  # memory-mapped
     lengths_N: NDArray[np.int64]
     categories_N: NDArray[np.int32]
     languages_N: NDArray[np.uint8]
     qualities_N: NDArray[np.uint8]
-    splits_N: NDArray[np.uint8]
+    splits_N: NDArray[np.uint8]  # given by the source, or DROPPED
     files_N: NDArray[np.uint16]
     lines_N: NDArray[np.int64]
+
+    def place(self, row: int) -> tuple[str, int]:
+        """File and line of a row."""
+        return self.files[self.files_N[row]], int(self.lines_N[row])
 
     def slabs(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
         """Yield the rows, SLAB_ROWS at a time: their positions, and the ids of their words."""
@@ -86,8 +82,7 @@ class RejectedFile:
     ) -> None:
         """Add the flagged rows. excerpt: gives it for a row's position."""
         for row in np.flatnonzero(flags_N).tolist():
-            file = rows.files[rows.files_N[row]]
-            self.add(Rejected(file, int(rows.lines_N[row]), reason, excerpt(row)))
+            self.add(Rejected(*rows.place(row), reason, excerpt(row)))
 
 
 def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
@@ -95,36 +90,26 @@ def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
     rows = tokenise(titles, settings)
     lengths_N = np.fromiter(map(len, rows), np.int64, len(rows))
     table = _numbering()
-    word_ids_W = np.fromiter(
-        map(table.__getitem__, chain.from_iterable(rows)), np.int32, int(lengths_N.sum())
-    )
-    return Tokenised(list(table), word_ids_W, lengths_N)
+    word_ids_W = _numbers(table, chain.from_iterable(rows), int(lengths_N.sum()))
+    return list(table), word_ids_W, lengths_N
 
 
 def _numbering() -> defaultdict[str, int]:
     """A table that gives each new key the next number."""
-    table: defaultdict[str, int] = defaultdict()
-    table.default_factory = table.__len__
-    return table
+    return defaultdict(count().__next__)
 
 
-def _numbers(table: defaultdict[str, int], keys: Sequence[str]) -> NDArray[np.int32]:
-    return np.fromiter(map(table.__getitem__, keys), np.int32, len(keys))
+def _numbers(table: Mapping[str, int], keys: Iterable[str], size: int) -> NDArray[np.int32]:
+    return np.fromiter(map(table.__getitem__, keys), np.int32, size)
 
 
 def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Rows, dict[str, int]]:
     """Read and tokenise the source; word ids are written to the file `spool`.
 
-    Returns:
-        The rows; and the numbers of rows read, unusable and, unless all are wanted, of other languages.
-
-    Raises:
-        ValueError: see `sources.read`; or no row is usable.
+    Returns the rows, and the numbers of rows read, unusable and, unless all are wanted, of other
+    languages. Raises ValueError as `sources.read` does, and if no row is usable.
     """
     words, categories, files = _numbering(), _numbering(), _numbering()
-    language_codes = {name: code for code, name in enumerate(LANGUAGES)}
-    quality_codes = {name: code for code, name in enumerate(QUALITIES)}
-    split_codes = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
     columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]
     read = 0
     languages: Counter[str] = Counter()
@@ -142,20 +127,20 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
         spool.open("wb") as stream,
         tqdm(unit=" rows", unit_scale=True, desc="prepare", disable=None) as bar,
     ):
-        for chunk, tokenised in _tokenised(wanted(), settings.text):
-            empty_N = tokenised.lengths_N == 0
+        for chunk, (new_words, word_ids_W, lengths_N) in _tokenised(wanted(), settings.text):
+            size, empty_N = len(lengths_N), lengths_N == 0
             for position in np.flatnonzero(empty_N):
                 chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
             for row in chunk.rejected:
                 rejected.add(row)
-            _numbers(words, tokenised.words)[tokenised.word_ids_W].tofile(stream)
+            _numbers(words, new_words, len(new_words))[word_ids_W].tofile(stream)
             new: tuple[NDArray[Any], ...] = (
-                tokenised.lengths_N,
-                _numbers(categories, chunk.categories),
-                np.array([language_codes[name] for name in chunk.languages], np.uint8),
-                np.array([quality_codes[name] for name in chunk.qualities], np.uint8),
-                np.full(len(empty_N), split_codes[chunk.split], np.uint8),
-                np.full(len(empty_N), files[chunk.file], np.uint16),
+                lengths_N,
+                _numbers(categories, chunk.categories, size),
+                _numbers(_LANGUAGE_CODES, chunk.languages, size).astype(np.uint8),
+                _numbers(_QUALITY_CODES, chunk.qualities, size).astype(np.uint8),
+                np.full(size, _SPLIT_CODES[chunk.split], np.uint8),
+                np.full(size, files[chunk.file], np.uint16),
                 np.array(chunk.lines, np.int64),
             )
             for column, values in zip(columns, new, strict=True):
@@ -167,7 +152,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     joined = []
     while columns and columns[0]:
         joined.append(np.concatenate(columns.pop(0)))  # one at a time: the parts of the last are gone
-    if not joined or len(joined[0]) == 0:
+    if not joined or not joined[0].size:
         raise ValueError(
             f"{settings.source} has no usable rows of language {settings.language}: {read} rows read, "
             f"set aside: {dict(rejected.counts)}, languages: {dict(languages)}"
@@ -183,12 +168,12 @@ def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tok
         for chunk in first:
             yield chunk, tokenise_chunk(chunk.titles, text)
         return
-    with workers.pool() as pool:
+    with workers.pool() as (executor, waiting):
         pending: deque[tuple[Chunk, Future[Tokenised]]] = deque()
         try:
             for chunk in chain(first, chunks):
-                pending.append((chunk, pool.submit(tokenise_chunk, chunk.titles, text)))
-                if len(pending) > pool.waiting:
+                pending.append((chunk, executor.submit(tokenise_chunk, chunk.titles, text)))
+                if len(pending) > waiting:
                     yield _finished(*pending.popleft())
             while pending:
                 yield _finished(*pending.popleft())

@@ -13,20 +13,11 @@ from titles.prepare.reading import RejectedFile, Rows
 RELIABLE = QUALITIES.index("reliable")
 
 
-def title_keys(rows: Rows) -> split.Keys:
-    """See `split.title_keys`."""
-    word_keys = split.word_keys(rows.words)
-    return np.concatenate(
-        [split.title_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
-    )
-
-
 def duplicates(rows: Rows, keys_N: split.Keys, rejected: RejectedFile) -> NDArray[np.int64]:
     """For each row, the row that is kept of all with its words; the others are rejected.
 
     A test row is kept before one of train, then a reliable row, then the first. A test or validation
-    split that the source gives keeps its own repetitions, so that its metrics compare with those of
-    others who use it.
+    split that the source gives keeps its own duplicates, so that published metrics stay comparable.
     """
     rank_of_split = np.zeros(256, np.uint8)
     rank_of_split[[split.VALIDATION, split.TRAIN]] = 2, 4
@@ -37,8 +28,8 @@ def duplicates(rows: Rows, keys_N: split.Keys, rejected: RejectedFile) -> NDArra
     kept_N[own_N] = np.flatnonzero(own_N)
 
     def same_as(row: int) -> str:
-        kept = kept_N[row]
-        return f"same words as line {rows.lines_N[kept]} of {rows.files[rows.files_N[kept]]}"
+        file, line = rows.place(kept_N[row])
+        return f"same words as line {line} of {file}"
 
     rejected.add_rows(rows, kept_N != np.arange(len(kept_N)), "duplicate", same_as)
     return kept_N

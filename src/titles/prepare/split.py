@@ -48,10 +48,7 @@ def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
 
 
 def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:
-    """For each row, the row to keep among those with its key: the lowest rank, then the first.
-
-    A row is not a duplicate if the result is the row itself.
-    """
+    """For each row, the row to keep among those with its key: the lowest rank, then the first."""
     order_N = np.lexsort((rank_N, keys_N))  # stable: equal rows stay in file order
     sorted_N = keys_N[order_N]
     opens_N = np.ones(len(keys_N), bool)
@@ -78,13 +75,7 @@ def stratified(
 
     A category of one row goes to train, of two to train and test; with three or more it has all three.
     With `prefer_reliable`, a category that has reliable rows gives at most half of them to test, and
-    nothing else; validation takes its rows from the remaining reliable ones likewise; train gets all
-    that are left.
-
-    Args:
-        labels_N: category ids from 0.
-        reliable_N: rows whose label can be trusted.
-        keys_N: `title_keys`.
+    no other rows; validation likewise takes remaining reliable rows; train gets the rest.
     """
     rows_C = np.bincount(labels_N)
     test_C = np.where(rows_C >= 2, np.maximum(1, np.rint(rows_C * test_fraction)), 0)

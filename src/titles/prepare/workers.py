@@ -8,11 +8,10 @@ the chunks, so that the output does not depend on the workers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
@@ -22,42 +21,27 @@ SCHEDULER = "TITLES_SCHEDULER"
 # Seconds to wait for a scheduler that does not answer.
 _PATIENCE = 15
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Pool:
-    """An executor, and how many waiting tasks keep its workers busy; more only fill memory."""
-
-    executor: Executor
-    waiting: int
-
-    def submit(self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return self.executor.submit(task, *args, **kwargs)
-
 
 @contextmanager
-def pool() -> Iterator[Pool]:
-    """Yield workers; the block waits at its end for all tasks that were not cancelled.
+def pool() -> Iterator[tuple[Executor, int]]:
+    """Yield an executor, and how many waiting tasks keep its workers busy; more only fill memory.
 
-    Raises:
-        ValueError: the scheduler cannot be reached, has no workers, or Dask is not installed.
+    The block waits at its end for all tasks that were not cancelled. Raises ValueError if the scheduler
+    cannot be reached or has no workers, or Dask is not installed.
     """
-    address = os.environ.get(SCHEDULER)
-    if address:
+    if address := os.environ.get(SCHEDULER):
         with _dask(address) as found:
             yield found
         return
     executor = get_reusable_executor(max_workers=cpu_count())
     try:
-        yield Pool(executor, 2 * cpu_count())
+        yield executor, 2 * cpu_count()
     finally:
         executor.shutdown(wait=True)
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[Pool]:
+def _dask(address: str) -> Iterator[tuple[Executor, int]]:
     try:
         from distributed import Client
     except ImportError:
@@ -73,4 +57,4 @@ def _dask(address: str) -> Iterator[Pool]:
         if threads == 0:
             raise ValueError(f"{SCHEDULER}={address}: the scheduler has no workers; start dask worker")
         # Dask keeps the results of pure tasks in memory, to share them between equal tasks.
-        yield Pool(client.get_executor(pure=False, retries=1), 2 * threads)
+        yield client.get_executor(pure=False, retries=1), 2 * threads
