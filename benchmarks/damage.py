@@ -24,10 +24,10 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from dvc.cli import main as dvc_main
+from tabulate import tabulate
 from tqdm import tqdm
 
 from titles.experiments import objects
-from titles.experiments.revisions import table
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
@@ -229,7 +229,7 @@ def main() -> int:
             {kind: way, **{check: str(number) for check, number in count.items()}}
             for way, count in some.items()
         ]
-        print(f"\n{table(rows, 'github')}")
+        print(f"\n{tabulate(rows, headers='keys', tablefmt='github', disable_numparse=True)}")
     print("", *failed, sep="\n")
     return bool(failed)
 

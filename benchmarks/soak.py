@@ -27,8 +27,7 @@ import psutil
 import yaml
 from measure import MIB, measured
 from scipy import stats
-
-from titles.experiments.revisions import table
+from tabulate import tabulate
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
@@ -220,7 +219,7 @@ def main() -> int:
             stopped = ", interrupted"
     lines, good = verdict(done)
     if lines:
-        print(f"\n{table(lines, 'github')}")
+        print(f"\n{tabulate(lines, headers='keys', tablefmt='github', disable_numparse=True)}")
     different = sum(bool(one.different) for one in done)
     print(
         f"\n{len(done)} runs{stopped}: {different} differ from the first. {'PASS' if good else 'FAIL'}"

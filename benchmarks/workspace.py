@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sys
@@ -68,6 +67,5 @@ class Workspace:
 
     def curve(self, network: str) -> list[float]:
         """Balanced accuracy on validation by epoch."""
-        path = self.folder / "plots" / network / "plots/metrics/validation/balanced_accuracy.tsv"
-        with path.open(encoding="utf-8", newline="") as table:
-            return [float(row["balanced_accuracy"]) for row in csv.DictReader(table, delimiter="\t")]
+        text = (self.folder / "plots" / f"{network}.json").read_text(encoding="utf-8")
+        return [record["validation_balanced_accuracy"] for record in json.loads(text)]

@@ -28,12 +28,13 @@ PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 OUTS = {
     stage: {
         out if isinstance(out, str) else next(iter(out))
-        for out in [*PIPELINE[stage]["outs"], *PIPELINE[stage]["metrics"]]
+        for kind in ("outs", "metrics", "plots")
+        for out in PIPELINE[stage].get(kind, [])
     }
     for stage in STAGES
 }
-# These grow with each epoch: they may be short, and all of one folder are equally so.
-CURVES = {"plots/cnn", "plots/mlp"}
+# These grow with each epoch: they may be short.
+CURVES = {"plots/cnn.json", "plots/mlp.json"}
 INPUTS = ["data", "models", "plots", "metrics", "predictions"]
 
 
@@ -56,12 +57,9 @@ def bytes_of(place: Path) -> dict[str, bytes] | None:
 
 
 def is_start_of(curves: dict[str, bytes], whole: dict[str, bytes]) -> bool:
-    """Whether each table of a folder is there and has the first lines, as many in each."""
-    return (
-        curves.keys() == whole.keys()
-        and all(whole[name].startswith(table) and table[-1:] == b"\n" for name, table in curves.items())
-        and len({table.count(b"\n") for table in curves.values()}) == 1
-    )
+    """Whether the records are the first ones."""
+    (found,), (expected,) = ([json.loads(table) for table in one.values()] for one in (curves, whole))
+    return bool(found == expected[: len(found)])
 
 
 # By signals.

@@ -232,18 +232,14 @@ def test_a_training_that_breaks_at_once_leaves_no_model_and_no_older_one(recorde
     assert list(MODELS.iterdir()) == []
 
 
-def test_curves_are_tables_below_the_plots_of_the_model(recorder):
+def test_curves_are_one_record_per_epoch(recorder):
     run(params(epochs=4))
-    tables = {
-        path.relative_to(PLOTS / "mlp").as_posix(): path.read_text()
-        for path in (PLOTS / "mlp").rglob("*")
-        if path.is_file()
-    }
-    assert set(tables) == {f"plots/metrics/{metric}.tsv" for metric in recorder.epochs[0]}
-    for metric in recorder.epochs[0]:
-        header, *lines = tables[f"plots/metrics/{metric}.tsv"].splitlines()
-        assert header.split("\t") == ["step", metric.split("/")[1]]
-        assert [float(line.split("\t")[1]) for line in lines] == [e[metric] for e in recorder.epochs]
+    assert [path.name for path in PLOTS.iterdir()] == ["mlp.json"]
+    records = json.loads((PLOTS / "mlp.json").read_text())
+    assert records == [
+        {"epoch": epoch} | {metric.replace("/", "_"): value for metric, value in metrics.items()}
+        for epoch, metrics in enumerate(recorder.epochs, start=1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,10 @@ def add_to_pipeline(file: Path) -> None:
     """The block of the stage, and a line each in what evaluate depends on and in the plots."""
     text = file.read_text(encoding="utf-8")
     (block,) = re.findall(r"\n  train_mlp:\n(?:    .*\n)+", text)
-    text = text.replace(block, block + block.replace("mlp", "gru"))
+    text = text.replace(block, block + block.replace("mlp", "gru").replace("MLP", "GRU"))
     text = text.replace("      - models/mlp\n", "      - models/mlp\n      - models/gru\n", 1)
     text = text.replace("      - mlp\n", "      - mlp\n      - gru\n", 1)
-    line = "        plots/mlp/plots/metrics/validation/balanced_accuracy.tsv: balanced_accuracy\n"
+    line = "        plots/mlp.json: validation_balanced_accuracy\n"
     assert line in text
     file.write_text(text.replace(line, line + line.replace("mlp", "gru")), encoding="utf-8")
 
@@ -69,7 +69,7 @@ def test_dvc_compares_it_with_the_others(project: Path) -> None:
         assert 0 < float(rows["gru"][f"{name}.validation_balanced_accuracy"]) <= 1
     assert rows["gru"]["gru.units"] == "256"
     plots = run(project, "dvc", "plots", "show", "--json", "Balanced accuracy")
-    assert "gru/plots/metrics" in plots
+    assert "gru.json" in plots
 
 
 def test_the_average_the_pairs_and_the_model_card_have_it(project: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -53,6 +54,9 @@ def folder(tmp_path, monkeypatch):
     return project
 
 
+CURVES = "plots/mlp.json"
+
+
 def record(tracker):
     for step, metrics in enumerate(EPOCHS, start=1):
         tracker.log(metrics, step)
@@ -63,37 +67,35 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_dvclive_leaves_one_table_a_metric_and_nothing_else(folder):
-    tracker = DvcliveTracker(folder / "plots" / "mlp")
+def curve(folder, metric="train_loss", file="plots/mlp.json"):
+    return [(one["epoch"], one[metric]) for one in json.loads((folder / file).read_text())]
+
+
+def test_dvclive_leaves_one_table_and_nothing_else(folder):
+    tracker = DvcliveTracker(folder / CURVES)
     record(tracker)
     tracker.close(failed=False)
-    tables = "plots/mlp/plots/metrics"
-    assert files(folder) == {
-        f"{tables}/train/loss.tsv",
-        f"{tables}/validation/balanced_accuracy.tsv",
-    }
-    lines = (folder / tables / "validation/balanced_accuracy.tsv").read_text().splitlines()
-    assert lines == ["step\tbalanced_accuracy", "1\t0.25", "2\t0.75", "3\t0.5"]
+    assert files(folder) == {CURVES}
+    assert curve(folder, "validation_balanced_accuracy") == [(1, 0.25), (2, 0.75), (3, 0.5)]
 
 
 def test_a_second_training_replaces_the_curves_of_the_first(folder):
     for last in (3, 1):
-        tracker = DvcliveTracker(folder / "plots")
+        tracker = DvcliveTracker(folder / CURVES)
         for step in range(1, last + 1):
             tracker.log({"train/loss": last + 0.5}, step)
         tracker.close(failed=False)
-    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text() == "step\tloss\n1\t1.5\n"
+    assert curve(folder) == [(1, 1.5)]
 
 
-def test_curves_have_the_same_epochs_whenever_one_looks(folder):
-    tracker = DvcliveTracker(folder / "plots" / "mlp")
+def test_curves_are_whole_at_any_moment(folder):
+    tracker = DvcliveTracker(folder / CURVES)
     for step, metrics in enumerate(EPOCHS, start=1):
         tracker.log(metrics, step)
-        tables = [path.read_text() for path in sorted((folder / "plots/mlp").rglob("*.tsv"))]
-        assert [table.count("\n") for table in tables] == [step + 1] * len(metrics)
+        assert len(curve(folder)) == step
     # What a killed training leaves beside them goes when the next one starts.
-    DvcliveTracker(folder / "plots" / "mlp").close(failed=False)
-    assert [path.name for path in (folder / "plots").iterdir()] == ["mlp"]
+    DvcliveTracker(folder / CURVES).close(failed=False)
+    assert [path.name for path in (folder / "plots").iterdir()] == ["mlp.json"]
 
 
 def test_a_repository_without_a_commit_is_told_before_the_training(folder):
@@ -101,7 +103,7 @@ def test_a_repository_without_a_commit_is_told_before_the_training(folder):
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
     with (
         pytest.raises(ValueError, match=r"no commit .*: `git add \. && git commit` first"),
-        tracked("mlp", params(), folder / "plots"),
+        tracked("mlp", params(), folder / CURVES),
     ):
         raise AssertionError("it trains")
 
@@ -159,20 +161,16 @@ def test_a_run_keeps_no_credentials_of_addresses(folder, monkeypatch, capsys):
 
 def test_without_mlflow_curves_alone_are_written(folder, monkeypatch):
     monkeypatch.setenv("TITLES_MLFLOW", "off")
-    with tracked("mlp", params(), folder / "plots" / "mlp") as tracker:
+    with tracked("mlp", params(), folder / CURVES) as tracker:
         record(tracker)
-    tables = "plots/mlp/plots/metrics"
-    assert files(folder) == {
-        f"{tables}/train/loss.tsv",
-        f"{tables}/validation/balanced_accuracy.tsv",
-    }
+    assert files(folder) == {CURVES}
 
 
 def test_a_choice_about_mlflow_that_is_unknown_is_refused(folder, monkeypatch):
     monkeypatch.setenv("TITLES_MLFLOW", "no")
     with (
         pytest.raises(ValueError, match="TITLES_MLFLOW is 'no', expected on or off"),
-        tracked("mlp", params(), folder / "plots"),
+        tracked("mlp", params(), folder / CURVES),
     ):
         raise AssertionError("it trains")
 
@@ -225,14 +223,14 @@ def test_without_a_server_training_goes_on_with_one_warning_and_within_seconds(
     with closed_port() as port:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:pass%21word@127.0.0.1:{port}")
         started = time.monotonic()
-        with tracked("mlp", params(), folder / "plots") as tracker:
+        with tracked("mlp", params(), folder / CURVES) as tracker:
             record(tracker)
         assert time.monotonic() - started < 20
     lines = [line for line in capfd.readouterr().err.splitlines() if "warning" in line.lower()]
     assert len(lines) == 1
     assert lines[0].startswith("warning: MLflow does not record this training: ")
     assert "word" not in lines[0]
-    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text().count("\n") == 4
+    assert len(curve(folder)) == 3
 
 
 @pytest.mark.pipeline
@@ -261,7 +259,7 @@ def test_the_local_store_holds_one_run_with_all_that_leads_back_to_it(
     monkeypatch.setenv("DVC_EXP_BASELINE_REV", "0123abc")
 
     def train():
-        with tracked("mlp", params(), folder / "plots" / "mlp") as tracker:
+        with tracked("mlp", params(), folder / CURVES) as tracker:
             record(tracker)
             if failure:
                 raise failure
@@ -290,7 +288,7 @@ def test_the_local_store_holds_one_run_with_all_that_leads_back_to_it(
         "data.data/embedded": "22.dir",
     }
     made = {path for path in files(folder) if not path.startswith((".git/", ".dvc/"))} - before
-    assert made == {f"plots/mlp/plots/metrics/{metric}.tsv" for metric in EPOCHS[0]}
+    assert made == {CURVES}
     assert git("for-each-ref", "refs/exps") == ""
 
 
@@ -299,7 +297,7 @@ def test_runs_share_the_store_and_may_lack_git_and_dvc(folder):
     from mlflow import MlflowClient
 
     for name in ("cnn", "mlp"):
-        with tracked(name, params(), folder / "plots" / name) as tracker:
+        with tracked(name, params(), folder / "plots" / f"{name}.json") as tracker:
             record(tracker)
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("titles")
@@ -320,7 +318,7 @@ def test_a_server_receives_the_run_and_its_end_midway_ends_only_the_recording(
 ):
     address, stop = server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address.replace("//", "//me:hush@"))
-    with tracked("mlp", params(), folder / "plots") as tracker:
+    with tracked("mlp", params(), folder / CURVES) as tracker:
         record(tracker)
     assert_all_is_recorded(address, "FINISHED")
     told = capfd.readouterr()
@@ -329,11 +327,11 @@ def test_a_server_receives_the_run_and_its_end_midway_ends_only_the_recording(
     assert not (folder / "mlflow.db").exists()
 
     started = time.monotonic()
-    with tracked("mlp", params(), folder / "plots") as tracker:
+    with tracked("mlp", params(), folder / CURVES) as tracker:
         tracker.log(EPOCHS[0], 1)
         stop()
         tracker.log(EPOCHS[1], 2)
         tracker.log(EPOCHS[2], 3)
     assert time.monotonic() - started < 40
     assert capfd.readouterr().err.count("warning: MLflow does not record") == 1
-    assert (folder / "plots/plots/metrics/train/loss.tsv").read_text().count("\n") == 4
+    assert len(curve(folder)) == 3

@@ -7,8 +7,6 @@ run. Other files come from DVC's cache or remote. Nothing is checked out.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -161,23 +159,17 @@ class Revision:
         Raises:
             ValueError: they are missing or damaged.
         """
-        folder = PLOTS / network / "plots/metrics"
-        with self._reachable(folder):
-            files = [Path(path).relative_to("/") for path in self._files.find(f"/{folder.as_posix()}")]
-        return {
-            path.relative_to(folder).with_suffix("").as_posix(): self._curve(path)
-            for path in sorted(files)
-        }
-
-    def _curve(self, path: Path) -> Curve:
-        rows = csv.DictReader(io.StringIO(self.read(path).decode()), delimiter="\t")
+        path = PLOTS / f"{network}.json"
+        found: dict[str, Curve] = {}
         try:
-            values = [(int(row["step"]), float(row[path.stem])) for row in rows]
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(
-                f"{path} of {self.name} is damaged: not a table of step and value"
-            ) from None
-        return [(epoch, value) for epoch, value in values if math.isfinite(value)]
+            for record in json.loads(self.read(path)):
+                epoch = int(record.pop("epoch"))
+                for name, value in record.items():
+                    curve = found.setdefault(name.replace("_", "/", 1), [])
+                    curve += [(epoch, value)] if math.isfinite(value) else []
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+            raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None
+        return found
 
 
 def canonical(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Learning curves as tables that DVC plots, written by DVCLive."""
+"""Learning curves as a table that DVC plots, written by DVCLive."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from titles.data.contract import atomic_folder
+from titles.data.contract import atomic_file
 from titles.tracking.tracker import Tracker
 
 
 class DvcliveTracker(Tracker):
-    """Writes one table per metric below folder/plots/metrics; all tables hold the same epochs.
+    """Writes one JSON record per epoch into a file, as epoch, train_loss, validation_loss and so on.
+
+    The file is replaced as a whole after each epoch.
 
     Raises:
         ValueError: git has no commit yet.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, file: Path) -> None:
         from dvclive.live import Live
         from scmrepo.exceptions import SCMError
 
-        self._folder = folder
-        # DVCLive appends to the tables one by one. A killed training may leave this folder behind.
-        self._growing = folder.with_name(f"{folder.name}.growing.partial")
+        self._file = file
+        self._records: list[dict[str, float]] = []
+        # Where DVCLive writes. A killed training may leave this folder behind.
+        self._growing = file.with_name(f"{file.stem}.growing.partial")
         # The stage declares plots and metrics: DVCLive must write neither dvc.yaml nor an experiment.
         try:
             self._live = Live(str(self._growing), dvcyaml=None, save_dvc_exp=False, report=None)
@@ -34,11 +37,12 @@ class DvcliveTracker(Tracker):
             ) from None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
+        record = {name.replace("/", "_"): value for name, value in metrics.items()}
+        self._records.append({"epoch": step} | record)
         self._live.step = step
-        for name, value in metrics.items():
-            self._live.log_metric(name, value)
-        with atomic_folder(self._folder) as folder:
-            shutil.copytree(self._growing / "plots", folder / "plots")
+        self._live.log_plot("curves", self._records, x="epoch", y=list(record))
+        with atomic_file(self._file) as partial:
+            shutil.copyfile(self._growing / "plots/custom/curves.json", partial)
 
     def close(self, failed: bool) -> None:
         try:

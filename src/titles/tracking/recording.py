@@ -35,7 +35,7 @@ class _All(Tracker):
 def tracked(
     name: str, params: Params, plots: Path, note: Path | None = None, abandoned: Sequence[Path] = ()
 ) -> Iterator[Tracker]:
-    """Record a training of the model `name`; curves go to the folder `plots`.
+    """Record a training of the model `name`; curves go to the file `plots`.
 
     With TITLES_MLFLOW=off in the environment MLflow is not even imported.
 

@@ -87,7 +87,7 @@ def _record(
     # Opened before the training, so that a folder that is not writable fails at once.
     with (
         atomic_folder(MODELS / name) as folder,
-        tracked(name, params, PLOTS / name, checkpoint.run, checkpoint.abandoned) as tracker,
+        tracked(name, params, PLOTS / f"{name}.json", checkpoint.run, checkpoint.abandoned) as tracker,
     ):
         last_good = MODELS / f"{name}.last_good"
         best = _train(model, settings, seed, device, tracker, checkpoint, last_good)
