@@ -67,7 +67,8 @@ mutants: install ## Make deliberate faults in a copy, and see that tests notice:
 # The core: every branch of it is run, or a reason stands beside the line.
 COMMA := ,
 CORE := $(subst $() ,$(COMMA),$(patsubst %,*/titles/%.py,data/* prepare/split prepare/text \
-  evaluation/metrics evaluation/calibration training/trainer training/optimisers training/checkpoints \
+  evaluation/metrics models/parts/calibration models/parts/inference \
+  training/trainer training/objective training/optimisers training/checkpoints \
   listings/*))
 coverage: install ## Branches that the tests of `make test` run; fails if the core lacks one
 	rm -rf .coverage && mkdir .coverage

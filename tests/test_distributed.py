@@ -160,15 +160,12 @@ def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, fr
     )
     assert saved.read(two / MODELS / name, NETWORKS).text == TEXT_RULES
 
-    curves = [file for file in files_of_two if file.startswith("plots/")]
-    assert len(curves) == 4
-    for curve in curves:
-        of_one, of_two = (
-            np.array([line.split("\t") for line in files[curve].decode().splitlines()[1:]], float)
-            for files in (files_of_one, files_of_two)
-        )
-        assert of_two.shape == (EPOCHS, 2)
-        np.testing.assert_allclose(of_two, of_one, atol=2e-5)
+    of_one, of_two = (
+        [list(record.values()) for record in json.loads(files[f"plots/{name}.json"])]
+        for files in (files_of_one, files_of_two)
+    )
+    assert len(of_two) == EPOCHS
+    np.testing.assert_allclose(of_two, of_one, atol=2e-5)
 
 
 def test_two_processes_speak_and_record_as_one(by_two):

@@ -316,6 +316,13 @@ def test_parquet_gives_the_rows_that_csv_gives(tmp_path):
 
 
 @pytest.mark.usefixtures("one_chunk")
+def test_spaces_around_the_names_of_columns_do_not_matter(tmp_path):
+    spaced = {f" {name} ": values for name, values in LISTINGS.items()}
+    (chunk,) = sources.read(parquet(tmp_path / "a.parquet", spaced), "all", 1000)
+    assert chunk.columns()[:2] == tuple(LISTINGS.values())
+
+
+@pytest.mark.usefixtures("one_chunk")
 def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
     (chunk,) = sources.read(
         parquet(tmp_path / "a.parquet", LISTINGS | {"title": ["Mesa", None, "Silla"]}), "all", 99

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import json
 import resource
 import socket
 import threading
@@ -48,6 +49,20 @@ def here(tmp_path):
 def fetch(server, here):
     """Fetches a dataset from the server into `here`; returns the message."""
     return lambda name="sbw": download.download(name, here, server.url)
+
+
+def test_a_part_that_is_whole_is_not_fetched_again_though_its_length_was_not_announced(
+    server, fetch, here
+):
+    server.answers = [{"stop": MIDDLE}] * 4
+    refusal(fetch)
+    state = here / (SBW + ".part.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"size": None}))
+    (here / (SBW + ".part")).write_bytes(VECTORS)
+    before = sum(server.sent)
+    fetch()
+    assert sum(server.sent) == before
+    assert (here / SBW).read_bytes() == VECTORS
 
 
 @pytest.mark.parametrize(

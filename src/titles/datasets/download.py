@@ -8,12 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from titles.data.contract import atomic_folder, named, write_json
 from titles.datasets.archive import unpack
@@ -54,8 +54,13 @@ def download(name: str, into: Path | None = None, url: str | None = None) -> str
 
 def _checked(url: str) -> str:
     """The address without a closing slash; raises ValueError if files cannot be fetched from it."""
-    host = r"([\w.-]+|\[[0-9a-f:.]+\])"
-    if not re.fullmatch(rf"https?://{host}(:\d+)?(/[!-~]*)?", url, re.ASCII) or set("?#") & set(url):
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range, a broken IPv6 address
+        valid = False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if not (valid and plain) or parts.username is not None or parts.query or parts.fragment:
         # The address is not repeated: a password in it would stand in a log.
         raise ValueError(
             "the value of --url is not an address: expected http://host/path or https://host/path, "
@@ -151,11 +156,17 @@ def _read(target: Path, record: Path) -> dict[str, Any]:
 def _verified(files: dict[Path, dict[str, Any]], target: Path, record: Path) -> str:
     """Compare files with their recorded sizes and checksums; returns a line for the report."""
     for file, values in files.items():
-        found = _measured(file) if file.is_file() else {}
-        wanted = {name: values.get(name) for name in ("size", "sha256")}
-        if found != wanted:
-            raise ValueError(
-                f"{file} has {found or 'gone'}, expected {wanted}: it is not what was fetched. Remove "
-                f"{target} and {record} and run the same command again, or keep it elsewhere"
-            )
+        differs = "is missing"
+        if file.is_file():
+            size, checksum = values.get("size"), values.get("sha256")
+            differs = f"has {file.stat().st_size} bytes, expected {size}"
+            if file.stat().st_size == size:
+                found = sha256(file)
+                if found == checksum:
+                    continue
+                differs = f"has sha256 {found}, expected {checksum}"
+        raise ValueError(
+            f"{file} {differs}: it is not what was fetched. Remove {target} and {record} and run the "
+            "same command again, or keep it elsewhere"
+        )
     return f"{target} is there and whole, nothing to do"

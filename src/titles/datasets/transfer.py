@@ -167,6 +167,9 @@ def _attempt(address: str, part: Path) -> Version:
         status = f"the server answers {response.status_code} {response.reason}"
         if response.status_code in _TRANSIENT:
             raise _TransferError(status)
+        complete = response.headers.get("Content-Range") == f"bytes */{have}"
+        if known and response.status_code == 416 and complete:
+            return known._replace(size=have)  # of a server that announced no length
         if known and response.status_code in (206, 416):
             version = _resumed(response.headers, known, have)
             if not version:

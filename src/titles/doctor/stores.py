@@ -54,7 +54,7 @@ def dvc(root: Path) -> Iterator[Finding]:
 
 def _remote(name: str, url: str) -> Finding:
     if not name:
-        do = "`dvc remote default store`, or add your own: see README.md, Remotes"
+        do = "`dvc remote default store`, or add your own: see docs/sharing.md, Remotes"
         return warning("remote", "there is no default remote: nothing can be pulled", do)
     if not url:
         do = f"`dvc remote list` lists remotes; `dvc remote add --local {name} ADDRESS` adds one"

@@ -99,7 +99,7 @@ class Revision:
                     f"{self.name} has no {path}: it was not run to its end, or by an older version; "
                     "`dvc exp run` makes it"
                 ) from None
-        except DvcException as error:
+        except (DvcException, OSError) as error:
             raise ValueError(f"{path} of {self.name} cannot be read: {error}") from None
         raise ValueError(
             f"{path} of {self.name} is neither in DVC's cache nor in a remote: get an experiment's with "

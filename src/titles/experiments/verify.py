@@ -195,15 +195,18 @@ def verdict(found: Verification) -> str:
             f"{told}, which was written with other {', '.join(found.stale)} than are committed: "
             "`dvc repro` and commit both together"
         )
-    params = found.revision.params
-    if params.get("embed.method") != "pretrained" and params.get("embed.workers") != 1:
+    try:
+        params = found.revision.params
+    except ValueError:
+        params = {}
+    if params.get("embed.method") != "pretrained" and params.get("embed.workers", 1) != 1:
         return (
             f"{told}: embed.workers is {params.get('embed.workers')}, and only 1 gives the same vectors "
             "twice"
         )
+    threads = params.get("compute.threads", "unknown")
     return (
         f"{told}, though code, data and parameters are the same. Another processor, a GPU, another "
-        "version of torch or another number of threads "
-        f"(compute.threads: {params.get('compute.threads')}) rounds differently: then networks differ "
-        "slightly and metrics hardly"
+        f"version of torch or another number of threads (compute.threads: {threads}) rounds "
+        "differently: then networks differ slightly and metrics hardly"
     )

@@ -138,8 +138,9 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
         from titles.listings import parquet_reader
 
         with parquet_reader.opened(file) as table:
+            given = {name.strip(): name for name in table.schema_arrow.names}
             names = _known_columns(file, table.schema_arrow.names)
-            yield names, parquet_reader.rows(file, table, names)
+            yield names, parquet_reader.rows(file, table, [given[name] for name in names])
         return
     with stream(file) as raw:
         if split:

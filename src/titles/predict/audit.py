@@ -102,7 +102,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     validation loss counts.
 
     Raises:
-        ValueError: as for `training.fit`; an input is missing or damaged.
+        ValueError: as for `trainer.fit`; an input is missing or damaged.
     """
     plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
     settings = params.network(name).model_copy(update=plain)

@@ -65,7 +65,7 @@ def classify(
             bar.update(len(told))
     speed = rows / max(time.perf_counter() - started, 1e-9)
     without = problems.total()
-    line = f"{rows - without:,} of {rows:,} titles classified ({speed:,.0f} a second)"
+    line = f"{rows - without:,} of {rows:,} titles classified ({speed:,.0f} per second)"
     if without:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in problems.most_common())
         line += f"; {without:,} without a category: {reasons}"

@@ -89,7 +89,7 @@ class PlainNetwork(nn.Module):
 
 
 class PlainEmbedding(nn.Module):
-    """`models.embedding.WordEmbedding` with the n-grams of known words added up beforehand."""
+    """`models.parts.embedding.WordEmbedding` with the n-grams of known words added up beforehand."""
 
     words_VD: Tensor
     grams_RD: Tensor

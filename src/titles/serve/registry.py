@@ -88,8 +88,12 @@ def register(name: str | None = None) -> str:
         found = runs.active(result)
         if not found:
             raise ValueError(
-                f"the run of the {result.model} of {result.revision.name} was deleted in MLflow: "
-                "restore it there before its network is registered"
+                f"the run of the {result.model} of {result.revision.name} "
+                + (
+                    "was deleted in MLflow: restore it there before its network is registered"
+                    if runs.of(result)
+                    else "is not in MLflow, as the warning above says: its network cannot be registered"
+                )
             )
         known = [v for v in _versions(runs.client) if v.tags.get(RESULT) == result.key]
         version = known[0] if known else _register(runs, result, found[-1])

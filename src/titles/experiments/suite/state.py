@@ -61,8 +61,8 @@ def difference(one: Wanted, commit: str, than: str | None = None) -> str:
     try:
         if differing := differing_params(one.params, found.params):
             return differing
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return "no readable params.yaml"
     commits = [commit, than] if than else [commit]
     changed = git("diff", "--name-only", *commits, "--", *found.inputs).splitlines()
     return f"other code or data: {', '.join(changed)}" if changed else ""
