@@ -309,7 +309,7 @@ def test_the_command_exits_as_the_others_do(server, here, capsys):
     assert f"dvc add {here}/train.csv.gz" in capsys.readouterr().out
     (here / "test.csv").write_text("other")
     assert cli.main(["download", "challenge", *arguments]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {here}/test.csv has {{'size': 5, ")
+    assert capsys.readouterr().err.startswith(f"error: {here}/test.csv has 5 bytes, expected ")
     with pytest.raises(SystemExit) as caught:
         cli.main(["download", "everything"])
     assert caught.value.code == 2
