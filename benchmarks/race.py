@@ -19,6 +19,7 @@ from titles.data.contract import PAD, UNK
 from titles.data.vocabulary import Vocabulary
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import set_up
+from titles.models.parts.network import Network
 from titles.models.parts.saved import SavedModel
 from titles.models.registry import NETWORKS, load_params
 from titles.params import Training
@@ -113,7 +114,7 @@ def word_vectors() -> torch.Tensor:
     return matrix_VD
 
 
-def our_network(chosen: Training) -> nn.Module:
+def our_network(chosen: Training) -> Network:
     known_V = torch.ones(WORDS, dtype=torch.bool)
     known_V[[PAD, UNK]] = False
     embedding = WordEmbedding(word_vectors(), known_V, chosen.freeze_embeddings)

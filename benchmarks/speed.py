@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 # The course uses batches of 128. In larger batches more titles share words, which our networks exploit:
 # they are measured with the batch size of params.yaml and, to isolate that effect, with the course's.
 # Millions of rows allow still larger batches, and bfloat16 on processors with it, which come last.
-OWN_BATCH = PARAMS.cnn.batch_size
+OWN_BATCH = PARAMS.network("cnn").batch_size
 LARGE_BATCH = 4096
 # Target speed-ups.
 TRAINING_BARS: dict[tuple[Kind, str], float] = {
