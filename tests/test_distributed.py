@@ -191,9 +191,7 @@ def test_a_stage_run_by_two_processes_gives_the_same_bytes_again(by_two, tmp_pat
 @pytest.mark.parametrize(
     ("rank", "event", "told"),
     [
-        pytest.param(
-            1, "logits_BC = logits_BC * torch.nan", "error: the loss is no longer a number", id="NaN"
-        ),
+        pytest.param(1, "logits_BC = logits_BC * torch.nan", "error: the loss is not finite", id="NaN"),
         pytest.param(1, "raise ValueError('no more')", "error: no more", id="error"),
         pytest.param(0, "os.kill(os.getppid(), signal.SIGINT)", "interrupted", id="Ctrl-C"),
     ],
@@ -208,7 +206,7 @@ def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, r
     assert [line[: len(told)] for line in lines] == [told], done.stderr
     assert [path.name for path in MODELS.iterdir()] == ["mlp.last_good"]
     assert np.isfinite(answers_of(MODELS / "mlp.last_good")).all()
-    assert done.stdout.count("the best so far, is kept in models/mlp.last_good") == 1
+    assert done.stdout.count("the best so far, is saved in models/mlp.last_good") == 1
     assert not METRICS.exists()
 
 

@@ -247,7 +247,7 @@ def test_a_workspace_that_took_damaged_data_unverified_is_healed_as_documented(
         assert (second / WEIGHTS).read_bytes() != whole
         _use(second, url)
         shutil.rmtree(second / ".dvc/cache")
-        for name in ("data/prepared", "data/embedded", "models", "plots", "predictions"):
+        for name in ("data/prepared", "data/embedded", "models", "predictions"):
             shutil.rmtree(second / name)
         run(second, "dvc", "pull", NETWORK, fails=True)
         stored.write_bytes(whole)

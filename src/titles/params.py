@@ -67,7 +67,7 @@ def _subwords_in_order(subword_max: int, info: ValidationInfo) -> int:
 
 
 # Pairs are checked field by field, not by a check of the whole section, which pydantic skips as soon
-# as one field is wrong: all problems are to be told at once.
+# as one field is wrong: all problems are reported at once.
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -220,7 +220,7 @@ def read(path: Path, form: type[Params]) -> Params:
     """Read and check a file of parameters.
 
     Raises:
-        ValueError: the file is missing, is no YAML mapping, or breaks the schema; the message lists
+        ValueError: the file is missing, is not a YAML mapping, or breaks the schema; the message lists
             every problem with its dotted name.
     """
     try:

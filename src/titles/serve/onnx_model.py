@@ -105,7 +105,7 @@ class PlainEmbedding(nn.Module):
             )
             counts_V = ends.diff(prepend=ends.new_zeros(1)).clamp(min=1)
             words_VD = words_VD + sums_VD * counts_V[:, None].float().rsqrt()
-            # Row 0 is no n-gram.
+            # Row 0 is padding.
             self.register_buffer("grams_RD", F.pad(embedding.grams_RD, (0, 0, 1, 0)))
         self.register_buffer("words_VD", words_VD)
 

@@ -134,7 +134,7 @@ def max_over_time_conv(
                 continue
             sum_F = sums_LF[word]
             for number in range(len(sum_F)):
-                # What is no number stays, to be noticed.
+                # NaN stays, so that it is noticed.
                 if sum_F[number] > greatest_F[number] or sum_F[number] != sum_F[number]:
                     greatest_F[number] = sum_F[number]
                     start_F[number] = word
