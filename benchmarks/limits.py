@@ -143,7 +143,7 @@ def limit_section(
 def _epoch(
     network: nn.Module, titles: EncodedTitles, settings: Training, classes: int
 ) -> Iterator[tuple[str, float]]:
-    """The steps of `training.fit`, written out; yields the seconds of each part."""
+    """The steps of `Trainer`, written out; yields the seconds of each part."""
     objective = Objective.of(titles, classes, settings, _CPU)
     steppers = optimisers(network, settings)
     batcher = Batcher(titles, embedding_of(network).subwords, _CPU)

@@ -25,7 +25,7 @@ from titles.models.registry import NETWORKS, load_params
 from titles.params import Training
 from titles.predict.classifier import Classifier
 from titles.prepare.text import tokenise
-from titles.training.trainer import fit
+from titles.training.trainer import Trainer
 
 DIMENSION = 300
 TOP = 5
@@ -155,15 +155,17 @@ class Race:
         batch_size: int = BATCH_SIZE,
         precision: Precision = "float32",
     ) -> float:
-        """Rows per second of `training.fit`, without its validation."""
+        """Rows per second of `Trainer`, without its validation."""
         set_up(PARAMS.compute, PARAMS.seed)
         chosen = settings(kind, WORD_VECTORS[words], batch_size, precision)
         once = chosen.model_copy(update={"epochs": 1})
-        for _ in fit(our_network(once).to(device), self.few, self.few, CATEGORIES, once, 0, device):
+        warm_up = our_network(once).to(device)
+        for _ in Trainer(warm_up, self.few, self.few, CATEGORIES, once, 0, device).epochs():
             pass
         network = our_network(chosen).to(device)
         seconds, rows = 0.0, 0
-        for record in fit(network, self.train.titles, self.few, CATEGORIES, chosen, 0, device):
+        trainer = Trainer(network, self.train.titles, self.few, CATEGORIES, chosen, 0, device)
+        for record in trainer.epochs():
             rows += len(self.train.titles)
             seconds += len(self.train.titles) / record.titles_per_second
             if self.scale.enough(seconds, rows):

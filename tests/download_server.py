@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from titles.datasets import transfer
+from titles.datasets import download, transfer
 
 # Does not compress, so that a file of it can be cut anywhere.
 NOISE = random.Random(1).randbytes(300_000)
@@ -141,3 +141,20 @@ def refusal(call):
 
 def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serving(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def here(tmp_path):
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def fetch(server, here):
+    """Fetches a dataset from the server into `here`; returns the message."""
+    return lambda name="sbw": download.download(name, here, server.url)

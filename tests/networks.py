@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from titles.data.vocabulary import Vocabulary
 from titles.models.parts.embedding import Freeze, WordEmbedding, embedding_of
 from titles.models.registry import NETWORKS, load_params
 from titles.params import Compute, Params, Text, Training
+from titles.training.trainer import EpochRecord, Trainer
 
 # Threads cost more than they save on tensors this small.
 torch.set_num_threads(1)
@@ -150,6 +151,11 @@ def settings(name: str, **changes: Any) -> Training:
     }
     values |= SIZES[name] | changes
     return NETWORKS[name].Section(**values)
+
+
+def fit(*given: Any) -> Iterator[EpochRecord]:
+    """Train from the first epoch; takes what `Trainer` takes."""
+    return Trainer(*given).epochs()
 
 
 @cache

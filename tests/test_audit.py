@@ -227,7 +227,7 @@ def test_an_interrupt_leaves_the_file_as_it_was(project, monkeypatch, capsys):
 )
 def test_what_cannot_be_done_is_told_before_any_training(project, monkeypatch, capsys, arguments, told):
     project(catalogue())
-    monkeypatch.setattr("titles.predict.audit.fit", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("titles.predict.audit.Trainer", lambda *_: pytest.fail("it trained"))
     assert cli.main(["audit", *arguments]) == 1
     assert told in capsys.readouterr().err
 

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from download_server import (
+from download_server import (  # noqa: F401, fixtures among them
     COURSE,
     LISTINGS,
     SBW,
     VECTORS,
+    fetch,
+    here,
     member,
     names,
     packed,
     refusal,
+    server,
     serving,
 )
 from titles import cli
@@ -28,23 +31,6 @@ from titles.datasets.public import DATASETS
 from titles.listings import sources
 
 pytestmark = pytest.mark.pipeline  # real servers on loopback
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as server:
-        yield server
-
-
-@pytest.fixture
-def here(tmp_path):
-    return tmp_path / "here"
-
-
-@pytest.fixture
-def fetch(server, here):
-    """Fetches a dataset from the server into `here`; returns the message."""
-    return lambda name="sbw": download.download(name, here, server.url)
 
 
 def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here):

@@ -22,6 +22,7 @@ from networks import (
     answers,
     embedding,
     encoded,
+    fit,
     params,
     word_vectors,
     write_prepared,
@@ -35,7 +36,6 @@ from titles.stages import train_cnn, train_mlp
 from titles.tracking import recording
 from titles.tracking.tracker import Tracker
 from titles.training import run as training_run
-from titles.training.trainer import fit
 
 LAST_GOOD = MODELS / "mlp.last_good"
 TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}

@@ -17,13 +17,14 @@ from networks import (
     C,
     answers,
     encoded,
+    fit,
     network,
     settings,
 )
 from titles.models.parts.inference import evaluate
 from titles.training.objective import Objective
 from titles.training.optimisers import one_cycle
-from titles.training.trainer import fit, word_dropout
+from titles.training.trainer import word_dropout
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float

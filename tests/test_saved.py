@@ -17,13 +17,13 @@ from networks import (
     C,
     answers,
     encoded,
+    fit,
     network,
     settings,
     vocabulary,
 )
 from titles.data.contract import atomic_folder
 from titles.models.parts import saved
-from titles.training.trainer import fit
 
 FILES = {"weights.safetensors", "model.json", "vocabulary.tsv", "labels.txt"}
 

@@ -23,6 +23,7 @@ from networks import (
     V,
     answers,
     encoded,
+    fit,
     gradient,
     network,
     settings,
@@ -34,7 +35,7 @@ from titles.evaluation.metrics import balanced_accuracy
 from titles.models.parts.inference import DivergedError, evaluate, set_up
 from titles.params import Compute
 from titles.training.objective import class_weights
-from titles.training.trainer import fit, optimisers
+from titles.training.trainer import optimisers
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from download_server import (
+from download_server import (  # noqa: F401, fixtures among them
     COURSE,
     LISTINGS,
     MIDDLE,
@@ -22,9 +22,12 @@ from download_server import (
     TEST,
     VECTORS,
     Handler,
+    fetch,
+    here,
     names,
     packed,
     refusal,
+    server,
     serving,
 )
 from titles import cli
@@ -32,23 +35,6 @@ from titles.datasets import download, transfer
 from titles.datasets.public import DATASETS
 
 pytestmark = pytest.mark.pipeline  # real servers on loopback
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as server:
-        yield server
-
-
-@pytest.fixture
-def here(tmp_path):
-    return tmp_path / "here"
-
-
-@pytest.fixture
-def fetch(server, here):
-    """Fetches a dataset from the server into `here`; returns the message."""
-    return lambda name="sbw": download.download(name, here, server.url)
 
 
 def test_a_part_that_is_whole_is_not_fetched_again_though_its_length_was_not_announced(

@@ -12,10 +12,11 @@ import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 if TYPE_CHECKING:  # prepare and its worker processes start without torch
     from torch import Tensor
@@ -176,13 +177,16 @@ def read_lines(path: Path) -> list[str]:
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes; gzip is recognised by the first bytes."""
-    with file.open("rb") as raw:
-        magic = raw.read(2)
-        raw.seek(0)
-        if magic == b"\x1f\x8b":
+def opened(file: Path | None) -> Iterator[BinaryIO]:
+    """Open a file or, if None, the standard input, through gzip if its first bytes say so."""
+    # peek, not seek: a pipe such as `<(command)` in a shell cannot go back.
+    raw = cast(io.BufferedReader, file.open("rb") if file else sys.stdin.buffer)
+    try:
+        if raw.peek(2)[:2] == b"\x1f\x8b":
             with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped) as buffered:
                 yield buffered
         else:
             yield raw
+    finally:
+        if file:
+            raw.close()

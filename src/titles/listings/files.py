@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
 
+from titles.data import contract
 from titles.listings import json_reader
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
@@ -30,22 +28,6 @@ def format_of(file: Path, option: str) -> str:
     raise ValueError(
         f"the ending of {file} is none of {', '.join(ENDINGS)}: set its format with {option}"
     )
-
-
-@contextmanager
-def stream(file: Path | None) -> Iterator[BinaryIO]:
-    """Open a file or, if None, the standard input, through gzip if its first bytes say so."""
-    # peek, not seek: a pipe such as `<(command)` in a shell cannot go back.
-    raw = cast(io.BufferedReader, file.open("rb") if file else sys.stdin.buffer)
-    try:
-        if raw.peek(2)[:2] == b"\x1f\x8b":
-            with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped) as buffered:
-                yield buffered
-        else:
-            yield raw
-    finally:
-        if file:
-            raw.close()
 
 
 @contextmanager
@@ -87,7 +69,7 @@ def opened(
             batches = parquet_reader.rows(file, table, columns)
             yield of_batches(columns, column, batches, list(types.values()), table.metadata.num_rows)
         return
-    with stream(file) as raw:
+    with contract.opened(file) as raw:
         if kind == CSV:
             table = CsvReader(raw, name, f"with {column}")
             columns = _kept(name, table.header, column, keep, hint)

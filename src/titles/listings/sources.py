@@ -15,10 +15,9 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.data.contract import LANGUAGES, QUALITIES, SPLITS, opened
 from titles.listings import json_reader
 from titles.listings.csv_reader import CsvReader
-from titles.listings.files import stream
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
@@ -142,7 +141,7 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
             names = _known_columns(file, table.schema_arrow.names)
             yield names, parquet_reader.rows(file, table, [given[name] for name in names])
         return
-    with stream(file) as raw:
+    with opened(file) as raw:
         if split:
             lines = Lines(raw, str(file))
             defaults = _COLUMNS | {"split": split}

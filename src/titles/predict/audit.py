@@ -26,7 +26,7 @@ from titles.models.parts.inference import evaluate, set_up
 from titles.models.registry import NETWORKS
 from titles.params import Params
 from titles.training.run import new_embedding
-from titles.training.trainer import fit
+from titles.training.trainer import Trainer
 
 
 class Ranking(NamedTuple):
@@ -102,7 +102,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     validation loss counts.
 
     Raises:
-        ValueError: as for `trainer.fit`; an input is missing or damaged.
+        ValueError: as for `Trainer`; an input is missing or damaged.
     """
     plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
     settings = params.network(name).model_copy(update=plain)
@@ -118,7 +118,8 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
         held_N = fold_N == fold
         train = _where(titles, ~held_N)
         least, weights = np.inf, network.state_dict()
-        for record in fit(network, train, validation, len(labels), settings, params.seed, device):
+        trainer = Trainer(network, train, validation, len(labels), settings, params.seed, device)
+        for record in trainer.epochs():
             if record.validation_loss < least:
                 least = record.validation_loss
                 weights = {k: v.clone() for k, v in network.state_dict().items()}

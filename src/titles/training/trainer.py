@@ -55,19 +55,6 @@ def optimisers(model: nn.Module, settings: Training) -> list[torch.optim.Optimiz
     return [adam, LazyAdam(tables, lr=settings.learning_rate)] if tables else [adam]
 
 
-def fit(
-    model: nn.Module,
-    train: EncodedTitles,
-    validation: EncodedTitles,
-    categories: int,
-    settings: Training,
-    seed: int,
-    device: torch.device,
-) -> Iterator[EpochRecord]:
-    """Train in place, from the first epoch: see `Trainer`."""
-    return Trainer(model, train, validation, categories, settings, seed, device).epochs()
-
-
 class Trainer:
     """Trains a network in place. Its state can be saved and restored between two epochs.
 
