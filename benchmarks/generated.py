@@ -82,8 +82,11 @@ def encoded(
         labels=labels_N,
         languages=nothing_N,
         qualities=nothing_N,
+        keys=np.arange(len(ends_N), dtype=np.uint64),
+        files=nothing_N.astype(np.uint32),
         lines=np.arange(len(ends_N), dtype=np.int64),
         unknown_words=[],
+        file_names=[""],
     )
 
 

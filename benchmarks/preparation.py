@@ -63,7 +63,7 @@ def timed_prepare(source: Path, folder: Path) -> tuple[float, float]:
     params = load_params()
     started = time.perf_counter()
     with peak_memory() as peak, atomic_folder(folder) as partial:
-        prepare(params.prepare.model_copy(update={"source": str(source)}), params.seed, partial)
+        prepare(params.prepare.model_copy(update={"source": str(source)}), partial)
     return time.perf_counter() - started, peak[0]
 
 

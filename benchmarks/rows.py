@@ -28,22 +28,20 @@ class Split(NamedTuple):
 def read_splits(params: Params) -> dict[str, Split]:
     """Train, validation and test of `prepare`'s last run in this folder."""
     encoded = {name: EncodedTitles.open(PREPARED / name) for name in SPLITS}
-    found = _titles_by_line(params, {int(line) for split in encoded.values() for line in split.lines})
+    found = _titles_by_place(params, {place for split in encoded.values() for place in split.places()})
     return {
-        name: Split([found[int(line)] for line in split.lines], split.labels.astype(np.int64))
+        name: Split([found[place] for place in split.places()], split.labels.astype(np.int64))
         for name, split in encoded.items()
     }
 
 
-def _titles_by_line(params: Params, wanted: set[int]) -> dict[int, str]:
+def _titles_by_place(params: Params, wanted: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
     source = Path(params.prepare.source)
-    if source.is_dir():
-        raise SystemExit("line numbers are ambiguous in a folder of files: use one CSV file")
     return {
-        line: title
+        (chunk.file, line): title
         for chunk in sources.read(source, params.prepare.language, params.prepare.max_title_chars)
         for line, title in zip(chunk.lines, chunk.titles, strict=True)
-        if line in wanted
+        if (chunk.file, line) in wanted
     }
 
 

@@ -49,7 +49,7 @@ class Workspace:
         pretrained.parent.mkdir(parents=True)
         pretrained.touch()
         params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-        params["seed"] = self._seed
+        params["seed"] = params["prepare"]["split_seed"] = self._seed
         params["prepare"]["source"] = str(source(self.folder).resolve())
         (self.folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 

@@ -151,8 +151,11 @@ def encoded(rows, labels=None, unknown_words=()):
         labels=np.array(labels if labels is not None else [0] * count, np.int32),
         languages=np.arange(count, dtype=np.uint8) % 3,
         qualities=np.arange(count, dtype=np.uint8) % 2,
+        keys=np.arange(count, dtype=np.uint64) + 77,
+        files=np.zeros(count, np.uint32),
         lines=np.arange(count, dtype=np.int64) + 2,
         unknown_words=list(unknown_words),
+        file_names=["listing.csv"],
     )
 
 

@@ -121,8 +121,8 @@ MUTANTS = [
     Mutant(
         "a title may stand in train and in test",
         "src/titles/prepare/selection.py",
-        "kept_N = split.first_of_each(keys_N, rank_N)",
-        "kept_N = np.arange(len(keys_N))",
+        "kept_N = split.first_of_each(rows.keys_N, rank_N)",
+        "kept_N = np.arange(len(rows.keys_N))",
         "test_preparation.py",
     ),
     Mutant(

@@ -76,8 +76,11 @@ def encoded(
         np.array(labels, np.int32),
         np.array([1 + row % 2 for row in range(count)], np.uint8),
         np.array([1 + row % 3 // 2 for row in range(count)], np.uint8),
+        np.arange(count, dtype=np.uint64) + 77,
+        np.array([row % 2 for row in range(count)], np.uint32),
         np.arange(2, count + 2),
         UNKNOWN_WORDS,
+        ["one.csv", "two.csv"],
     )
 
 

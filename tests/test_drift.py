@@ -42,7 +42,7 @@ def write(path: Path, counts: dict[str, int], language: str = "spanish", more: s
 
 def prepared(tmp_path: Path, name: str, source: str, **changes: Any) -> dict[str, Any]:
     with atomic_folder(tmp_path / name) as folder:
-        return prepare(settings(source=source, **changes), 7, folder)
+        return prepare(settings(source=source, **changes), folder)
 
 
 @pytest.fixture

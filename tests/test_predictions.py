@@ -46,7 +46,7 @@ def test_every_model_has_its_own_columns(written):
     table = pq.read_table(written)
     measures = ("", "_confidence", "_rank", "_loss")
     columns = [f"{name}{measure}" for name in CLASSIFIERS for measure in measures]
-    assert table.column_names == ["line", "title", "category", *columns]
+    assert table.column_names == ["key", "file", "line", "title", "category", *columns]
     for name, model in MODELS.items():
         assert table[name].to_pylist() == [LABEL_NAMES[code] for code in model.predicted_N]
         assert str(table[name].type).startswith("dictionary")
@@ -56,6 +56,8 @@ def test_every_model_has_its_own_columns(written):
 def test_what_was_written_is_read(written):
     found = predictions.read(io.BytesIO(written.read_bytes()))
     assert len(found) == N
+    assert found.keys_N.tolist() == list(range(77, N + 77))
+    assert found.files == [["one.csv", "two.csv"][row % 2] for row in range(N)]
     assert found.lines_N.tolist() == list(range(2, N + 2))
     for name, model in MODELS.items():
         read = found.outcomes[name]

@@ -30,7 +30,7 @@ def listing(count, language="spanish", quality="reliable"):
 def run(tmp_path, text_settings):
     """Prepares a CSV text, bytes or a folder; gives the metrics and the folder written."""
 
-    def do(content, seed=7, target="prepared", **changes):
+    def do(content, target="prepared", **changes):
         source = content
         if not hasattr(content, "is_dir"):
             source = tmp_path / "listing.csv"
@@ -43,6 +43,7 @@ def run(tmp_path, text_settings):
                 "holdout_quality": "reliable",
                 "validation_fraction": 0.2,
                 "test_fraction": 0.3,
+                "split_seed": 7,
                 "min_rows": 1,
                 "min_count": 1,
                 "max_vocabulary": 500,
@@ -56,7 +57,7 @@ def run(tmp_path, text_settings):
             | changes
         )
         with atomic_folder(tmp_path / target) as folder:
-            metrics = prepare(settings, seed, folder)
+            metrics = prepare(settings, folder)
         return metrics, tmp_path / target
 
     return do
@@ -268,13 +269,14 @@ def test_given_splits_stay_and_the_held_out_row_outlives_its_like_in_train(run, 
         "unusable": 0,
         "duplicate": 4,
         "rare_category": 2,
+        "same_words_as_held_out": 0,
         "train": 2,
         "validation": 1,
         "test": 3,
     }
     with (written / "rejected.csv").open(encoding="utf-8") as stream:
         told = [(row["file"], row["line"], row["excerpt"]) for row in csv.DictReader(stream)]
-    assert ("spanish.train.jsonl.gz", "2", "same words as line 1 of spanish.validation.jsonl.gz") in told
+    assert ("spanish.train.jsonl.gz", "2", "same title as line 1 of spanish.validation.jsonl.gz") in told
 
 
 def test_a_given_test_split_keeps_its_own_repetitions(run, course):
@@ -357,7 +359,7 @@ def test_a_place_that_cannot_be_written_to_is_told(run, tmp_path):
 def test_the_same_input_gives_the_same_bytes_and_another_seed_another_split(run):
     content = mixed()
     metrics, folder = run(content, target="one")
-    again, other = run(content, target="two"), run(content, target="three", seed=8)
+    again, other = run(content, target="two"), run(content, target="three", split_seed=8)
     assert (again[0], content_of(again[1])) == (metrics, content_of(folder))
     assert other[0]["rows"] == metrics["rows"]
     assert lines_of(other[1], "test") != lines_of(folder, "test")
@@ -392,3 +394,96 @@ def test_damage_behind_the_first_chunks_ends_the_workers_and_leaves_nothing(run,
     with pytest.raises(ValueError, match=r"is damaged near line 1\d{3}"):
         run(zipped[: len(zipped) * 4 // 5])
     assert [path.name for path in tmp_path.iterdir()] == ["listing.csv"]
+
+
+READINGS = [
+    {"digits": "zero"},
+    {"digits": "drop"},
+    {"strip_accents": False},
+    {"drop_seller_noise": True},
+    {"max_words": 2},
+    {"min_count": 3},
+    {"max_vocabulary": 4},
+]
+
+
+def told_apart():
+    """Rows of three categories; many differ in a digit, an accent, a late word or what sellers add."""
+    kinds = ["roja", "azul", "verde", "gris", "negra", "rosa", "lila", "blanca", "beige", "ocre"]
+    titles = {
+        f"{noun} {kind}{end}": category
+        for category, noun in NOUNS.items()
+        for kind in kinds
+        for end in ("", " s10", " s20", " s2", " envío gratis", " usada", " ñandú", " ñandu s10", " x x")
+    }
+    titles |= {f"oferta {number}": list(NOUNS)[number % 3] for number in range(30)}
+    return HEADER + "".join(f"{title},reliable,spanish,{name}\n" for title, name in titles.items())
+
+
+@pytest.mark.parametrize("reading_changes", READINGS, ids=str)
+def test_held_out_titles_are_the_same_however_titles_are_read(run, reading_changes):
+    content = told_apart()
+    _, plain = run(content, target="plain")
+    metrics, other = run(content, target="other", **reading_changes)
+    for split in ("validation", "test"):
+        one, two = EncodedTitles.open(plain / split), EncodedTitles.open(other / split)
+        assert one.places() == two.places()
+        assert one.keys.tolist() == two.keys.tolist()
+        assert one.labels.tolist() == two.labels.tolist()
+    assert set(lines_of(other, "train")) <= set(lines_of(plain, "train"))
+    rows = metrics["rows"]
+    assert rows["read"] == sum(count for name, count in rows.items() if name != "read")
+    gone = sorted(set(lines_of(plain, "train")) - set(lines_of(other, "train")))
+    told = [line for line, reason in rejected_in(other) if reason == "same_words_as_held_out"]
+    assert sorted(told) == gone
+    assert rows["same_words_as_held_out"] == len(gone)
+
+
+@pytest.mark.parametrize("reading_changes", READINGS, ids=str)
+def test_no_title_of_train_has_the_words_of_a_held_out_one(run, reading_changes):
+    _, folder = run(told_apart(), **reading_changes)
+    words = [{words for *_, words in titles_of(folder, split, spelt=True)} for split in SPLITS]
+    assert not words[0] & (words[1] | words[2])
+
+
+def test_a_title_that_is_left_without_words_stays_in_its_split(run):
+    content = (
+        HEADER
+        + listing(30)
+        + "".join(
+            f"envio gratis {number} cuotas,reliable,spanish,{'TABLES' if number % 2 else 'CASES'}\n"
+            for number in range(3, 60)
+        )
+    )
+    _, plain = run(content, target="plain")
+    _, folder = run(content, target="other", drop_seller_noise=True)
+    for split in ("validation", "test"):
+        empty = [line for line, _, words in titles_of(folder, split) if words == ""]
+        assert empty == [line for line in lines_of(plain, split) if line > 31]
+        assert empty
+    assert "" not in {words for *_, words in titles_of(folder, "train")}
+    assert not [reason for _, reason in rejected_in(folder) if reason == "no_words"]
+
+
+def test_a_source_of_titles_without_words_is_refused(run):
+    content = HEADER + "".join(
+        f"{n} {k},reliable,spanish,{c}\n" for n in range(40) for k, c in enumerate(NOUNS)
+    )
+    with pytest.raises(ValueError, match="no word occurs 1 times in train"):
+        run(content, digits="drop")
+
+
+def test_rows_of_several_files_have_the_names_of_their_files(run, tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for name in ("b.csv", "a.csv", "newline\nin name.csv"):
+        noun = name[0] * 3
+        rows = [f"{noun} n{k},reliable,spanish,{list(NOUNS)[k % 3]}\n" for k in range(30)]
+        (folder / name).write_text(HEADER + "".join(rows) + "Aaa n3,reliable,spanish,TABLES\n")
+    metrics, written = run(folder)
+    assert metrics["rows"]["duplicate"] == 3
+    titles = EncodedTitles.open(written / "test")
+    assert titles.file_names == ["a.csv", "b.csv", "newline\nin name.csv"]
+    for (file, line), row in zip(titles.places(), titles_of(written, "test", spelt=True), strict=True):
+        assert row[2] == f"{file[0] * 3} n{line - 2}"
+    assert len({file for file, _ in titles.places()}) == 3

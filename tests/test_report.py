@@ -44,6 +44,8 @@ def predicted(right: dict[str, int], names: dict[str, int] = ROWS, **changes: An
         np.ones(count),
     )
     made = Predictions(
+        np.arange(77, count + 77, dtype=np.uint64),
+        ["a.csv"] * count,
         np.arange(2, count + 2),
         [f"{name.lower()} {row}" for name, row in zip(truth, place, strict=True)],
         labels,
@@ -84,7 +86,10 @@ NEW = experiment("new", predicted({"BIKES": 18, "CARS": 27, "DOGS": 6}), **{"cnn
 
 def some_rows(predictions: Predictions, rows: Any) -> Predictions:
     rows = np.asarray(rows)
+    assert predictions.keys_N is not None
     return Predictions(
+        predictions.keys_N[rows],
+        [predictions.files[row] for row in rows],
         predictions.lines_N[rows],
         [predictions.titles[row] for row in rows],
         predictions.labels,
@@ -155,17 +160,17 @@ def test_the_order_of_titles_and_the_numbers_of_categories_do_not_matter() -> No
         )
         for name, model in turned.outcomes.items()
     }
-    other = experiment("new", Predictions(turned.lines_N, turned.titles, labels, renumbered))
+    other = experiment("new", dataclasses.replace(turned, labels=labels, outcomes=renumbered))
     assert dataclasses.replace(compare(OLD, other, "cnn"), experiment=NEW) == compare(OLD, NEW, "cnn")
 
 
 def test_where_most_titles_are_shared_those_are_compared_and_it_is_said() -> None:
-    part = experiment("part", some_rows(NEW.predictions, range(20, 61)), seed=4)
+    part = experiment("part", some_rows(NEW.predictions, range(20, 61)), **{"prepare.split_seed": 4})
     pair = compare(OLD, part, "cnn")
     assert pair.rows == 41
     assert (
-        "part was not evaluated on the same test titles as old (they differ in seed): 41 of its 41"
-        in (pair.note)
+        "part was not evaluated on the same test titles as old (they differ in prepare.split_seed): "
+        "41 of its 41" in (pair.note)
     )
     assert pair.tests["mlp"]["only_one"] == 5
     assert [change.title for change in pair.broken] == ["cars 29", "cars 28", "cars 27"]
@@ -181,8 +186,33 @@ def test_without_the_greater_part_in_common_there_are_no_tests(first: int, compa
     assert "their data differ" in pair.note
 
 
-def test_a_title_of_another_line_words_or_category_is_another_title() -> None:
+def test_a_title_is_the_same_by_key_and_category_however_it_is_read_and_wherever_it_stands() -> None:
     found = OLD.predictions
+    turned = some_rows(found, range(60, -1, -1))
+    read = ["" for _ in turned.titles]
+    other = dataclasses.replace(turned, titles=read, lines_N=turned.lines_N + 5, files=["b.csv"] * 61)
+    one, two = comparison.common_rows(found, other)
+    assert one.tolist() == [60 - row for row in two.tolist()]
+    assert len(one) == 61
+    assert found.keys_N is not None
+    keys_N = found.keys_N.copy()
+    keys_N[0] = 5
+    labels = ["TRUCKS" if label == "CARS" else label for label in found.labels]
+    for change, common in (({"keys_N": keys_N}, 60), ({"labels": labels}, 30)):
+        other = dataclasses.replace(found, **change)
+        assert len(comparison.common_rows(found, other)[0]) == common, change
+
+
+def test_repeated_titles_are_paired_one_by_one() -> None:
+    found = some_rows(OLD.predictions, [0, 0, 0, 1])
+    other = some_rows(OLD.predictions, [1, 0, 0])
+    one, two = comparison.common_rows(found, other)
+    assert (one.tolist(), two.tolist()) == ([0, 1, 3], [1, 2, 0])
+
+
+def test_without_keys_a_title_of_another_line_words_or_category_is_another_title() -> None:
+    found = dataclasses.replace(OLD.predictions, keys_N=None)
+    assert len(comparison.common_rows(found, OLD.predictions)[0]) == 61
     lines_N = found.lines_N.copy()
     lines_N[0] = 99
     titles = ["other words", *found.titles[1:]]

@@ -38,7 +38,7 @@ def _prepare(source: Path, folder: Path) -> dict[str, bytes]:
     params = load_params(ROOT / "params.yaml")
     settings = params.prepare.model_copy(update={"source": str(source)})
     with atomic_folder(folder) as partial:
-        preparation.prepare(settings, params.seed, partial)
+        preparation.prepare(settings, partial)
     return _bytes_of(folder)
 
 

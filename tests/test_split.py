@@ -6,8 +6,8 @@ from titles.prepare.split import (
     TRAIN,
     VALIDATION,
     first_of_each,
+    sequence_keys,
     stratified,
-    title_keys,
     word_keys,
 )
 
@@ -17,7 +17,7 @@ def keys_of(titles, table=None):
     table = table or sorted({word for title in titles for word in title.split()})
     ids = [table.index(word) for title in titles for word in title.split()]
     lengths = np.array([len(title.split()) for title in titles], np.int64)
-    return title_keys(word_keys(table)[ids], lengths)
+    return sequence_keys(word_keys(table)[ids], lengths)
 
 
 def test_the_key_of_a_title_depends_on_its_words_and_their_order():
@@ -31,7 +31,14 @@ def test_the_key_of_a_title_does_not_depend_on_the_table_or_the_neighbours():
     table = ["tres", "otra", "dos", "uno"]
     assert keys_of(titles, table).tolist() == keys_of(titles, table[::-1]).tolist()
     assert [keys_of([title])[0] for title in titles] == keys_of(titles).tolist()
-    assert title_keys(np.empty(0, np.uint64), np.empty(0, np.int64)).tolist() == []
+    assert sequence_keys(np.empty(0, np.uint64), np.empty(0, np.int64)).tolist() == []
+
+
+def test_a_title_without_words_has_the_key_zero_and_changes_no_neighbour():
+    titles = ["", "uno dos", "", "tres", "", ""]
+    found = keys_of(titles).tolist()
+    assert found == [0, *keys_of(["uno dos"]).tolist(), 0, *keys_of(["tres"]).tolist(), 0, 0]
+    assert keys_of(["", ""], ["uno"]).tolist() == [0, 0]
 
 
 def test_keys_are_the_same_on_every_machine():

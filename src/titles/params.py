@@ -58,6 +58,7 @@ def _freeze(value: object) -> object:
 
 Freeze = Annotated[Literal[True, False, "partial"], BeforeValidator(_freeze)]
 Fraction = Annotated[Number, Field(gt=0, le=0.4)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _subwords_in_order(subword_max: int, info: ValidationInfo) -> int:
@@ -103,6 +104,7 @@ class Prepare(Text):
     holdout_quality: Literal["reliable", "any"]
     validation_fraction: Fraction
     test_fraction: Fraction
+    split_seed: Seed
     min_rows: Positive
     min_count: Positive
     max_vocabulary: Positive
@@ -186,7 +188,7 @@ class Evaluate(_Section):
 class Params(_Section):
     """The parameters that belong to no network; `schema` adds a section for each network."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     compute: Compute
     prepare: Prepare
     embed: Embed

@@ -6,7 +6,8 @@ Arrays are memory-mapped, so that opening 20 million titles takes no time and al
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -22,19 +23,23 @@ _FILES: dict[str, Any] = {
     "labels": np.int32,
     "languages": np.uint8,
     "qualities": np.uint8,
+    "keys": np.uint64,
+    "files": np.uint32,
     "lines": np.int64,
 }
 _UNKNOWN_WORDS = "unknown_words.txt"
+_FILE_NAMES = "files.json"  # a name may hold a newline
 
 
 @dataclass(frozen=True)
 class EncodedTitles:
-    """N titles of W tokens together.
+    """N titles of W tokens together; a title can have none.
 
     word_ids: (W,) vocabulary ids, never PAD; -1 - k is the k-th of unknown_words.
     ends: (N,) end of each title in word_ids; a title starts where the one before it ends.
     labels: (N,) category ids. languages, qualities: (N,) positions in contract.LANGUAGES, QUALITIES.
-    lines: (N,) line of the source file.
+    keys: (N,) identity of the title, see prepare/identity.py.
+    files, lines: (N,) where the title stands: position in file_names, and line of that file.
     unknown_words: distinct words outside the vocabulary; networks with subwords read their n-grams.
     """
 
@@ -43,8 +48,11 @@ class EncodedTitles:
     labels: NDArray[np.int32]
     languages: NDArray[np.uint8]
     qualities: NDArray[np.uint8]
+    keys: NDArray[np.uint64]
+    files: NDArray[np.uint32]
     lines: NDArray[np.int64]
     unknown_words: list[str]
+    file_names: list[str]
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -60,6 +68,7 @@ class EncodedTitles:
             np.save(folder / f"{name}.npy", getattr(self, name).astype(dtype, copy=False))
         text = "".join(f"{word}\n" for word in self.unknown_words)
         (folder / _UNKNOWN_WORDS).write_text(text, encoding="utf-8", newline="\n")
+        (folder / _FILE_NAMES).write_text(json.dumps(self.file_names) + "\n", encoding="utf-8")
 
     @staticmethod
     def open(folder: Path) -> EncodedTitles:
@@ -74,7 +83,11 @@ class EncodedTitles:
             arrays[name] = _array(path, mapped=True)
             if arrays[name].dtype != dtype or arrays[name].ndim != 1:
                 raise ValueError(f"{path} is damaged: not a row of {np.dtype(dtype)}")
-        titles = EncodedTitles(**arrays, unknown_words=read_lines(folder / _UNKNOWN_WORDS))
+        titles = EncodedTitles(
+            **arrays,
+            unknown_words=read_lines(folder / _UNKNOWN_WORDS),
+            file_names=_names(folder / _FILE_NAMES),
+        )
         sizes = {len(arrays[name]) for name in _FILES if name != "word_ids"}
         if len(sizes) != 1 or len(titles.word_ids) != (titles.ends[-1] if len(titles) else 0):
             raise ValueError(f"{folder} is damaged: its files do not fit together")
@@ -84,17 +97,26 @@ class EncodedTitles:
     def unlabelled(
         word_ids: NDArray[np.int32], ends: NDArray[np.int64], unknown_words: list[str]
     ) -> EncodedTitles:
-        """Titles without labels, languages, qualities and lines: these are zeros."""
-        zeros = np.zeros(len(ends), np.int64)
-        return EncodedTitles(
-            word_ids,
-            ends,
-            zeros.astype(np.int32),
-            zeros.astype(np.uint8),
-            zeros.astype(np.uint8),
-            zeros,
-            unknown_words,
-        )
+        """Titles of which nothing else is known: all other columns are zeros."""
+        others = {
+            name: np.zeros(len(ends), dtype)
+            for name, dtype in _FILES.items()
+            if name not in ("word_ids", "ends")
+        }
+        return EncodedTitles(word_ids, ends, **others, unknown_words=unknown_words, file_names=[""])
+
+    def places(self) -> list[tuple[str, int]]:
+        """File and line of each title."""
+        files = [self.file_names[position] for position in self.files.tolist()]
+        return list(zip(files, self.lines.tolist(), strict=True))
+
+    def select(self, chosen_N: NDArray[np.bool_]) -> EncodedTitles:
+        """The titles whose flag is set."""
+        columns = {
+            name: getattr(self, name)[chosen_N] for name in _FILES if name not in ("word_ids", "ends")
+        }
+        word_ids = self.word_ids[np.repeat(chosen_N, self.lengths)]
+        return replace(self, word_ids=word_ids, ends=np.cumsum(self.lengths[chosen_N]), **columns)
 
     def words(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Token ids of the given rows, concatenated (T,), and the mask (B, L) of tokens in a padded
@@ -149,6 +171,18 @@ class WordVectors:
         if matrix_VD[PAD].any():
             raise ValueError(f"{folder} is damaged: the vector of padding is not zero")
         return WordVectors(matrix_VD, has_vector_V)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{path} is damaged: not a list of names")
+    return names
 
 
 def _array(path: Path, mapped: bool = False) -> NDArray[Any]:

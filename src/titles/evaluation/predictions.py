@@ -26,7 +26,9 @@ _MEASURES = ("confidence", "rank", "loss")
 class Predictions:
     """N titles with known categories, and the outcomes of each model by its name."""
 
-    lines_N: NDArray[np.int64]  # of the source
+    keys_N: NDArray[np.uint64] | None  # see prepare/identity.py; None in files of older versions
+    files: list[str]  # of the source; "" in files of older versions
+    lines_N: NDArray[np.int64]
     titles: list[str]  # normalised tokens, separated by spaces
     labels: list[str]  # sorted names of the category ids in the outcomes
     outcomes: dict[str, Outcomes]
@@ -44,12 +46,16 @@ def write(
 ) -> None:
     """Write one row per title; replaces the folder of `path`. The same input gives the same bytes.
 
-    Columns: line, title, category, and for each model of `outcomes` the predicted category <model>, its
-    probability <model>_confidence, the number of categories ranked above the true one <model>_rank, and
-    the cross-entropy in nats <model>_loss.
+    Columns: key, file, line, title, category, and for each model of `outcomes` the predicted category
+    <model>, its probability <model>_confidence, the number of categories ranked above the true one
+    <model>_rank, and the cross-entropy in nats <model>_loss.
     """
     first = next(iter(outcomes.values()))
     columns = {
+        "key": pa.array(titles.keys),
+        "file": pa.DictionaryArray.from_arrays(
+            titles.files.astype(np.int32), pa.array(titles.file_names, pa.string())
+        ),
         "line": pa.array(titles.lines),
         "title": _joined(titles, words),
         "category": _categories(first.labels_N, labels),
@@ -102,4 +108,8 @@ def read(stream: BinaryIO) -> Predictions:
     for name in models:
         measures = (table[f"{name}_{measure}"].to_numpy() for measure in _MEASURES)
         outcomes[name] = Outcomes(codes["category"], codes[name], *measures)
-    return Predictions(table["line"].to_numpy(), table["title"].to_pylist(), labels, outcomes)
+    keys_N = table["key"].to_numpy() if "key" in table.column_names else None
+    files = table["file"].to_pylist() if "file" in table.column_names else [""] * len(table)
+    return Predictions(
+        keys_N, files, table["line"].to_numpy(), table["title"].to_pylist(), labels, outcomes
+    )

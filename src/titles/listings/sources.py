@@ -180,7 +180,9 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
 def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
     rows = batch.rows
-    chunk = Chunk(file.name, split, list(batch.lines), len(rows))
+    # A name that is not UTF-8 could not be written to files of results.
+    name = file.name.encode("utf-8", "backslashreplace").decode()
+    chunk = Chunk(name, split, list(batch.lines), len(rows))
     if Broken in set(map(type, rows)):
         whole = [not isinstance(row, Broken) for row in rows]
         for line, row in zip(chunk.lines, rows, strict=True):

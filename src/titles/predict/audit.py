@@ -10,7 +10,6 @@ Legend: N titles, C categories, K rows whose predicted category is not the given
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +115,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
         embedding = new_embedding(settings, words)
         network = NETWORKS[name](embedding, len(labels), **settings.architecture).to(device)
         held_N = fold_N == fold
-        train = _where(titles, ~held_N)
+        train = titles.select(~held_N)
         least, weights = np.inf, network.state_dict()
         trainer = Trainer(network, train, validation, len(labels), settings, params.seed, device)
         for record in trainer.epochs():
@@ -124,7 +123,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
                 least = record.validation_loss
                 weights = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(weights)
-        held = _where(titles, held_N)
+        held = titles.select(held_N)
         judged += evaluate([network], held, device)
         print(
             f"fold {fold + 1} of {folds}: {len(train):,} rows to learn from, {len(held):,} to judge; "
@@ -175,6 +174,7 @@ def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranki
         texts.append(" ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids))
     columns = {
         "rank": range(1, len(rows) + 1),
+        "file": [titles.file_names[i] for i in titles.files[rows].tolist()],
         "line": titles.lines[rows],
         "title": texts,
         "category": [labels[i] for i in outcomes.labels_N[rows]],
@@ -185,13 +185,6 @@ def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranki
     }
     pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
     return len(rows)
-
-
-def _where(titles: EncodedTitles, flags_N: Flags) -> EncodedTitles:
-    names = ("labels", "languages", "qualities", "lines")
-    chosen = {name: getattr(titles, name)[flags_N] for name in names}
-    word_ids = titles.word_ids[np.repeat(flags_N, titles.lengths)]
-    return replace(titles, word_ids=word_ids, ends=np.cumsum(titles.lengths[flags_N]), **chosen)
 
 
 def _share(flags: Flags) -> str:

@@ -29,7 +29,7 @@ class Profile(BaseModel):
     categories: Shares  # of the rows, for each category that occurs
     languages: Shares
     unknown_words: Share | None  # of the words of validation; None without validation rows
-    title_words: dict[str, Annotated[int, Field(ge=1)]]  # quantiles of the words per title
+    title_words: dict[str, Annotated[int, Field(ge=0)]]  # quantiles of the words per title
     rejected: Share  # unused rows among those of the wanted language
 
 

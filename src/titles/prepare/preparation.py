@@ -21,7 +21,7 @@ from titles.prepare import drift, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 
 
-def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
+def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     """Turn `settings.source` into splits, vocabulary and labels below `folder`, which exists.
 
     Writes train/, validation/, test/, vocabulary.tsv, labels.txt, text.json (how titles became words),
@@ -44,25 +44,26 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
     ) as stream:
         rejected = RejectedFile(stream)
         rows, counts = collect(settings, spool, rejected)
-        word_keys = split.word_keys(rows.words)
-        keys_N = np.concatenate(
-            [split.title_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
-        )
-        kept_N = selection.duplicates(rows, keys_N, rejected)
+        kept_N = selection.duplicates(rows, rejected)
         used_N = kept_N == np.arange(len(kept_N))
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
         label_of = np.full(len(rows.categories), -1, np.int32)
         label_of[[rows.categories.index(name) for name in labels]] = np.arange(len(labels))
         labels_N = label_of[rows.categories_N]
         rejected.add_rows(rows, used_N & (labels_N < 0), "rare_category", lambda row: "")
-    counts |= {name: rejected.counts[name] for name in ("duplicate", "rare_category")}
-    used_N &= labels_N >= 0
+        splits_N = selection.splits(rows, used_N & (labels_N >= 0), labels_N, settings)
+        word_keys = split.word_keys(rows.words)
+        read_keys_N = np.concatenate(
+            [split.sequence_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
+        )
+        splits_N[selection.read_like_held_out(rows, splits_N, read_keys_N, rejected)] = split.DROPPED
+    reasons = ("duplicate", "rare_category", "same_words_as_held_out")
+    counts |= {reason: rejected.counts[reason] for reason in reasons}
     if len(labels) < 2:
         raise ValueError(
             f"{settings.source} has {len(labels)} categories of at least {settings.min_rows} rows "
             f"(prepare.min_rows); a classifier needs two. Rows: {counts}"
         )
-    splits_N = selection.splits(rows, used_N, labels_N, keys_N, settings, seed)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
     if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(
@@ -74,7 +75,7 @@ def prepare(settings: Prepare, seed: int, folder: Path) -> dict[str, Any]:
         titles = _encode(rows, labels_N, splits_N == code, new_ids)
         titles.write(folder / name)
         counts[name] = len(titles)
-        unknown[name] = round(float(np.mean(titles.word_ids < 0)), 6) if len(titles) else None
+        unknown[name] = round(float(np.mean(titles.word_ids < 0)), 6) if len(titles.word_ids) else None
     words.write(folder / contract.VOCABULARY_FILE)
     vocabulary.write_labels(labels, folder / contract.LABELS_FILE)
     write_json(folder / contract.TEXT_FILE, settings.text.model_dump())
@@ -142,6 +143,9 @@ def _encode(
         labels_N[chosen_N],
         rows.languages_N[chosen_N],
         rows.qualities_N[chosen_N],
+        rows.keys_N[chosen_N],
+        rows.files_N[chosen_N],
         rows.lines_N[chosen_N],
         [rows.words[position] for position in np.flatnonzero(unknown)],
+        rows.files,
     )

@@ -19,6 +19,7 @@ from titles.listings import sources
 from titles.listings.sources import Chunk, Rejected
 from titles.params import Prepare, Text
 from titles.prepare import split, workers
+from titles.prepare.identity import title_keys
 from titles.prepare.text import tokenise
 
 # Starting worker processes for fewer chunks takes longer than they save.
@@ -31,24 +32,33 @@ _LANGUAGE_CODES, _QUALITY_CODES = (
 _SPLIT_CODES = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
 
 
-# The words of a chunk: the distinct ones; positions in them, of all titles concatenated (W,); words per
-# title (N,).
-Tokenised = tuple[list[str], NDArray[np.int32], NDArray[np.int64]]
+class Tokenised(NamedTuple):
+    """The titles of a chunk: N titles of W words together.
+
+    words: distinct ones. word_ids_W: positions in them. lengths_N: words per title. keys_N: see
+    `identity.title_keys`.
+    """
+
+    words: list[str]
+    word_ids_W: NDArray[np.int32]
+    lengths_N: NDArray[np.int64]
+    keys_N: split.Keys
 
 
 class Rows(NamedTuple):
-    """All usable rows of a source, in file order."""
+    """All usable rows of a source, in file order. Some have no word under the given parameters."""
 
     words: list[str]  # distinct ones, as categories and files
     categories: list[str]
     files: list[str]
     word_ids_W: NDArray[np.int32]  # memory-mapped
     lengths_N: NDArray[np.int64]
+    keys_N: split.Keys  # see identity.title_keys
     categories_N: NDArray[np.int32]
     languages_N: NDArray[np.uint8]
     qualities_N: NDArray[np.uint8]
     splits_N: NDArray[np.uint8]  # given by the source, or DROPPED
-    files_N: NDArray[np.uint16]
+    files_N: NDArray[np.uint32]
     lines_N: NDArray[np.int64]
 
     def place(self, row: int) -> tuple[str, int]:
@@ -91,7 +101,7 @@ def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
     lengths_N = np.fromiter(map(len, rows), np.int64, len(rows))
     table = _numbering()
     word_ids_W = _numbers(table, chain.from_iterable(rows), int(lengths_N.sum()))
-    return list(table), word_ids_W, lengths_N
+    return Tokenised(list(table), word_ids_W, lengths_N, title_keys(titles))
 
 
 def _numbering() -> defaultdict[str, int]:
@@ -110,7 +120,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     languages. Raises ValueError as `sources.read` does, and if no row is usable.
     """
     words, categories, files = _numbering(), _numbering(), _numbering()
-    columns: list[list[NDArray[Any]]] = [[] for _ in range(7)]
+    columns: list[list[NDArray[Any]]] = [[] for _ in range(8)]
     read = 0
     languages: Counter[str] = Counter()
 
@@ -127,24 +137,25 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
         spool.open("wb") as stream,
         tqdm(unit=" rows", unit_scale=True, desc="prepare", disable=None) as bar,
     ):
-        for chunk, (new_words, word_ids_W, lengths_N) in _tokenised(wanted(), settings.text):
-            size, empty_N = len(lengths_N), lengths_N == 0
-            for position in np.flatnonzero(empty_N):
+        for chunk, found in _tokenised(wanted(), settings.text):
+            size, used_N = len(found.keys_N), found.keys_N != 0
+            for position in np.flatnonzero(~used_N):
                 chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
             for row in chunk.rejected:
                 rejected.add(row)
-            _numbers(words, new_words, len(new_words))[word_ids_W].tofile(stream)
+            _numbers(words, found.words, len(found.words))[found.word_ids_W].tofile(stream)
             new: tuple[NDArray[Any], ...] = (
-                lengths_N,
+                found.lengths_N,
+                found.keys_N,
                 _numbers(categories, chunk.categories, size),
                 _numbers(_LANGUAGE_CODES, chunk.languages, size).astype(np.uint8),
                 _numbers(_QUALITY_CODES, chunk.qualities, size).astype(np.uint8),
                 np.full(size, _SPLIT_CODES[chunk.split], np.uint8),
-                np.full(size, files[chunk.file], np.uint16),
+                np.full(size, files[chunk.file], np.uint32),
                 np.array(chunk.lines, np.int64),
             )
             for column, values in zip(columns, new, strict=True):
-                column.append(values[~empty_N])
+                column.append(values[used_N])
             bar.update(chunk.rows_read)
     counts = {"read": read, "unusable": rejected.counts.total()}
     if settings.language != "all":
@@ -157,7 +168,8 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
             f"{settings.source} has no usable rows of language {settings.language}: {read} rows read, "
             f"set aside: {dict(rejected.counts)}, languages: {dict(languages)}"
         )
-    word_ids_W = np.memmap(spool, np.int32, "r")
+    # An empty file cannot be mapped: no title has a word.
+    word_ids_W = np.memmap(spool, np.int32, "r") if spool.stat().st_size else np.empty(0, np.int32)
     return Rows(list(words), list(categories), list(files), word_ids_W, *joined), counts
 
 

@@ -1,4 +1,7 @@
-"""Which rows are used, and in which split: duplicates, rare categories, given and stratified splits."""
+"""Which rows are used, and in which split: duplicates, rare categories, given and stratified splits.
+
+All but `read_like_held_out` follow from raw titles, however they are read.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from titles.prepare.reading import RejectedFile, Rows
 RELIABLE = QUALITIES.index("reliable")
 
 
-def duplicates(rows: Rows, keys_N: split.Keys, rejected: RejectedFile) -> NDArray[np.int64]:
-    """For each row, the row that is kept of all with its words; the others are rejected.
+def duplicates(rows: Rows, rejected: RejectedFile) -> NDArray[np.int64]:
+    """For each row, the row that is kept of all with its title; the others are rejected.
 
     A test row is kept before one of train, then a reliable row, then the first. A test or validation
     split that the source gives keeps its own duplicates, so that published metrics stay comparable.
@@ -22,14 +25,14 @@ def duplicates(rows: Rows, keys_N: split.Keys, rejected: RejectedFile) -> NDArra
     rank_of_split = np.zeros(256, np.uint8)
     rank_of_split[[split.VALIDATION, split.TRAIN]] = 2, 4
     rank_N = rank_of_split[rows.splits_N] + (rows.qualities_N != RELIABLE).astype(np.uint8)
-    kept_N = split.first_of_each(keys_N, rank_N)
+    kept_N = split.first_of_each(rows.keys_N, rank_N)
     held_out_N = np.isin(rows.splits_N, (split.VALIDATION, split.TEST))
     own_N = held_out_N & (rows.splits_N == rows.splits_N[kept_N])
     kept_N[own_N] = np.flatnonzero(own_N)
 
     def same_as(row: int) -> str:
         file, line = rows.place(kept_N[row])
-        return f"same words as line {line} of {file}"
+        return f"same title as line {line} of {file}"
 
     rejected.add_rows(rows, kept_N != np.arange(len(kept_N)), "duplicate", same_as)
     return kept_N
@@ -46,9 +49,7 @@ def splits(
     rows: Rows,
     used_N: split.Flags,
     labels_N: NDArray[np.int32],
-    keys_N: split.Keys,
     settings: Prepare,
-    seed: int,
 ) -> split.Splits:
     """The split of each row: the given one, or else a stratified one; DROPPED if it is not used."""
     splits_N = np.where(used_N, rows.splits_N, np.uint8(split.DROPPED))
@@ -57,10 +58,27 @@ def splits(
         splits_N[free_N] = split.stratified(
             labels_N[free_N],
             rows.qualities_N[free_N] == RELIABLE,
-            keys_N[free_N],
+            rows.keys_N[free_N],
             validation_fraction=settings.validation_fraction,
             test_fraction=settings.test_fraction,
             prefer_reliable=settings.holdout_quality == "reliable",
-            seed=seed,
+            seed=settings.split_seed,
         )
     return splits_N
+
+
+def read_like_held_out(
+    rows: Rows, splits_N: split.Splits, read_keys_N: split.Keys, rejected: RejectedFile
+) -> split.Flags:
+    """The train rows whose titles are read like one of validation or test; they are rejected.
+
+    Different titles can have the same words, such as "Funda" and "Funda - envío gratis". Train gives
+    way, since held-out titles must be the same however titles are read.
+
+    Args:
+        read_keys_N: `split.sequence_keys` of the words.
+    """
+    held_out_N = np.isin(splits_N, (split.VALIDATION, split.TEST))
+    seen_N: split.Flags = (splits_N == split.TRAIN) & np.isin(read_keys_N, read_keys_N[held_out_N])
+    rejected.add_rows(rows, seen_N, "same_words_as_held_out", lambda row: "")
+    return seen_N

@@ -34,17 +34,17 @@ def word_keys(words: Sequence[str]) -> Keys:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def title_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
-    """A 64-bit key per title, from its words and their order; every title has at least one word.
-
-    Among 20 million titles, the probability that two different ones share a key is about 1 in 90,000.
-    """
-    if len(lengths_N) == 0:
-        return np.empty(0, np.uint64)
+def sequence_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
+    """A 64-bit key per title, from its words and their order; 0 for a title without words."""
+    keys_N = np.zeros(len(lengths_N), np.uint64)
+    if len(word_keys_W) == 0:
+        return keys_N
     starts_N = np.cumsum(lengths_N) - lengths_N
     position_W = np.arange(len(word_keys_W)) - np.repeat(starts_N, lengths_N)
     placed_W = _mixed(word_keys_W + position_W.astype(np.uint64) * _GOLDEN)
-    return _mixed(np.add.reduceat(placed_W, starts_N))
+    has_words_N = lengths_N > 0  # reduceat would give an empty title the next word
+    keys_N[has_words_N] = _mixed(np.add.reduceat(placed_W, starts_N[has_words_N]))
+    return keys_N
 
 
 def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:

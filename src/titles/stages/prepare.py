@@ -10,7 +10,7 @@ from titles.stages import entry_point
 def main() -> None:
     params = load_params()
     with atomic_folder(PREPARED) as folder:
-        metrics = prepare(params.prepare, params.seed, folder)
+        metrics = prepare(params.prepare, folder)
     write_json(METRICS / "prepare.json", metrics)
     rows = metrics["rows"]
     print(

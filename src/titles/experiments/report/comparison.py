@@ -33,8 +33,8 @@ class Pair:
     tests: of each model, `metrics.paired_test` of the experiment against the baseline.
     gained, lost: the categories whose recall rose and fell most: category, rows, recall before and
         after, difference, and titles won and lost.
-    repaired, broken: titles that became right and wrong, most confident new answers first: line, title,
-        category, answers before and after, before_confidence and after_confidence.
+    repaired, broken: titles that became right and wrong, most confident new answers first: file, line,
+        title, category, answers before and after, before_confidence and after_confidence.
     """
 
     experiment: Experiment
@@ -57,8 +57,8 @@ def differing_params(experiments: Sequence[Experiment]) -> list[tuple[str, list[
 def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     """Compare two experiments title by title.
 
-    Titles count if both experiments have them with the same line, words and category, and only if such
-    titles are more than half of both test splits.
+    Titles count if both experiments have them with the same category, and only if such titles are more
+    than half of both test splits.
 
     Args:
         model: the model whose categories and titles are shown.
@@ -84,6 +84,7 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     was, now, name_C = before[model], after[model], np.array(labels)
     titles = pd.DataFrame(
         {
+            "file": [old.files[row] for row in rows_old],
             "line": old.lines_N[rows_old],
             "title": [old.titles[row] for row in rows_old],
             "category": name_C[was.labels_N],
@@ -110,25 +111,33 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
 
 
 def common_rows(one: Predictions, other: Predictions) -> tuple[Ints, Ints]:
-    """Positions, in each, of the titles with the same line, words and category in both."""
-    keys = ["line", "title", "category"]
-    shared = _keys(one, keys).merge(_keys(other, keys), on=keys)
+    """Positions, in each, of the titles that both have with the same category.
+
+    Titles are the same by their key, however they were read; of equal ones, which a given test split can
+    have, the first goes with the first. Files of older versions have no keys: there, titles are the same
+    if line and words are.
+    """
+    has_keys = one.keys_N is not None and other.keys_N is not None
+    frames = [_identified(predictions, has_keys) for predictions in (one, other)]
+    columns = [name for name in frames[0].columns if name != "row"]
+    shared = frames[0].merge(frames[1], on=columns)
     return shared["row_x"].to_numpy(), shared["row_y"].to_numpy()
 
 
-def _keys(predictions: Predictions, names: Sequence[str]) -> pd.DataFrame:
+def _identified(predictions: Predictions, has_keys: bool) -> pd.DataFrame:
     first = next(iter(predictions.outcomes.values()))
-    categories = np.array(predictions.labels)[first.labels_N]
-    columns = (predictions.lines_N, predictions.titles, categories)
-    return pd.DataFrame(dict(zip(names, columns, strict=True))).assign(row=np.arange(len(predictions)))
+    found = pd.DataFrame({"category": np.array(predictions.labels)[first.labels_N]})
+    if has_keys:
+        found["key"] = predictions.keys_N
+    else:
+        found["line"], found["title"] = predictions.lines_N, predictions.titles
+    found["copy"] = found.groupby(list(found.columns)).cumcount()
+    return found.assign(row=np.arange(len(predictions)))
 
 
 def _note(baseline: Experiment, experiment: Experiment, common: int) -> str:
-    causes = [
-        name
-        for name, _ in differing_params([baseline, experiment])
-        if name == "seed" or name.startswith("prepare.")
-    ]
+    differing = differing_params([baseline, experiment])
+    causes = [name for name, _ in differing if name.startswith("prepare.")]
     why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
     return (
         f"{experiment.name} was not evaluated on the same test titles as {baseline.name} ({why}): "
