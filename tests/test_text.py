@@ -1,4 +1,6 @@
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -140,3 +142,14 @@ def test_seller_noise_is_never_found_across_two_titles(text_settings):
 
 def test_normalising_a_word_gives_the_word_that_tokenising_gives(text_settings):
     assert normalise("Teléfono", text_settings).strip() == "telefono"
+
+
+def test_the_table_of_the_documentation_is_true(text_settings):
+    chosen = text_settings.model_copy(update={"drop_seller_noise": True, "max_words": 32})
+    rows = {"Teléfono ação": "telefono acao", "128GB": "128gb", "Envío gratis 12x sem juros": ""}
+    rows |= {"\uff21\uff22 \ufb01n m² H₂O": "ab fin m2 h2o", '2½" 10²': "2 1 2 10 2"}
+    rows |= {"LEGO™ Pro®": "lego pro"}
+    page = (Path(__file__).parent.parent / "docs/data.md").read_text(encoding="utf-8")
+    for title, words in rows.items():
+        assert tokenise([title], chosen) == [words.split()]
+        assert all(f"`{part}`" in page for part in re.findall(r"Envío gratis|12x sem juros|\S+", title))
