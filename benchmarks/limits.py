@@ -60,22 +60,24 @@ def distinct_words(titles: EncodedTitles, batch_size: int) -> int:
     return round(float(np.mean([len(np.unique(part)) for part in parts[:-1]])))
 
 
-def cnn_products(settings: CNNSection, dimension: int, distinct: int, classes: int) -> list[Product]:
+def cnn_products(
+    settings: CNNSection, batch: int, dimension: int, distinct: int, classes: int
+) -> list[Product]:
     """Distinct words are projected once per position in a window; summing windows is not counted."""
     filters = settings.filter_count
     pooled = filters * len(settings.filter_lengths)
     return [
         Product("filters", distinct, dimension, filters * sum(settings.filter_lengths), True),
-        Product("hidden", settings.batch_size, pooled, settings.fc_size),
-        Product("output", settings.batch_size, settings.fc_size, classes),
+        Product("hidden", batch, pooled, settings.fc_size),
+        Product("output", batch, settings.fc_size, classes),
     ]
 
 
-def mlp_products(settings: MLPSection, dimension: int, classes: int) -> list[Product]:
+def mlp_products(settings: MLPSection, batch: int, dimension: int, classes: int) -> list[Product]:
     """The products of the MLP; means over words are not counted."""
     sizes = [dimension * (2 if settings.leading_words else 1), *settings.hidden_layers, classes]
     return [
-        Product(f"layer {number}", settings.batch_size, size, following, number == 1)
+        Product(f"layer {number}", batch, size, following, number == 1)
         for number, (size, following) in enumerate(pairwise(sizes), start=1)
     ]
 
@@ -150,7 +152,7 @@ def _epoch(
     network.train()
     clock = time.perf_counter
     then = clock()
-    for rows in ordered(titles, settings.batch_size, np.random.default_rng(0)):
+    for rows in ordered(titles, settings.titles_per_step(len(titles)), np.random.default_rng(0)):
         batch = batcher.batch(rows)
         yield "batching", clock() - then
         then = clock()
@@ -197,7 +199,7 @@ def profile_section(
     ]
     called.sort(key=lambda event: -event.self_cpu_time_total)
     every = sum(event.self_cpu_time_total for event in called) / 1e6
-    number, few_number = (-(-len(rows) // settings.batch_size) for rows in (titles, few))
+    number, few_number = (-(-len(rows) // settings.titles_per_step(len(rows))) for rows in (titles, few))
     yield "| part | ms per step | share |"
     yield "|---|--:|--:|"
     for part, seconds in parts.items():

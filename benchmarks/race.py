@@ -95,7 +95,7 @@ def settings(
         "learning_rate": 1e-3,
         "weight_decay": 1e-5,
         "class_weighting": "none",
-        "min_steps": 1,
+        "min_steps": None,
         "word_dropout": 0.0,
         "subword_buckets": 0,
         "label_smoothing": 0.0,

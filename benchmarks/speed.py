@@ -29,12 +29,13 @@ from limits import cnn_products, distinct_words, limit_section, mlp_products, pr
 from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_turns, our_network, settings
 
 from titles.models.parts.inference import set_up
+from titles.params import LARGEST_BATCH
 
 CPU = torch.device("cpu")
 # The course uses batches of 128. In larger batches more titles share words, which our networks exploit:
-# they are measured with the batch size of params.yaml and, to isolate that effect, with the course's.
+# they are measured with the largest of `auto` and, to isolate that effect, with the course's.
 # Millions of rows allow still larger batches, and bfloat16 on processors with it, which come last.
-OWN_BATCH = PARAMS.network("cnn").batch_size
+OWN_BATCH = LARGEST_BATCH
 LARGE_BATCH = 4096
 # Target speed-ups.
 TRAINING_BARS: dict[tuple[Kind, str], float] = {
@@ -166,8 +167,8 @@ def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
     yield from ("", "## Lower bound from matrix products", "")
     cnn, mlp = settings("cnn", False, OWN_BATCH), settings("mlp", False, OWN_BATCH)
     products = {
-        "cnn": cnn_products(cnn, DIMENSION, many, CATEGORIES),
-        "mlp": mlp_products(mlp, DIMENSION, CATEGORIES),
+        "cnn": cnn_products(cnn, OWN_BATCH, DIMENSION, many, CATEGORIES),
+        "mlp": mlp_products(mlp, OWN_BATCH, DIMENSION, CATEGORIES),
     }
     yield from limit_section(products, steps, scale.seconds / 10)
     yield from ("", "## Profile of a CNN step, word vectors unfrozen", "")

@@ -141,7 +141,7 @@ def settings(name: str, **changes: Any) -> Training:
         "subword_max": 6,
         "epochs": 3,
         "batch_size": 3,
-        "min_steps": 1,
+        "min_steps": None,
         "learning_rate": 0.01,
         "schedule": "constant",
         "weight_decay": 0.0,

@@ -194,7 +194,7 @@ def test_a_row_is_judged_by_a_network_that_has_not_seen_its_label(project):
     changed = EncodedTitles(**vars(titles) | {"labels": titles.labels.copy()})
     own = fold_N == fold_N[7]
     changed.labels[7] = 1
-    one, other = (held_out(t, fold_N, params(epochs=2, min_steps=5)) for t in (titles, changed))
+    one, other = (held_out(t, fold_N, params(epochs=2)) for t in (titles, changed))
     assert (one.predicted_N[own] == other.predicted_N[own]).all()
     assert (one.confidence_N[own] == other.confidence_N[own]).all()
     assert one.loss_N[7] != other.loss_N[7]

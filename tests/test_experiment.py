@@ -145,7 +145,10 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, le
     assert not same_answers(MODELS / name, replayed(given, name, 5))
     model = saved.read(MODELS / name, NETWORKS)
     assert (model.name, model.text) == (name, TEXT_RULES)
-    assert json.loads((METRICS / f"{name}.json").read_text()) == {name: recorder.summary}
+    assert json.loads((METRICS / f"{name}.json").read_text()) == {
+        name: recorder.summary,
+        "used": {"batch_size": 3},
+    }
     assert recorder.summary["best_epoch"] == best
     for key in ("train_loss", "validation_loss", "validation_accuracy", "validation_balanced_accuracy"):
         logged = recorder.epochs[best - 1][key.replace("_", "/", 1)]
@@ -261,7 +264,8 @@ def test_vectors_of_another_vocabulary_are_refused(recorder, tmp_path):
 # Every knob of `networks.settings` that is neutral there, turned.
 TURNED = LETTERS | {
     "word_dropout": 0.1,
-    "min_steps": 2,
+    "batch_size": "auto",
+    "min_steps": 3,
     "schedule": "one_cycle",
     "logit_adjustment": 1.0,
     "label_smoothing": 0.1,

@@ -302,13 +302,15 @@ def steps_of(titles, **changes):
     ("min_steps", "sizes"),
     [(1, [8]), (2, [4, 4]), (3, [2, 2, 2, 2]), (8, [1] * 8), (9, [1] * 8)],
 )
-def test_a_small_split_is_cut_into_smaller_batches_until_there_are_enough_steps(min_steps, sizes):
-    assert steps_of(encoded(), batch_size=100, min_steps=min_steps) == sizes
+def test_auto_makes_batches_so_small_that_there_are_enough_steps(min_steps, sizes):
+    assert steps_of(encoded(), batch_size="auto", min_steps=min_steps) == sizes
 
 
-def test_min_steps_makes_no_batch_larger():
-    assert sorted(steps_of(encoded(), batch_size=3, min_steps=1)) == [2, 3, 3]
-    assert steps_of(encoded(), batch_size=1, min_steps=2) == [1] * 8
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [1] * 8), (3, [2, 3, 3]), (7, [1, 7]), (8, [8]), (9, [8])]
+)
+def test_a_batch_size_given_is_the_one_used(batch_size, sizes):
+    assert sorted(steps_of(encoded(), batch_size=batch_size)) == sizes
 
 
 def movement(schedule, epochs, rate=1e-4):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED
+from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED, NO_REFERENCE
 
 
 def _number(value: object) -> object:
@@ -61,6 +63,28 @@ Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
+def _batch_size(value: object) -> object:
+    if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        raise ValueError("must be auto or a whole number, at least 1")
+    return value
+
+
+BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
+# `auto` makes no larger batches.
+LARGEST_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Concerns:
+    """Marks a parameter that changes no result: `only` speed, though sums may round differently, or
+    only messages."""
+
+    only: Literal["speed", "messages"]
+
+
+Limit = Annotated[Distance, Concerns("messages")]
+
+
 def _subwords_in_order(subword_max: int, info: ValidationInfo) -> int:
     if subword_max < info.data.get("subword_min", 1):
         raise ValueError(f"must be at least subword_min = {info.data['subword_min']}")
@@ -72,10 +96,14 @@ def _subwords_in_order(subword_max: int, info: ValidationInfo) -> int:
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def without_effect(self) -> dict[str, str]:
+        """Parameters that other values of this section leave without effect, each with the reason."""
+        return {}
+
 
 class Compute(_Section):
-    device: Literal["auto", "cpu", "cuda"]
-    threads: Positive
+    device: Annotated[Literal["auto", "cpu", "cuda"], Concerns("speed")]
+    threads: Annotated[Positive, Concerns("speed")]
 
 
 class Text(_Section):
@@ -109,15 +137,21 @@ class Prepare(Text):
     min_count: Positive
     max_vocabulary: Positive
     reference: Annotated[str, Field(min_length=1)]
-    drift_categories: Distance
-    drift_languages: Distance
-    drift_unknown_words: Distance
-    drift_length: Annotated[Number, Field(ge=0)]
-    drift_rejected: Distance
+    drift_categories: Limit
+    drift_languages: Limit
+    drift_unknown_words: Limit
+    drift_length: Annotated[Number, Field(ge=0), Concerns("messages")]
+    drift_rejected: Limit
 
     @property
     def text(self) -> Text:
         return Text(**self.model_dump(include=set(Text.model_fields)))
+
+    def without_effect(self) -> dict[str, str]:
+        if self.reference != NO_REFERENCE:
+            return {}
+        limits = [name for name in Prepare.model_fields if name.startswith("drift_")]
+        return dict.fromkeys(limits, "reference is none")
 
 
 class Embed(_Section):
@@ -129,7 +163,7 @@ class Embed(_Section):
     negative: Positive
     subword_min: Positive
     subword_max: Positive
-    workers: Positive
+    workers: Annotated[Positive, Concerns("speed")]
 
     @field_validator("pretrained")
     @classmethod
@@ -143,6 +177,13 @@ class Embed(_Section):
 
     _in_order = field_validator("subword_max")(_subwords_in_order)
 
+    def without_effect(self) -> dict[str, str]:
+        names = {
+            "word2vec": ["subword_min", "subword_max"],
+            "pretrained": ["epochs", "window", "negative", "subword_min", "subword_max", "workers"],
+        }
+        return dict.fromkeys(names.get(self.method, []), f"method is {self.method}")
+
 
 class Training(_Section):
     """Parameters of every network; the section of a network adds its own."""
@@ -154,8 +195,8 @@ class Training(_Section):
     subword_min: Positive
     subword_max: Annotated[int, Field(ge=1, le=MOST_LETTERS)]
     epochs: Positive
-    batch_size: Positive
-    min_steps: Positive
+    batch_size: BatchSize
+    min_steps: Positive | None
     learning_rate: Annotated[Number, Field(gt=0)]
     schedule: Literal["constant", "one_cycle"]
     weight_decay: Annotated[Number, Field(ge=0)]
@@ -167,6 +208,37 @@ class Training(_Section):
     precision: Literal["float32", "bfloat16"]
 
     _in_order = field_validator("subword_max")(_subwords_in_order)
+
+    @field_validator("min_steps")
+    @classmethod
+    def _beside_auto_only(cls, min_steps: int | None, info: ValidationInfo) -> int | None:
+        batch_size = info.data.get("batch_size")
+        if batch_size == "auto" and min_steps is None:
+            raise ValueError(
+                "must be a number where batch_size is auto: -S {section}.min_steps=200, for example"
+            )
+        if isinstance(batch_size, int) and min_steps is not None:
+            raise ValueError(
+                f"must be null where batch_size is a number: -S {{section}}.batch_size={batch_size} -S "
+                f"{{section}}.min_steps=null trains in batches of that size, -S {{section}}.batch_size="
+                f"auto -S {{section}}.min_steps={min_steps} in smaller ones if train is small"
+            )
+        return min_steps
+
+    def without_effect(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if not self.subword_buckets:
+            found |= dict.fromkeys(("subword_min", "subword_max"), "subword_buckets is 0")
+        if self.patience >= max(1, self.epochs - 1):
+            found["patience"] = f"epochs is {self.epochs}"
+        return found
+
+    def titles_per_step(self, rows: int) -> int:
+        """The size of the batches, except a smaller last one, in an epoch over so many rows."""
+        if self.batch_size == "auto":
+            assert self.min_steps is not None
+            return max(1, min(LARGEST_BATCH, rows // self.min_steps))
+        return min(self.batch_size, rows)
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -212,6 +284,20 @@ def schema(sections: Mapping[str, type[Training]]) -> type[Params]:
     """Parameters with a section for each network, by name."""
     fields: dict[str, Any] = {name: (section, ...) for name, section in sections.items()}
     return create_model("Params", __base__=Params, **fields)
+
+
+def warn_without_effect(section: str, found: Mapping[str, str]) -> None:
+    """Say on stderr which parameters of a section change nothing in this run; nothing if all do.
+
+    Args:
+        found: names of parameters, each with the reason.
+    """
+    parts = []
+    for reason in dict.fromkeys(found.values()):
+        names = [f"{section}.{name}" for name in found if found[name] == reason]
+        parts.append(f"{', '.join(names)} ({reason})")
+    if parts:
+        print(f"warning: without effect in this run: {'; '.join(parts)}", file=sys.stderr)
 
 
 # Names that parameters had before.
@@ -266,6 +352,7 @@ def _describe(problem: dict[str, Any], form: type[BaseModel]) -> str:
         "tuple_type": "must be a list",
         "model_type": "must be a section with keys",
     }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    message = message.replace("{section}", keys[0])
     if isinstance(problem["input"], dict):
         return f"{dotted}: {message}" if dotted else message
     return f"{dotted}: {message}, not {problem['input']!r}"

@@ -34,7 +34,7 @@ from tqdm import tqdm
 from titles.experiments.results import Result, results_at
 from titles.experiments.store import WORKSPACE, canonical, revisions
 from titles.models.registry import AVERAGE
-from titles.tracking.mlflow import concealed, log_params, open_store, store_uri
+from titles.tracking.mlflow import concealed, log_params, open_store, store_uri, used_params
 
 BACKFILL = "backfill"
 RESULT = "dvc.result"
@@ -182,7 +182,7 @@ class Runs:
                 run_name=f"{at.name} {result.model}",
             )
         number = run.info.run_id
-        log_params(self.client, number, result.params)
+        log_params(self.client, number, result.params | used_params(result.used))
         self._log(number, [Metric(name, value, moment, step) for name, value, step in points])
         self.client.set_terminated(number, "FINISHED", end_time=moment)
         made = self.client.get_run(number)

@@ -30,7 +30,8 @@ class Result:
 
     model: the network that was trained, or AVERAGE for an evaluation. params: all there were, flat.
     read: those that the stage depends on. data: hashes of its inputs other than code. scores: its
-    metrics; of an evaluation metrics/details.json. hashes: of all data up to the training.
+    metrics; of an evaluation metrics/details.json. used: what the training used where a parameter
+    leaves it open. hashes: of all data up to the training.
     """
 
     revision: Revision
@@ -40,6 +41,7 @@ class Result:
     read: dict[str, str]
     data: dict[str, str]
     scores: dict[str, Any]
+    used: dict[str, Any]
     hashes: dict[str, str]
 
     @cached_property
@@ -68,9 +70,10 @@ def results_at(revision: Revision) -> list[Result]:
         if not (name.startswith(_TRAIN) or name == _EVALUATE) or not _is_current(stage, stages):
             continue
         if name == _EVALUATE:
-            model, scores = AVERAGE, _metrics(revision, stage, DETAILS)
+            model, scores, used = AVERAGE, _metrics(revision, stage, DETAILS), {}
         else:
-            scores = _metrics(revision, stage, METRICS / f"{model}.json").get(model, {})
+            written = _metrics(revision, stage, METRICS / f"{model}.json")
+            scores, used = written.get(model, {}), written.get("used", {})
         if not scores:
             continue
         own = _sections(stage)
@@ -88,6 +91,7 @@ def results_at(revision: Revision) -> list[Result]:
                     if "md5" in dep and not dep["path"].startswith("src/")
                 },
                 scores=scores,
+                used=used,
                 hashes=hashes,
             )
         )

@@ -25,6 +25,13 @@ class MLPSection(Training):
     leading_words: NotNegative
     hidden_layers: Sizes
 
+    def check_titles(self, max_words: int) -> None:
+        if self.leading_words > max_words:
+            raise ValueError(
+                f"leading_words is {self.leading_words}, but titles are cut at "
+                f"prepare.max_words = {max_words}"
+            )
+
 
 class TitleMLP(Network):
     """The mean over the words of a title, that over its first words beside it, then hidden layers.

@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -78,17 +79,25 @@ class MlflowTracker(Tracker):
     """One MLflow run, in the local store of the project or at MLFLOW_TRACKING_URI."""
 
     def __init__(
-        self, name: str, params: Params, note: Path | None = None, abandoned: Sequence[Path] = ()
+        self,
+        name: str,
+        params: Params,
+        note: Path | None = None,
+        abandoned: Sequence[Path] = (),
+        used: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         """See `tracked`."""
         self._client: Any = None
         self._logged: set[tuple[str, int]] = set()
         try:
-            self._start(name, params, note, abandoned)
+            values = flat_text(params.model_dump(mode="json")) | used_params(used)
+            self._start(name, values, note, abandoned)
         except Exception as error:
             self._give_up(error)
 
-    def _start(self, name: str, params: Params, note: Path | None, abandoned: Sequence[Path]) -> None:
+    def _start(
+        self, name: str, values: Mapping[str, str], note: Path | None, abandoned: Sequence[Path]
+    ) -> None:
         client, experiment_id = open_store()
 
         def kill(run: Any) -> None:
@@ -98,7 +107,7 @@ class MlflowTracker(Tracker):
         for path in abandoned:
             kill(_noted(client, experiment_id, path))
         run_name = f"{os.environ.get('DVC_EXP_NAME') or 'workspace'} {name}"
-        tags, values = _tags(name), flat_text(params.model_dump(mode="json"))
+        tags = _tags(name)
         run = _noted(client, experiment_id, note)
         if run and run.data.params.items() <= values.items():
             self._resume(client, run, run_name, tags)
@@ -171,6 +180,11 @@ def _noted(client: Any, experiment_id: str, note: Path | None) -> Any:
         raise
     ours = run and run.info.experiment_id == experiment_id and run.info.lifecycle_stage == "active"
     return run if ours else None
+
+
+def used_params(used: Mapping[str, object]) -> dict[str, str]:
+    """What a training used where a parameter leaves it open, as MLflow names it."""
+    return {f"used.{name}": str(value) for name, value in used.items()}
 
 
 def log_params(client: Any, run: str, params: Mapping[str, str]) -> None:

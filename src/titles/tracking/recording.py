@@ -33,7 +33,12 @@ class _All(Tracker):
 
 @contextmanager
 def tracked(
-    name: str, params: Params, plots: Path, note: Path | None = None, abandoned: Sequence[Path] = ()
+    name: str,
+    params: Params,
+    plots: Path,
+    note: Path | None = None,
+    abandoned: Sequence[Path] = (),
+    used: Mapping[str, object] | None = None,
 ) -> Iterator[Tracker]:
     """Record a training of the model `name`; curves go to the file `plots`.
 
@@ -43,6 +48,8 @@ def tracked(
         note: file for the id of the MLflow run. If it already names the run of a killed training, this
             training continues that run.
         abandoned: notes of killed trainings; their MLflow runs are marked as killed.
+        used: what the training uses where a parameter leaves it open; MLflow gets it beside the
+            parameters, as used.<name>.
 
     Raises:
         ValueError: TITLES_MLFLOW is neither on nor off; see also `DvcliveTracker`.
@@ -52,7 +59,7 @@ def tracked(
         raise ValueError(f"TITLES_MLFLOW is {choice!r}, expected on or off")
     trackers: list[Tracker] = [DvcliveTracker(plots)]
     if choice == "on":
-        trackers.append(MlflowTracker(name, params, note, abandoned))
+        trackers.append(MlflowTracker(name, params, note, abandoned, used or {}))
     tracker = _All(trackers)
     failed = True
     try:

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from titles.data.contract import (
@@ -28,7 +29,7 @@ from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import set_up
 from titles.models.parts.network import Network
-from titles.params import Params, Text, Training
+from titles.params import LARGEST_BATCH, Params, Text, Training, warn_without_effect
 from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
@@ -50,14 +51,33 @@ def train(name: str, network: type[Network], params: Params) -> None:
     device = set_up(params.compute, params.seed)
     words = Vocabulary.read(VOCABULARY)
     labels = read_labels(LABELS)
+    train_split = EncodedTitles.open(PREPARED / "train")
+    if distributed.rank() == 0:
+        warn_without_effect(name, without_effect(settings, train_split, len(labels)))
     architecture = settings.architecture
     made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
-    model = saved.SavedModel(name, architecture, made, words, labels, Text.read(TEXT))
+    used = {"batch_size": settings.titles_per_step(len(train_split))}
+    model = saved.SavedModel(name, architecture, made, words, labels, Text.read(TEXT), training=used)
     if distributed.world_size() > 1:  # resuming several processes together is not proven
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
     with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
         _record(model, settings, params, device, checkpoint)
+
+
+def without_effect(settings: Training, titles: EncodedTitles, categories: int) -> dict[str, str]:
+    """Parameters without effect on a training with these titles, each with the reason."""
+    found = settings.without_effect()
+    rows_C = np.bincount(titles.labels, minlength=categories)
+    if len(set(rows_C.tolist())) == 1:
+        names = ("logit_adjustment", "class_weighting")
+        found |= dict.fromkeys(names, "all categories have equally many titles in train")
+    rows, size = len(titles), settings.batch_size
+    if isinstance(size, int) and size > rows:
+        found["batch_size"] = f"train has {rows} titles: one step per epoch"
+    if settings.min_steps and not settings.min_steps <= rows < (LARGEST_BATCH + 1) * settings.min_steps:
+        found["min_steps"] = f"train has {rows} titles: batches of {settings.titles_per_step(rows)}"
+    return found
 
 
 def _key(model: saved.SavedModel, settings: Training, params: Params, device: torch.device) -> str:
@@ -87,7 +107,14 @@ def _record(
     # Opened before the training, so that a folder that is not writable fails at once.
     with (
         atomic_folder(MODELS / name) as folder,
-        tracked(name, params, PLOTS / f"{name}.json", checkpoint.run, checkpoint.abandoned) as tracker,
+        tracked(
+            name,
+            params,
+            PLOTS / f"{name}.json",
+            checkpoint.run,
+            checkpoint.abandoned,
+            model.training,
+        ) as tracker,
     ):
         last_good = MODELS / f"{name}.last_good"
         best = _train(model, settings, seed, device, tracker, checkpoint, last_good)
@@ -103,7 +130,7 @@ def _record(
         print(f"{name}: temperature {model.temperature:g}")
         saved.write(model, folder)
         tracker.finish(summary)
-    write_json(METRICS / f"{name}.json", {name: summary})
+    write_json(METRICS / f"{name}.json", {name: summary, "used": model.training})
 
 
 def new_embedding(settings: Training, words: Vocabulary) -> WordEmbedding:
@@ -142,7 +169,10 @@ def _train(
     train_split = EncodedTitles.open(PREPARED / "train")
     validation = EncodedTitles.open(PREPARED / "validation")
     trainable = sum(p.numel() for p in model.network.parameters())
-    print(f"{model.name}: {len(train_split)} titles, {trainable:,} trainable parameters, on {device}")
+    print(
+        f"{model.name}: {len(train_split)} titles in batches of {model.training['batch_size']}, "
+        f"{trainable:,} trainable parameters, on {device}"
+    )
     records: list[EpochRecord] = []
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
@@ -170,7 +200,9 @@ def _train(
                 best = record
                 weights = {k: v.clone() for k, v in model.network.state_dict().items()}
             elif best and settings.patience and record.epoch - best.epoch >= settings.patience:
-                print(f"{model.name}: stopped early, epoch {best.epoch} is the best")
+                cut = settings.schedule == "one_cycle" and record.epoch < settings.epochs
+                where = f", after {trainer.progress:.0%} of its one_cycle schedule" if cut else ""
+                print(f"{model.name}: stopped early{where}; epoch {best.epoch} is the best")
                 break
             if best and checkpoint.due():
                 tensors, numbers = trainer.state()

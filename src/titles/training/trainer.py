@@ -83,8 +83,7 @@ class Trainer:
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
-        # Small splits get smaller batches: training needs some hundred steps.
-        self._batch_size = max(1, min(settings.batch_size, len(train) // settings.min_steps))
+        self._batch_size = settings.titles_per_step(len(train))
         self._steps_planned = settings.epochs * math.ceil(len(train) / self._batch_size)
         self._steps_done = 0
         self._epochs_done = 0
@@ -94,6 +93,11 @@ class Trainer:
         self._model = distributed.wrap(model)
         self._shuffle = np.random.default_rng(seed)
         self._device = device
+
+    @property
+    def progress(self) -> float:
+        """Share of the planned steps that is done."""
+        return self._steps_done / self._steps_planned
 
     def epochs(self) -> Iterator[EpochRecord]:
         """Yield a record after each epoch, until `settings.epochs` are done.
@@ -202,8 +206,7 @@ class Trainer:
         ):
             logits_BC = self._model(batch).float()
         losses_B, log_right_B = self._objective.losses(logits_BC, batch.labels_B)
-        progress = self._steps_done / self._steps_planned
-        weight_B = self._objective.weights(batch.labels_B, log_right_B, progress)
+        weight_B = self._objective.weights(batch.labels_B, log_right_B, self.progress)
         if not counts:
             losses_B, weight_B = losses_B[:0], weight_B[:0]
         # By the weights of the whole batch, since gradients are averaged over the processes.
@@ -218,7 +221,7 @@ class Trainer:
 
     def _set_rates(self) -> None:
         if self._settings.schedule == "one_cycle":
-            rate = self._settings.learning_rate * one_cycle(self._steps_done / self._steps_planned)
+            rate = self._settings.learning_rate * one_cycle(self.progress)
             for optimiser in self._optimisers:
                 for group in optimiser.param_groups:
                     group["lr"] = rate

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class SavedModel:
     temperature: divisor that calibration has applied to the output layer; 1 is an uncalibrated network.
     calibrated_loss: cross-entropy on validation with that temperature, in nats per title; weights the
         network in the average. 1 if it was not measured.
+    training: what the training used where a parameter leaves it open, such as batch_size: auto.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SavedModel:
     text: Text
     temperature: float = 1.0
     calibrated_loss: float = 1.0
+    training: dict[str, Any] = field(default_factory=dict)
 
 
 def weights(models: Sequence[SavedModel]) -> torch.Tensor:
@@ -76,6 +78,7 @@ def write(model: SavedModel, folder: Path) -> None:
         "text": model.text.model_dump(),
         "temperature": model.temperature,
         "calibrated_loss": model.calibrated_loss,
+        "training": model.training,
     }
     save_file(
         {name: tensor.contiguous().cpu() for name, tensor in state.items()},
@@ -108,6 +111,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         build = networks[name]
         letters = description["subwords"]
         temperature, loss = description["temperature"], description["calibrated_loss"]
+        training = dict(description.get("training", {}))  # older models have none
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -159,4 +163,4 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         ValueError,
     ) as error:
         raise ValueError(f"{folder} is damaged, its weights do not fit: {error}") from None
-    return SavedModel(name, settings, network.eval(), words, labels, text, temperature, loss)
+    return SavedModel(name, settings, network.eval(), words, labels, text, temperature, loss, training)
