@@ -24,6 +24,7 @@ from networks import (
 from titles.models.parts.inference import evaluate
 from titles.training.objective import Objective
 from titles.training.optimisers import one_cycle
+from titles.training.run import without_effect
 from titles.training.trainer import word_dropout
 
 CPU = torch.device("cpu")
@@ -311,6 +312,44 @@ def test_auto_makes_batches_so_small_that_there_are_enough_steps(min_steps, size
 )
 def test_a_batch_size_given_is_the_one_used(batch_size, sizes):
     assert sorted(steps_of(encoded(), batch_size=batch_size)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "idle"),
+    [
+        (8, {"batch_size": "auto", "min_steps": 8}, {}),
+        (8, {"batch_size": "auto", "min_steps": 9}, {"min_steps": "train has 8 titles: batches of 1"}),
+        (3_074, {"batch_size": "auto", "min_steps": 3}, {}),
+        (
+            3_075,
+            {"batch_size": "auto", "min_steps": 3},
+            {"min_steps": "train has 3075 titles: batches of 1024"},
+        ),
+        (8, {"batch_size": 8}, {}),
+        (8, {"batch_size": 9}, {"batch_size": "train has 8 titles: one step per epoch"}),
+    ],
+)
+def test_sizes_of_batches_that_train_overrules_are_named(rows, changes, idle):
+    given = settings("mlp", **changes | {"subword_buckets": 37})
+    assert without_effect(given, encoded([[2]] * rows, CATEGORIES + [0] * (rows - 8)), C) == idle
+    if "min_steps" in idle:  # neither one more nor one less makes other batches
+        sizes = {given.titles_per_step(rows)} | {
+            settings("mlp", batch_size="auto", min_steps=given.min_steps + more).titles_per_step(rows)
+            for more in ((0, 1) if rows == 8 else (-1, 0))
+        }
+        assert len(sizes) == 1
+
+
+def test_equal_categories_leave_priors_and_weights_without_effect():
+    titles = encoded(TITLES, [0, 1, 2, 3] * 2)
+    given = settings("mlp", logit_adjustment=1.0, class_weighting="balanced", subword_buckets=37)
+    found = without_effect(given, titles, C)
+    assert found == dict.fromkeys(
+        ("logit_adjustment", "class_weighting"), "all categories have equally many titles in train"
+    )
+    objective = Objective.of(titles, C, given, CPU)
+    assert len({*objective.shift_C.tolist()}) == 1
+    torch.testing.assert_close(objective.weight_C, torch.ones(C))
 
 
 def movement(schedule, epochs, rate=1e-4):

@@ -17,7 +17,7 @@ from titles.data import contract, vocabulary
 from titles.data.contract import LANGUAGES, SPLITS, UNK, write_json
 from titles.data.encoded import EncodedTitles
 from titles.params import Prepare
-from titles.prepare import drift, reading, selection, split
+from titles.prepare import drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 
 
@@ -64,6 +64,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
             f"{settings.source} has {len(labels)} categories of at least {settings.min_rows} rows "
             f"(prepare.min_rows); a classifier needs two. Rows: {counts}"
         )
+    effects.warn(settings, rows, used_N, labels_N)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
     if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(
