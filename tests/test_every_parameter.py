@@ -100,7 +100,7 @@ CASES = {
         "drift_languages": Case(0, {**DRIFTED, "drift_languages": 1}),
         "drift_unknown_words": Case(0, {**DRIFTED, "drift_unknown_words": 1, "max_vocabulary": 200}),
         "drift_length": Case(0, {**DRIFTED, "drift_length": 99, "max_words": 6}),
-        "drift_rejected": Case(0, {**DRIFTED, "drift_rejected": 1, "max_title_chars": 60}),
+        "drift_rejected": Case(0, {**DRIFTED, "drift_rejected": 1, "max_title_chars": 40}),
     },
     "embed": {
         "method": Case("fasttext"),

@@ -218,6 +218,33 @@ def test_every_knob_of_the_committed_file_is_documented_on_its_line():
             id="adjustment by nan",
         ),
         pytest.param({"cnn.min_steps": 0}, "cnn.min_steps", "greater than or equal to 1", id="no steps"),
+        *(
+            pytest.param(
+                {"mlp.batch_size": size},
+                "mlp.batch_size",
+                "must be auto or a whole number",
+                id=f"{size!r} titles",
+            )
+            for size in (0, -1, True, 2.0, "64", "Auto", None)
+        ),
+        pytest.param(
+            {"mlp.batch_size": 512},
+            "mlp.min_steps",
+            "must be null where batch_size is a number",
+            id="two sizes of batches",
+        ),
+        pytest.param(
+            {"mlp.min_steps": None},
+            "mlp.min_steps",
+            "must be a number where batch_size is auto",
+            id="no size of batches",
+        ),
+        pytest.param(
+            {"mlp.leading_words": 33},
+            "mlp",
+            "leading_words is 33, but titles are cut at prepare.max_words = 32",
+            id="more leading words than words",
+        ),
         pytest.param(
             {"mlp.schedule": "cosine"},
             "mlp.schedule",
@@ -268,6 +295,38 @@ def test_all_problems_are_told_at_once(changed):
         "seed",
     ]
     assert any(problem.endswith("not 'glove'") for problem in told)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cnn.batch_size": 512}, {"cnn.batch_size": 64, "cnn.min_steps": 7}, {"cnn.min_steps": None}],
+)
+def test_each_setting_that_the_message_on_batches_names_is_taken(changed, changes):
+    (problem,) = problems(changed(changes))
+    settings = re.findall(r"-S ([\w.]+)=(\w+)", problem)
+    pairs = (
+        [settings[i : i + 2] for i in range(0, len(settings), 2)] if len(settings) > 1 else [settings]
+    )
+    assert pairs
+    for pair in pairs:
+        given = {key: yaml.safe_load(value) for key, value in pair}
+        parse_params(changed(changes | given))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "size"),
+    [
+        ({}, 46_556, 232),
+        ({}, 10_000_000, 1024),
+        ({}, 199, 1),
+        ({"batch_size": 512, "min_steps": None}, 46_556, 512),
+        ({"batch_size": 4096, "min_steps": None}, 46_556, 4096),
+        ({"batch_size": 4096, "min_steps": None}, 4_000, 4_000),
+    ],
+)
+def test_a_batch_has_as_many_titles_as_are_given_or_left_by_the_steps(changed, changes, rows, size):
+    params = parse_params(changed({f"cnn.{name}": value for name, value in changes.items()}))
+    assert params.network("cnn").titles_per_step(rows) == size
 
 
 @pytest.mark.parametrize("key", ["subword_max", "subword_min"])

@@ -11,6 +11,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,28 @@ def test_a_parameter_of_one_network_reruns_it_and_evaluate_alone(project: Path) 
     assert loss("narrow", "cnn") != loss("main", "cnn")
     assert loss("slow", "cnn") == loss("main", "cnn")
     assert loss("slow", "mlp") != loss("main", "mlp")
+
+
+def test_a_batch_size_given_is_used_and_stands_in_all_records(clone: Path) -> None:
+    def used() -> set[int]:
+        metrics = json.loads((clone / "metrics/cnn.json").read_text(encoding="utf-8"))
+        model = json.loads((clone / "models/cnn/model.json").read_text(encoding="utf-8"))
+        return {metrics["used"]["batch_size"], model["training"]["batch_size"]}
+
+    run(clone, "dvc", "pull", "-q")
+    rows = json.loads((clone / "metrics/prepare.json").read_text(encoding="utf-8"))["rows"]["train"]
+    assert used() == {rows // QUICK["min_steps"]}
+    told = run(clone, "dvc", "exp", "run", "-S", "cnn.batch_size=512", fails=True)
+    (settings,) = re.findall(r"-S cnn\.batch_size=512 -S cnn\.\S+", told)
+    run(clone, "git", "checkout", "-q", "params.yaml")
+    told = run(clone, "dvc", "exp", "run", *settings.split(), mlflow=True)
+    assert ran(told) == ["train_cnn", "evaluate"]
+    assert f"cnn: {rows} titles in batches of 512, " in told
+    assert used() == {512}
+    assert "up to date" in run(clone, "dvc", "status")
+    with closing(sqlite3.connect(clone / "mlflow.db")) as store:
+        logged = dict(store.execute("select key, value from params where key like '%.batch_size'"))
+    assert logged == {"cnn.batch_size": "512", "mlp.batch_size": "auto", "used.batch_size": "512"}
 
 
 @pytest.mark.endures

@@ -60,6 +60,7 @@ NOT_RUN = {
     "torchrun --standalone --nproc-per-node=2 -m titles.stages.train_cnn": "test_distributed.py has it",
     "dvc add data/raw/FILE": "any file of the reader's; test_drift.py has one",
     "dvc exp run -S prepare.source=data/raw/FILE": "the same",
+    "dvc exp run -S cnn.batch_size=512 -S cnn.min_steps=null": "test_pipeline.py has it",
 }
 ROWS = 1_500
 TITLES = 20
