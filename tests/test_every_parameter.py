@@ -92,6 +92,7 @@ CASES = {
         "holdout_quality": Case("any"),
         "validation_fraction": Case(0.2),
         "test_fraction": Case(0.2),
+        "split_seed": Case(2020),
         "min_rows": Case(5),
         "min_count": Case(3),
         "max_vocabulary": Case(200),

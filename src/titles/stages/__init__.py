@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from titles.data import inputs
+
 # Spinning threads slow training by a factor of 20 or more when anything else runs on the machine, such
 # as a second experiment of the queue; threads that sleep at once wake up late on an idle one. So they
 # spin for some microseconds. torch reads this when it is imported.
@@ -16,9 +18,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Needed for deterministic matrix multiplications on a GPU; also read on import.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
+# `python -m titles.stages.x` imports this package before it looks for x: what x imports is noted first.
+if sys.argv[0] == "-m" and "-m" in sys.orig_argv:
+    inputs.note(sys.orig_argv[sys.orig_argv.index("-m") + 1])
+
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
     """Turn errors of the user into one line and an exit code; TITLES_DEBUG=1 shows the traceback.
+
+    A stage whose inputs change while it runs fails, see `inputs.unchanged`.
 
     Exit codes: 1 bad input, parameters or disk, 130 interrupted, 143 terminated.
     """
@@ -28,7 +36,8 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         # SIGTERM ends a stage with cleanup, like Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
-            main()
+            with inputs.unchanged(main.__module__):
+                main()
         except (ValueError, OSError) as error:
             if os.environ.get("TITLES_DEBUG"):
                 raise

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from titles.data import inputs
 from titles.data.contract import (
     EMBEDDED,
     METRICS,
@@ -39,6 +40,7 @@ def main() -> None:
         vectors = train(titles, words, params.embed, params.seed)
     with atomic_folder(EMBEDDED) as folder:
         vectors.write(folder)
+        inputs.check()
     covered = coverage(vectors, words)
     write_json(
         METRICS / "embed.json",

@@ -1,6 +1,6 @@
 """Stage evaluate: every network and their average on the test split, which nothing else reads."""
 
-from titles.data import contract
+from titles.data import contract, inputs
 from titles.data.contract import METRICS, MODELS, PLOTS, PREPARED, write_json
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
@@ -42,6 +42,7 @@ def main() -> None:
         "pairs": tables.pairs(outcomes, settings, seed),
         "groups": tables.by_group(outcomes, test),
     }
+    inputs.check()
     tables.write_tables(outcomes, labels, settings, PLOTS / "evaluate")
     predictions.write(contract.PREDICTIONS, test, words, labels, outcomes)
     model_card.write(MODELS / "card.md", models, details, params)

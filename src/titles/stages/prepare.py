@@ -1,5 +1,6 @@
 """Stage prepare: listing files to encoded splits."""
 
+from titles.data import inputs
 from titles.data.contract import METRICS, PREPARED, atomic_folder, write_json
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
@@ -11,6 +12,7 @@ def main() -> None:
     params = load_params()
     with atomic_folder(PREPARED) as folder:
         metrics = prepare(params.prepare, folder)
+        inputs.check()
     write_json(METRICS / "prepare.json", metrics)
     rows = metrics["rows"]
     print(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from titles.data import inputs
 from titles.data.contract import (
     EMBEDDED,
     LABELS,
@@ -61,7 +62,10 @@ def train(name: str, network: type[Network], params: Params) -> None:
     if distributed.world_size() > 1:  # resuming several processes together is not proven
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
-    with checkpoints.opened(name, _key(model, settings, params, device)) as checkpoint:
+    key = _key(model, settings, params, device)
+    # The key is of the files: they are the code in memory only if none has changed since it was loaded.
+    inputs.check()
+    with checkpoints.opened(name, key) as checkpoint:
         _record(model, settings, params, device, checkpoint)
 
 
@@ -129,6 +133,7 @@ def _record(
         model = calibrated(model, EncodedTitles.open(PREPARED / "validation"), device)
         print(f"{name}: temperature {model.temperature:g}")
         saved.write(model, folder)
+        inputs.check()
         tracker.finish(summary)
     write_json(METRICS / f"{name}.json", {name: summary, "used": model.training})
 
@@ -192,6 +197,9 @@ def _train(
                 tracker.log(_logged(record), record.epoch)
             print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
         for record in trainer.epochs():
+            # Before a checkpoint is written: none is of other data than its key says, so that it stays
+            # valid if the training fails for a change of code that is undone.
+            inputs.watch()
             tracker.log(_logged(record), record.epoch)
             records.append(record)
             better = best is None or _rank(record) > _rank(best)
