@@ -164,8 +164,8 @@ def _described(changed: Mapping[str, bool]) -> str:
     assert _noted is not None
     return (
         f"{_listed(changed)} changed while {_noted.stage} ran: its result is not kept, since DVC would "
-        "record it as that of the new state. Run it again; or undo the change, and "
-        f"`dvc checkout {_noted.stage}` brings the outputs of before"
+        "record it as that of the new state. Run it again, after undoing the change or with it. "
+        f"`dvc checkout {_noted.stage}` brings its old outputs back, `git restore` metrics and plots"
     )
 
 
