@@ -289,6 +289,28 @@ MUTANTS = [
         "autoescape=False",
         "test_report.py",
     ),
+    # -- what dvc.lock says
+    Mutant(
+        "a stage does not notice that its inputs changed while it ran",
+        "src/titles/data/inputs.py",
+        "    if changed := _changes():\n",
+        "    if (changed := _changes()) and not changed:\n",
+        "test_inputs.py",
+    ),
+    Mutant(
+        "a stage notes its inputs when its code is already loaded",
+        "src/titles/stages/__init__.py",
+        'if sys.argv[0] == "-m" and',
+        'if sys.argv[0] == "" and',
+        "test_inputs.py",
+    ),
+    Mutant(
+        "a file that was changed and got its old time back is not read again",
+        "src/titles/data/inputs.py",
+        "found.st_mtime_ns, found.st_ctime_ns, found",
+        "found.st_mtime_ns, found",
+        "test_inputs.py",
+    ),
     # -- the project
     Mutant(
         "a file that a stage imports is no dependency of it",

@@ -194,10 +194,15 @@ def test_a_stage_run_by_two_processes_gives_the_same_bytes_again(by_two, tmp_pat
         pytest.param(1, "logits_BC = logits_BC * torch.nan", "error: the loss is not finite", id="NaN"),
         pytest.param(1, "raise ValueError('no more')", "error: no more", id="error"),
         pytest.param(0, "os.kill(os.getppid(), signal.SIGINT)", "interrupted", id="Ctrl-C"),
+        pytest.param(
+            1, "open('extra.txt', 'w')", "error: extra.txt (new) changed while train_mlp ran", id="edit"
+        ),
     ],
 )
 def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, rank, event, told):
     folder = write_project(tmp_path / "project", epochs=50)
+    stage = {"cmd": "python -m titles.stages.train_mlp", "deps": ["extra.txt"], "outs": ["models/mlp"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train_mlp": stage}}))
     script = folder / "script.py"
     script.write_text(BREAKING.format(rank=rank, event=event), encoding="utf-8")
     done = torchrun(str(script))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         try:
             with inputs.unchanged(main.__module__):
                 main()
+                if main.__module__ == "__main__":
+                    # Collecting garbage would be most of the time from the last comparison to DVC's.
+                    gc.freeze()
         except (ValueError, OSError) as error:
             if os.environ.get("TITLES_DEBUG"):
                 raise
