@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -184,15 +185,18 @@ def _changes() -> dict[str, bool]:
     """What differs from the noted inputs, and whether it is data."""
     if _noted is None or not _noted.stage:
         return {}
-    found: dict[str, bool] = {}
     files = _files(_noted.roots, _noted.files)
+    differ = set()
     for path in files.keys() | _noted.files.keys():
         before, now = _noted.files.get(path), files.get(path)
         if before and now and before.digest == now.digest:
             _noted.files[path] = now  # touched: it need not be read again
-        elif not _is_ignored(path):
-            how = "" if before and now else " (new)" if now else " (gone)"
-            found[path + how] = Path(path).suffix != ".py"
+        else:
+            differ.add(path)
+    found = {}
+    for path in differ - _ignored(differ):
+        how = " (new)" if path not in _noted.files else " (gone)" if path not in files else ""
+        found[path + how] = Path(path).suffix != ".py"
     _, declared = _declared(_noted.stage, "")
     settings = _settings(_noted.stage, declared, _noted.sections)
     for name in settings.keys() | _noted.settings.keys():
@@ -201,20 +205,17 @@ def _changes() -> dict[str, bool]:
     return found
 
 
-def _is_ignored(path: str) -> bool:
-    """Whether DVC leaves a file out; it is slow to import, and asked only about files that changed."""
+def _ignored(paths: set[str]) -> set[str]:
+    """Those that .dvcignore excludes. Only changed files are asked for: DVC takes a second to answer."""
     assert _noted is not None
-    if path not in _noted.ignored:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        try:
-            with Repo() as repo:
-                answer = repo.dvcignore.is_ignored(repo.fs, os.path.abspath(path))  # noqa: PTH100, not the target of a link
-        except DvcException:  # not a repository
-            answer = False
-        _noted.ignored[path] = answer
-    return _noted.ignored[path]
+    new = sorted(paths - _noted.ignored.keys())
+    told: list[str] = []
+    folders = {folder for path in new for folder in Path(path).absolute().parents}
+    if any((folder / ".dvcignore").exists() for folder in folders):
+        command = [sys.executable, "-m", "dvc", "check-ignore", "--", *new]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    _noted.ignored.update({path: path in told for path in new})
+    return {path for path in paths if _noted.ignored[path]}
 
 
 def _remove_outs() -> None:
