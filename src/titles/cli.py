@@ -11,7 +11,8 @@ from titles.commands import Command, classify, data, doctor, experiments, servin
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns 0, 1 for bad input, 2 for bad usage, 130 when interrupted."""
+    """Run a command; returns its exit code, else 0, 1 for bad input, 2 for bad usage, 130 when
+    interrupted."""
     try:
         parser = _parser([data, experiments, classify, serving, doctor])
     except ImportError as error:
@@ -19,17 +20,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser = _parser([doctor])
     options = parser.parse_args(arguments)
     try:
-        options.run(options)
+        code: int = options.run(options) or 0
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 def _parser(groups: Sequence[ModuleType]) -> Command:

@@ -39,9 +39,13 @@ class Command(argparse.ArgumentParser):
 
 
 def command(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], None], help: str, epilog: str = ""
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    help: str,
+    epilog: str = "",
 ) -> Command:
-    """Add a command, described by the docstring of `run`."""
+    """Add a command, described by the docstring of `run`, which may return an exit code."""
     made = commands.add_parser(name, help=help, description=inspect.getdoc(run), epilog=epilog)
     made.set_defaults(run=run)
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import traceback
 from pathlib import Path
 
 from titles.commands import Commands, command, end_on_termination
@@ -28,16 +30,25 @@ def add(commands: Commands) -> None:
     text = "whose categories and titles are shown"
     report.argument("--model", text, choices=CLASSIFIERS, default=AVERAGE)
 
-    text = "summarise experiments that differ only in the seed"
+    text = "summarise experiments over seeds, or compare two settings by runs with equal seeds"
     seeds = command(commands, "seeds", _seeds, text)
+    text = "two experiments or revisions whose settings to compare (default: summarise all)"
+    seeds.argument("experiments", text, nargs="*", metavar="EXPERIMENT")
     text = "what to summarise, measured on the test split"
     seeds.argument("--metric", text, choices=_METRICS, default=_METRICS[0])
-    seeds.argument("--rev", "commit the experiments started from", default="HEAD")
+    seeds.argument("--rev", "commit the experiments started from (default: HEAD)")
     form = seeds.add_mutually_exclusive_group()
     form.add_argument("--md", dest="form", action="store_const", const="github", help="print Markdown")
     text = "print CSV, with all digits"
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help=text)
     seeds.set_defaults(form="simple")
+
+    gate = command(commands, "gate", _gate, "fail if an experiment is surely worse than another")
+    text = "name of an experiment, a git revision, or workspace"
+    gate.argument("baseline", text, metavar="BASELINE")
+    gate.argument("candidate", "the same", metavar="CANDIDATE")
+    text = "balanced accuracy that may be lost"
+    gate.argument("--within", text, type=_margin, default=0.005, metavar="MARGIN")
 
     verify = command(commands, "verify", _verify, "run an experiment again and compare all its outputs")
     verify.argument("experiment", "name or git revision", nargs="?", default="HEAD")
@@ -91,13 +102,56 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _seeds(options: argparse.Namespace) -> None:
-    """Mean, standard deviation and 95 % interval (Student's t) of the experiments on this commit that
-    differ only in the seed, one row for each network and each set of other parameters. To get some: dvc
-    exp run --queue -S 'seed=1,2,3' && dvc queue start"""
+    """Mean, standard deviation and 95 % interval (Student's t) over the experiments on this commit that
+    differ only in `seed` and `prepare.split_seed`, for each network and set of other parameters; and the
+    standard deviations that the seed of the training and the split add. To get some: dvc exp run --queue
+    -S 'seed=1,2,3' && dvc queue start
+
+    With two experiments: the mean difference between their settings over pairs of runs with the same
+    seeds, with its interval."""
     from titles.experiments import seeds
     from titles.experiments.store import find, head
 
-    print(seeds.report(find(options.rev).commit or head(), options.metric, options.form))
+    if not options.experiments:
+        baseline = find(options.rev or "HEAD").commit or head()
+        print(seeds.report(baseline, options.metric, options.form))
+    elif len(options.experiments) != 2:
+        raise ValueError("name two experiments to compare, or none to summarise all")
+    elif options.rev:
+        raise ValueError("--rev is for a summary: a comparison takes the experiments of all commits")
+    else:
+        one, other = options.experiments
+        print(seeds.comparison(one, other, options.metric, options.form))
+
+
+def _gate(options: argparse.Namespace) -> int:
+    """Fail if CANDIDATE is surely worse than BASELINE: for some network or the average, all of the 95 %
+    interval of the difference of balanced accuracy on the same test titles lies below the margin. One
+    line for each. Exit code 0: none is surely worse; 1: some are; 2: bad usage; 3: they cannot be
+    compared."""
+    from titles.experiments.gate import gate
+
+    try:
+        checks, note = gate(options.baseline, options.candidate, options.within)
+    except Exception as error:  # also of a bug: 1 would say that the candidate is worse
+        if not isinstance(error, (ValueError, OSError)):
+            traceback.print_exc()
+        print(f"error: not compared: {error}", file=sys.stderr)
+        return 3
+    if note:
+        print(f"note: {note}", file=sys.stderr)
+    print(*checks, sep="\n")
+    return int(any(check.is_worse for check in checks))
+
+
+def _margin(text: str) -> float:
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = -1.0
+    if not 0 <= margin < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return margin
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
+
+from tqdm import tqdm
 
 
 def environment() -> dict[str, str]:
@@ -21,7 +24,7 @@ def environment() -> dict[str, str]:
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:
-    """Run git and return its output.
+    """Run git and return its output, without its warnings.
 
     Raises:
         ValueError: git is missing or reports an error.
@@ -39,22 +42,22 @@ def git(*arguments: str, folder: Path | None = None) -> str:
 
 
 def dvc(*arguments: str, folder: Path | None = None) -> str:
-    """Run a short DVC command and return its output.
+    """Run a short DVC command and return its output, without its warnings.
 
     An interrupt waits for the command: if it is cut off, the working tree stays stashed away.
 
     Raises:
         ValueError: DVC reports an error.
     """
-    # Not through a pipe: the workers that `dvc queue start` leaves behind would hold it open.
-    with tempfile.TemporaryFile() as stream:
+    # Not through pipes: the workers that `dvc queue start` leaves behind would hold them open.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=folder,
             env=environment(),
             stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
+            stdout=out,
+            stderr=err,
             start_new_session=True,  # Ctrl-C in a terminal goes to all processes of a session
         )
         try:
@@ -62,8 +65,18 @@ def dvc(*arguments: str, folder: Path | None = None) -> str:
         except BaseException:
             process.wait()
             raise
-        stream.seek(0)
-        output = stream.read().decode(errors="replace").strip()
+        output, problem = (_content(stream) for stream in (out, err))
     if process.returncode:
-        raise ValueError(f"dvc {' '.join(arguments[:2])} failed:\n{output}")
+        told = "\n".join(filter(None, [output, problem]))
+        raise ValueError(f"dvc {' '.join(arguments[:2])} failed:\n{told}")
     return output
+
+
+def warn(text: str) -> None:
+    """Print a line on stderr, above a progress bar if there is one."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)
+
+
+def _content(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace").strip()

@@ -17,7 +17,6 @@ source           live: logged while it trained; backfill: written afterwards, at
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from titles.experiments.commands import warn
 from titles.experiments.results import Result, results_at
 from titles.experiments.store import WORKSPACE, canonical, revisions
 from titles.models.registry import AVERAGE
@@ -145,7 +145,7 @@ class Runs:
             try:
                 runs = list(filter(_is_active, known)) if known else [self._backfill(equal[0])]
             except ValueError as error:
-                print(f"warning: {error}", file=sys.stderr)
+                warn(str(error))
                 done["postponed"] += 1
                 continue
             done["deleted"] += not runs

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from titles.data.contract import METRICS, PREPARED
-from titles.experiments.store import DETAILS, Revision, Stages, canonical
+from titles.experiments.commands import warn
+from titles.experiments.store import (
+    DETAILS,
+    OLDER_DETAILS,
+    Revision,
+    Stages,
+    canonical,
+    older_details,
+)
 from titles.models.registry import AVERAGE, parse_params
 from titles.tracking.provenance import data_hashes, flat_text
 
@@ -62,7 +70,11 @@ def results_at(revision: Revision) -> list[Result]:
         # Sections in several stages are equal, except in the middle of a run.
         sections = {k: v for stage in stages.values() for k, v in _sections(stage).items()}
         hashes = data_hashes(stages)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError as error:
+        warn(f"{revision.name} is left out: {error}")
+        return []
+    except (KeyError, TypeError, AttributeError):
+        warn(f"{revision.name} is left out: its dvc.lock lacks stages, or parts of them")
         return []
     found = []
     for name in sorted(stages, key=lambda name: name == _EVALUATE):
@@ -70,7 +82,7 @@ def results_at(revision: Revision) -> list[Result]:
         if not (name.startswith(_TRAIN) or name == _EVALUATE) or not _is_current(stage, stages):
             continue
         if name == _EVALUATE:
-            model, scores, used = AVERAGE, _metrics(revision, stage, DETAILS), {}
+            model, scores, used = AVERAGE, _evaluation(revision, stage), {}
         else:
             written = _metrics(revision, stage, METRICS / f"{model}.json")
             scores, used = written.get(model, {}), written.get("used", {})
@@ -107,12 +119,19 @@ def _is_current(stage: Mapping[str, Any], stages: Stages) -> bool:
     return all(made.get(dep["path"], dep.get("md5")) == dep.get("md5") for dep in stage.get("deps", []))
 
 
+def _evaluation(revision: Revision, stage: Mapping[str, Any]) -> dict[str, Any]:
+    if any(out["path"] == DETAILS.as_posix() for out in stage.get("outs", [])):
+        return _metrics(revision, stage, DETAILS)
+    return older_details(_metrics(revision, stage, OLDER_DETAILS))
+
+
 def _metrics(revision: Revision, stage: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The metrics in a file; {} if it is not the file that the stage wrote."""
     hashes = {out["path"]: out.get("md5") for out in stage.get("outs", [])}
     try:
         content = revision.read(path)
-    except ValueError:
+    except ValueError as error:
+        warn(f"{revision.name} is left out in part: {error}")
         return {}
     if hashes.get(path.as_posix()) != hashlib.md5(content, usedforsecurity=False).hexdigest():
         return {}

@@ -1,107 +1,97 @@
-"""The spread of measures over seeds: experiments that differ only in the seed, summarised."""
+"""The spread of measures over seeds, and the comparison of two settings by runs with equal seeds."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import io
-import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from titles.experiments.commands import git
-from titles.experiments.store import Revision, canonical, experiments
+from titles.experiments.commands import git, warn
+from titles.experiments.spread import Summary, components, summarise
+from titles.experiments.store import Revision, canonical, experiments, find, unknown
+
+SEED, SPLIT_SEED = "seed", "prepare.split_seed"
+# Of which less is better.
+_COSTS = ("loss", "calibration_error")
+_LEGEND = (
+    "Runs on one split: mean, deviation and interval are over seeds of the training. On several splits, "
+    "they are over the means of the splits."
+)
+_CAVEAT = (
+    "Runs on one split share its test titles and count as independent here: if the difference varies "
+    "from split to split, the interval is too narrow."
+)
 
 
-class Summary(NamedTuple):
-    """Of n values. deviation: of the sample, over n - 1. low, high: 95 % interval of the mean, by t.
+class Key(NamedTuple):
+    """The seeds of a run."""
 
-    Only the mean is known of a single value; the others are None.
-    """
-
-    n: int
-    mean: float
-    deviation: float | None
-    low: float | None
-    high: float | None
-
-
-def summarise(values: Sequence[float]) -> Summary:
-    """Raises ValueError if there are no values."""
-    if not values:
-        raise ValueError("there are no values to summarise")
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return Summary(1, mean, None, None, None)
-    from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
-
-    deviation = statistics.stdev(values)
-    half = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
-    return Summary(len(values), mean, deviation, mean - half, mean + half)
+    split: Any
+    seed: Any
 
 
 class Group(NamedTuple):
-    """Experiments that differ only in the seed. settings: where they differ from other groups."""
+    """Experiments that differ only in their seeds. settings: all other parameters, and `code`."""
 
     settings: dict[str, Any]
-    runs: dict[int, Revision]
+    runs: dict[Key, Revision]
 
 
-def groups(baseline: str) -> list[Group]:
-    """The experiments on a commit that have measures, grouped; most seeds first.
+def groups(found: Iterable[Revision]) -> list[Group]:
+    """Experiments that have measures, grouped; most runs first.
 
-    Of two experiments with the same seed, the later one counts.
+    Of two runs with the same settings and seeds, the later one counts. A line on stderr names each
+    experiment that is left out, and the reason.
     """
-    together: dict[frozenset[tuple[str, Any]], dict[int, Revision]] = defaultdict(dict)
-    names: dict[str, None] = {}
-    for experiment in experiments(baseline):
+    together: dict[str, Group] = {}
+    known: dict[str, Mapping[str, Any]] = {}
+    for experiment in found:
         try:
-            params, _ = experiment.params, experiment.scores
-            seed = params["seed"]
-        except (ValueError, KeyError):
+            scores, (settings, key) = experiment.scores, _identity(experiment)
+        except ValueError as error:
+            warn(f"{experiment.name} is left out: {error}")
             continue
-        settings = {name: canonical(value) for name, value in params.items() if name != "seed"}
-        settings["code"] = hashlib.sha256(
-            git("ls-tree", experiment.commit, *experiment.inputs).encode()
-        ).hexdigest()[:7]
-        names |= dict.fromkeys(settings)
-        key = frozenset((k, str(v) if isinstance(v, list) else v) for k, v in settings.items())
-        together[key][seed] = experiment
-    found = [(dict(key), runs) for key, runs in together.items()]
-    differing = [name for name in names if len({values.get(name) for values, _ in found}) > 1]
-    grouped = [
-        Group({name: values.get(name) for name in differing}, dict(sorted(runs.items())))
-        for values, runs in found
-    ]
+        known[experiment.name] = experiment.params
+        runs = together.setdefault(repr(sorted(settings.items())), Group(settings, {})).runs
+        if key in runs and runs[key].scores != scores:
+            names = f"{runs[key].name} and {experiment.name}"
+            warn(f"{names} have the same settings and seeds, but other scores: the later counts")
+        runs[key] = experiment
+    for line in unknown(known):
+        warn(line)
+    grouped = [Group(settings, dict(sorted(runs.items()))) for settings, runs in together.values()]
     return sorted(grouped, key=lambda group: -len(group.runs))
 
 
-def _rows(group: Group, metric: str) -> Iterator[dict[str, Any]]:
-    """For each model, a `Summary` in columns and its seeds."""
-    scores = {seed: run.scores for seed, run in group.runs.items()}
-    for model in dict.fromkeys(name for models in scores.values() for name in models):
-        measured = {s: m[model][metric] for s, m in scores.items() if metric in m.get(model, {})}
-        if measured:
-            summary = summarise(list(measured.values()))._asdict()
-            yield {**group.settings, "network": model, **summary, "seeds": " ".join(map(str, measured))}
+def _identity(run: Revision) -> tuple[dict[str, Any], Key]:
+    """The settings of a run, and its seeds; raises ValueError if it has none."""
+    settings = {name: canonical(value) for name, value in run.params.items()}
+    try:
+        key = Key(settings.pop(SPLIT_SEED), settings.pop(SEED))
+    except KeyError as error:
+        raise ValueError(f"its params.yaml has no {error.args[0]}") from None
+    code = git("ls-tree", run.commit, *run.inputs)
+    settings["code"] = hashlib.sha256(code.encode()).hexdigest()[:7]
+    return settings, key
 
 
-def _readable(row: dict[str, Any]) -> dict[str, str]:
-    def number(name: str) -> str:
-        return "-" if row[name] is None else f"{row[name]:.4f}"
-
-    interval = "-" if row["low"] is None else f"{number('low')} .. {number('high')}"
-    shown = {name: str(value) for name, value in row.items() if name != "high"}
-    shown |= {"mean": number("mean"), "deviation": number("deviation"), "low": interval}
-    return {"95 % interval" if name == "low" else name: value for name, value in shown.items()}
+def differing(found: Sequence[Group]) -> dict[str, list[Any]]:
+    """The settings that differ between groups, with the value of each; None where there is none."""
+    names = dict.fromkeys(name for group in found for name in group.settings)
+    rows = {name: [group.settings.get(name) for group in found] for name in names}
+    return {name: values for name, values in rows.items() if any(v != values[0] for v in values)}
 
 
 def report(baseline: str, metric: str, form: str) -> str:
-    """Summarise the experiments on a commit, one row per group and model.
+    """Summarise the experiments on a commit, for each group and model.
+
+    A row has a `Summary` of the runs on one split or, if there are several splits, of their means; and
+    the `Components`. With several splits, each that has two runs or more has a row of its own as well.
 
     Args:
         form: "simple" for the terminal, "github" for Markdown, or "csv" with all digits.
@@ -109,13 +99,159 @@ def report(baseline: str, metric: str, form: str) -> str:
     Raises:
         ValueError: there are none.
     """
-    rows = [row for group in groups(baseline) for row in _rows(group, metric)]
+    found = groups(experiments(baseline))
+    apart = differing(found)
+    rows = [
+        {**{name: values[place] for name, values in apart.items()}, **row}
+        for place, group in enumerate(found)
+        for row in _rows(group, metric)
+    ]
     if not rows:
         raise ValueError(
             f"there are no experiments on {baseline[:7]} to summarise. To get some: "
             "dvc exp run --queue -S 'seed=1,2,3' && dvc queue start, and this again once "
             "`dvc queue status` shows them done"
         )
+    return _table(rows, form) if form == "csv" else f"{_table(rows, form)}\n\n{_LEGEND}"
+
+
+def _rows(group: Group, metric: str) -> Iterator[dict[str, Any]]:
+    for model, values in _measured(group, metric).items():
+        by_split: dict[Any, list[float]] = defaultdict(list)
+        for key, value in values.items():
+            by_split[key.split].append(value)
+        several = len(by_split) > 1
+        parts = [{split: found} for split, found in by_split.items() if several and len(found) > 1]
+        for part in [*parts, by_split]:
+            points = next(iter(part.values())) if len(part) == 1 else [*map(_mean, part.values())]
+            summary, spread = summarise(points), components(part)
+            yield {
+                "network": model,
+                "splits": " ".join(map(str, part)),
+                "runs": sum(map(len, part.values())),
+                **_without_count(summary),
+                "seed_deviation": spread.seed,
+                "split_deviation": spread.split,
+                "seeds": " ".join(str(s) for s in sorted({k.seed for k in values if k.split in part})),
+            }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return summarise(values).mean
+
+
+def _without_count(summary: Summary) -> dict[str, float | None]:
+    return {name: value for name, value in summary._asdict().items() if name != "n"}
+
+
+def _measured(group: Group, metric: str) -> dict[str, dict[Key, float]]:
+    """The metric of each model and run; a line on stderr names runs that lack it."""
+    found: dict[str, dict[Key, float]] = {}
+    for model in dict.fromkeys(name for run in group.runs.values() for name in run.scores):
+        for key, run in group.runs.items():
+            value = run.scores.get(model, {}).get(metric)
+            if value is None:
+                warn(f"{run.name} has no {metric} of {model}")
+            else:
+                found.setdefault(model, {})[key] = value
+    return found
+
+
+def comparison(one: str, other: str, metric: str, form: str) -> str:
+    """Compare the settings of two experiments by runs of both with the same seeds.
+
+    For each model, the mean of the paired differences, `other` minus `one`, with its interval by
+    Student's t, and a sentence. All experiments of the project with the settings of the two count.
+
+    Args:
+        one, other: names of experiments, or revisions.
+        form: as for `report`.
+
+    Raises:
+        ValueError: an experiment cannot be read, both have the same settings, or no seeds are in both.
+    """
+    revisions = [find(name) for name in (one, other)]
+    for revision in revisions:
+        if not revision.commit:
+            raise ValueError("the workspace is no experiment yet: commit it, or `dvc exp save`")
+    named = {revision.commit: revision for revision in [*experiments(), *revisions]}
+    found = groups(sorted(named.values(), key=lambda revision: revision.time))
+    first, second = (_group_of(revision, found) for revision in revisions)
+    if first is second:
+        raise ValueError(
+            f"{one} and {other} differ in nothing but their seeds: there is nothing to compare"
+        )
+    if not (shared := [key for key in first.runs if key in second.runs]):
+        raise ValueError(
+            f"no run of {one} has the seeds of a run of {other}: {one} has {_listed(first.runs)}, "
+            f"{other} has {_listed(second.runs)}. Run one of them with the seeds of the other: "
+            "dvc exp run -S seed=..."
+        )
+    rows, told = [], []
+    values = [_measured(group, metric) for group in (first, second)]
+    for model in values[0]:
+        if model not in values[1]:
+            continue
+        before, after = (measured[model] for measured in values)
+        if pairs := [key for key in shared if key in before and key in after]:
+            summary = summarise([after[key] - before[key] for key in pairs])
+            rows.append(
+                {
+                    "network": model,
+                    "pairs": len(pairs),
+                    one: _mean([before[key] for key in pairs]),
+                    other: _mean([after[key] for key in pairs]),
+                    "difference": summary.mean,
+                    **{k: v for k, v in _without_count(summary).items() if k != "mean"},
+                    "splits": " ".join(map(str, dict.fromkeys(key.split for key in pairs))),
+                    "seeds": " ".join(map(str, sorted({key.seed for key in pairs}))),
+                }
+            )
+            told.append(f"{model}: {_sentence(summary, one, other, metric)}.")
+    if not rows:
+        raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
+    if form == "csv":
+        return _table(rows, form)
+    apart = differing([first, second])
+    head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
+    notes = [_CAVEAT] if 1 < len({key.split for key in shared}) < len(shared) else []
+    if data := [name for name in apart if name.startswith("prepare.")]:
+        notes.append(f"The test titles of a pair may differ, since {', '.join(data)} does.")
+    return "\n\n".join([head, _table(rows, form), "\n".join(told), *notes])
+
+
+def _group_of(revision: Revision, found: Sequence[Group]) -> Group:
+    _ = revision.scores  # an experiment that was asked for is not left out
+    settings, _ = _identity(revision)
+    return next(group for group in found if group.settings == settings)
+
+
+def _sentence(difference: Summary, one: str, other: str, metric: str) -> str:
+    n, mean, deviation, low, high = difference
+    if low is None or high is None:
+        return f"{mean:+.4f} on the only pair of runs; an interval needs two or more"
+    if mean == deviation == 0:
+        return f"the same in all {n} pairs"
+    told = f"{mean:+.4f} (95 % from {low:+.4f} to {high:+.4f}, {n} pairs)"
+    if low <= 0 <= high:
+        return f"neither is surely better, {told}"
+    better = other if (mean > 0) != (metric in _COSTS) else one
+    return f"{better} is better, {told}"
+
+
+def _settings(apart: Mapping[str, Sequence[Any]]) -> str:
+    return ", ".join(f"{name} {_text(old)} -> {_text(new)}" for name, (old, new) in apart.items())
+
+
+def _listed(runs: Iterable[Key]) -> str:
+    return ", ".join(f"seed {key.seed} on split {key.split}" for key in runs)
+
+
+def _text(value: object) -> str:
+    return "not set" if value is None else str(value)
+
+
+def _table(rows: Sequence[dict[str, Any]], form: str) -> str:
     if form == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -123,3 +259,25 @@ def report(baseline: str, metric: str, form: str) -> str:
         writer.writerows(rows)
         return text.getvalue().rstrip("\n")
     return str(tabulate(map(_readable, rows), headers="keys", tablefmt=form, disable_numparse=True))
+
+
+def _readable(row: dict[str, Any]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for name, value in row.items():
+        if name.endswith("_deviation"):
+            shown[name.replace("_", " ")] = "not measured" if value is None else f"{value:.4f}"
+        elif name == "low":
+            interval = "-" if value is None else f"{value:.4f} .. {row['high']:.4f}"
+            shown["95 % interval"] = interval
+        elif name == "deviation" and value is None:
+            shown[name] = "-"
+        elif name != "high":
+            # Settings come before the network and keep their digits.
+            measured = isinstance(value, float) and name in _after(row)
+            shown[name] = f"{value:.4f}" if measured else _text(value)
+    return shown
+
+
+def _after(row: Mapping[str, Any]) -> list[str]:
+    names = list(row)
+    return names[names.index("network") :]

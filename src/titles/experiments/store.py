@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +22,14 @@ import yaml
 
 from titles.data.contract import METRICS, PLOTS
 from titles.experiments.commands import git
+from titles.params import upgraded
 from titles.tracking.provenance import flat
 
 WORKSPACE = "workspace"
 DETAILS = METRICS / "details.json"
+OLDER_DETAILS = METRICS / "evaluate.json"  # before there were two files
 _SHORT = 7
+_OLDER_CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/balanced_accuracy")
 
 Curve = list[tuple[int, float]]  # epoch and value
 Scores = dict[str, dict[str, float]]  # measures by model
@@ -118,25 +121,38 @@ class Revision:
         """The content of a JSON file; raises ValueError if it is missing or damaged."""
         try:
             values: dict[str, Any] = json.loads(self.read(path))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} of {self.name} is damaged: it has no sections")
         return values
 
     @cached_property
     def scores(self) -> Scores:
         """The measures of each model on the test split; raises ValueError if there are none."""
-        scores: Scores = self.json(DETAILS).get("models", {})
+        try:
+            found = self.json(DETAILS)
+        except ValueError:
+            try:
+                found = older_details(self.json(OLDER_DETAILS))
+            except ValueError:
+                found = {}
+            if not found:
+                raise
+        scores: Scores = found.get("models", {})
+        if not scores:
+            raise ValueError(f"{DETAILS} of {self.name} has no scores")
         return scores
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The values of params.yaml under dotted names, whatever version they were written for.
+        """The values of params.yaml under dotted names, in the form of this version: `params.upgraded`.
 
         Raises:
             ValueError: the file is missing or damaged.
         """
         try:
-            return flat(yaml.safe_load(self.read(Path("params.yaml"))))
+            return upgraded(flat(yaml.safe_load(self.read(Path("params.yaml")))))
         except (yaml.YAMLError, AttributeError):
             raise ValueError(f"params.yaml of {self.name} is damaged") from None
 
@@ -162,13 +178,32 @@ class Revision:
         path = PLOTS / f"{network}.json"
         found: dict[str, Curve] = {}
         try:
-            for record in json.loads(self.read(path)):
+            content = self.read(path)
+        except ValueError:
+            if older := self._older_curves(network):
+                return older
+            raise
+        try:
+            for record in json.loads(content):
                 epoch = int(record.pop("epoch"))
                 for name, value in record.items():
                     curve = found.setdefault(name.replace("_", "/", 1), [])
                     curve += [(epoch, value)] if math.isfinite(value) else []
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None
+        return found
+
+    def _older_curves(self, network: str) -> dict[str, Curve]:
+        """The curves of a version that wrote a table of steps and values for each; {} if it did not."""
+        found: dict[str, Curve] = {}
+        for name in _OLDER_CURVES:
+            try:
+                lines = self.read(PLOTS / network / f"plots/metrics/{name}.tsv").decode().split("\n")[1:]
+                points = [line.split("\t") for line in lines if line]
+                curve = [(int(epoch), float(value)) for epoch, value in points]
+            except ValueError:
+                continue
+            found[name] = [(epoch, value) for epoch, value in curve if math.isfinite(value)]
         return found
 
 
@@ -178,6 +213,37 @@ def canonical(value: Any) -> Any:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def older_details(values: dict[str, Any]) -> dict[str, Any]:
+    """What an older metrics/evaluate.json says in the form of metrics/details.json; {} if nothing."""
+    sections = {name: section for name, section in values.items() if isinstance(section, dict)}
+    models = {name: found for name, found in sections.items() if "balanced_accuracy" in found}
+    pairs = {
+        name.replace("_less_", "_minus_"): found
+        for name, found in sections.items()
+        if "difference" in found
+    }
+    return {"models": models, "pairs": pairs} if models else {}
+
+
+def unknown(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each revision that lacks parameters which another has.
+
+    Args:
+        params: those of each revision, by its name.
+    """
+    names = dict.fromkeys(name for values in params.values() for name in values)
+    found = []
+    for revision, values in params.items():
+        lacking = [name for name in names if name not in values]
+        sections = {name.partition(".")[0] for name in values}
+        told = dict.fromkeys(
+            n if n.partition(".")[0] in sections else n.partition(".")[0] for n in lacking
+        )
+        if told:
+            found.append(f"{revision} has no {', '.join(told)}: its version did not know them")
+    return found
 
 
 def stages_of(lock: bytes, name: str) -> Stages:
@@ -247,5 +313,5 @@ def _age(revision: Revision) -> tuple[float, str]:
 
 
 def _commit(commit: str) -> Revision:
-    made = git("show", "--no-patch", "--format=%ct", commit)
+    made = git("show", "--no-patch", "--no-show-signature", "--format=%ct", commit)
     return Revision(commit[:_SHORT], commit, "", float(made))

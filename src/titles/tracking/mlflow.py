@@ -217,7 +217,8 @@ def _git_revision() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip()
+    # Where there is no commit, git fails and prints "HEAD" all the same.
+    return "" if found.returncode else found.stdout.strip()
 
 
 def _data_hashes() -> dict[str, str]:

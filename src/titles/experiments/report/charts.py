@@ -56,10 +56,11 @@ def intervals(experiments: Sequence[Experiment], models: Sequence[str]) -> Marku
 def curves(
     experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], title: str
 ) -> Markup:
-    """A measure of a network by epoch, on one or two splits."""
+    """A measure of a network by epoch, on one or two splits, of the experiments that have curves."""
     values = [
         {"experiment": experiment.name, "split": split, "epoch": epoch, "value": value}
         for experiment in experiments
+        if network in experiment.curves
         for split in splits
         for epoch, value in experiment.curves[network][f"{split}/{measure}"]
     ]

@@ -29,7 +29,7 @@ class Pair:
     """An experiment against the baseline.
 
     note: how their test titles differ; empty if they are the same.
-    rows: titles that both have; 0 if they are too few, and then all that follows is empty.
+    rows: titles that both have; 0 if they are too few or unknown, and then all that follows is empty.
     tests: of each model, `metrics.paired_test` of the experiment against the baseline.
     gained, lost: the categories whose recall rose and fell most: category, rows, recall before and
         after, difference, and titles won and lost.
@@ -67,12 +67,15 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
         ValueError: an experiment lacks this model.
     """
     old, new = baseline.predictions, experiment.predictions
+    if old is None or new is None:
+        return Pair(experiment, "", 0, {})
     for one, found in ((baseline, old), (experiment, new)):
         if model not in found.outcomes:
             raise ValueError(f"{one.name} has no {model}: it has {', '.join(found.outcomes)}")
     rows_old, rows_new = common_rows(old, new)
     common = len(rows_old)
-    note = "" if common == len(old) == len(new) else _note(baseline, experiment, common)
+    same = common == len(old) == len(new)
+    note = "" if same else _note(baseline, experiment, common, len(old), len(new))
     if 2 * common <= max(len(old), len(new)):
         return Pair(experiment, note, 0, {})
     labels = sorted({*old.labels, *new.labels})
@@ -135,14 +138,17 @@ def _identified(predictions: Predictions, has_keys: bool) -> pd.DataFrame:
     return found.assign(row=np.arange(len(predictions)))
 
 
-def _note(baseline: Experiment, experiment: Experiment, common: int) -> str:
-    differing = differing_params([baseline, experiment])
-    causes = [name for name, _ in differing if name.startswith("prepare.")]
+def _note(baseline: Experiment, experiment: Experiment, common: int, before: int, after: int) -> str:
+    causes = [
+        name
+        for name, _ in differing_params([baseline, experiment])
+        if name == "seed" or name.startswith("prepare.")
+    ]
     why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
     return (
         f"{experiment.name} was not evaluated on the same test titles as {baseline.name} ({why}): "
-        f"{common:,} of its {len(experiment.predictions):,} titles are among the "
-        f"{len(baseline.predictions):,} of {baseline.name}. Their scores are of different titles."
+        f"{common:,} of its {after:,} titles are among the {before:,} of {baseline.name}. Their scores "
+        "are of different titles."
     )
 
 

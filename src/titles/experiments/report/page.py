@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from titles.data.contract import atomic_file
+from titles.experiments.commands import warn
 from titles.experiments.report import charts
 from titles.experiments.report.comparison import (
     CATEGORIES,
@@ -23,6 +24,7 @@ from titles.experiments.report.comparison import (
     differing_params,
 )
 from titles.experiments.report.experiment import Experiment, load
+from titles.experiments.store import unknown
 from titles.models.registry import AVERAGE
 
 # All characters with a meaning somewhere in CommonMark or in GitHub's tables.
@@ -45,6 +47,9 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
     if page.resolve() == markdown.resolve():
         raise ValueError(f"{page} cannot be both the page and the Markdown: name another --markdown")
     experiments = [load(name) for name in names]
+    for experiment in experiments:
+        for note in experiment.notes:
+            warn(note)
     pairs = [compare(experiments[0], experiment, model) for experiment in experiments[1:]]
     for path, text in (
         (page, html_text(experiments, pairs, model)),
@@ -86,6 +91,8 @@ def _rendered(
     # Models that all experiments have, networks first.
     shared = [m for m in experiments[0].scores if all(m in e.scores for e in experiments)]
     models = sorted(shared, key=lambda name: name == AVERAGE)
+    networks = [name for name in models if name != AVERAGE]
+    notes = [note for experiment in experiments for note in experiment.notes]
     return environment.get_template(template).render(
         charts=charts,
         experiments=experiments,
@@ -93,7 +100,8 @@ def _rendered(
         pairs=pairs,
         model=model,
         models=models,
-        networks=[name for name in models if name != AVERAGE],
+        notes=[*notes, *unknown({e.name: e.params for e in experiments})],
+        drawn=[name for name in networks if any(name in e.curves for e in experiments)],
         params=differing_params(experiments),
         limits={"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
         command=shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),

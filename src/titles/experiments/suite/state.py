@@ -9,7 +9,7 @@ from titles.experiments.commands import git
 from titles.experiments.queue import Queue, Task
 from titles.experiments.store import Revision, canonical, experiments
 from titles.experiments.suite.plan import Wanted
-from titles.params import Params
+from titles.params import Params, upgraded
 from titles.tracking.provenance import flat
 
 
@@ -69,8 +69,8 @@ def difference(one: Wanted, commit: str, than: str | None = None) -> str:
 
 
 def differing_params(ours: Params, theirs: Mapping[str, Any]) -> str:
-    """The parameters that differ, for a message."""
-    wanted = flat(ours.model_dump(mode="json"))
+    """The parameters that differ, for a message; `theirs` are those of a `Revision`."""
+    wanted = upgraded(flat(ours.model_dump(mode="json")))
     values = {name: (theirs.get(name), wanted.get(name)) for name in {**wanted, **theirs}}
     return ", ".join(
         f"{name} {found}, not {value}"
