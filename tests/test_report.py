@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -304,6 +305,17 @@ def test_networks_that_all_experiments_have_are_compared_and_no_others() -> None
     assert [row[3] for row in rows if len(row) == 8][1:] == ["CNN", "MLP", "Average"] * 2
     with pytest.raises(ValueError, match="old has no rnn: it has cnn, mlp, average"):
         compare(OLD, new, "rnn")
+
+
+def test_a_title_of_several_files_is_named_by_file_and_line() -> None:
+    pair = compare(OLD, NEW, "cnn")
+    title = pair.repaired[0]._asdict() | {"file": "part-2.csv"}
+    pair = dataclasses.replace(pair, repaired=[SimpleNamespace(**title)])
+    assert f"| part-2.csv {title['line']} |" in page.markdown_text([OLD, NEW], [pair], "cnn")
+    assert f"part-2.csv line {title['line']}<" in page.html_text([OLD, NEW], [pair], "cnn")
+    title["file"] = ""
+    pair = dataclasses.replace(pair, repaired=[SimpleNamespace(**title)])
+    assert f"| {title['line']} |" in page.markdown_text([OLD, NEW], [pair], "cnn")
 
 
 def test_the_same_experiments_give_the_same_bytes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def clone(experiments: Path, tmp_path: Path) -> Path:
 
 def report(folder: Path, *arguments: str, fails: bool = False) -> str:
     return run(folder, sys.executable, "-m", "titles.cli", "report", *arguments, fails=fails)
+
+
+def gate(folder: Path, *arguments: str, code: int) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "titles.cli", "gate", *arguments],
+        cwd=folder,
+        env=small_project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code == 3 else done.stdout
 
 
 def scores(folder: Path, revision: str) -> dict[str, Any]:
@@ -159,21 +173,39 @@ def test_what_the_cache_lacks_is_read_from_the_remote(clone: Path) -> None:
     assert [row[5] for row in rows] == ["the same"] * 3
 
 
-def test_an_experiment_whose_data_are_elsewhere_says_how_to_fetch_it(
+def test_an_experiment_whose_data_are_elsewhere_is_shown_without_them_and_says_how_to_fetch_it(
     experiments: Path, clone: Path
 ) -> None:
     run(clone, "git", "fetch", "-q", "origin", "refs/exps/*:refs/exps/*")
-    told = report(clone, "main", "narrow", fails=True)
-    assert "error: predictions/test.parquet of narrow is neither in DVC's cache nor in a remote" in told
+    told = report(clone, "main", "narrow")
+    line = "predictions/test.parquet of narrow is neither in DVC's cache nor in a remote"
+    assert f"warning: {line}" in told
     assert "`dvc exp pull origin narrow`" in told
+    page = (clone / "report.md").read_text(encoding="utf-8")
+    assert line in page
+    assert "left out: predictions are missing" in page
+    told = gate(clone, "main", "narrow", code=3)
+    assert f"error: not compared: {line}" in told
     assert "Traceback" not in told
-    assert not (clone / "report.html").exists()
+
+
+def test_a_gate_lets_pass_what_is_not_surely_worse(experiments: Path) -> None:
+    assert [line.split()[:3] for line in gate(experiments, "main", "main", code=0).splitlines()] == [
+        ["ok", f"{model}:", "0.0000"] for model in ("cnn", "mlp", "average")
+    ]
+    # `slow` has a smaller learning rate in the MLP, and the same CNN.
+    found = {line.split()[1]: line for line in gate(experiments, "main", "slow", code=1).splitlines()}
+    assert found["mlp:"].startswith("WORSE mlp: -")
+    assert found["cnn:"].startswith("ok cnn: 0.0000 (95 % from 0.0000 to 0.0000), margin 0.005")
+    told = gate(experiments, "main", "slow", "--within", "0.999", code=0)
+    assert "ok mlp: -" in told
+    gate(experiments, "main", "main~1", code=3)
 
 
 def test_what_is_no_experiment_or_has_not_run_is_refused(experiments: Path) -> None:
     told = report(experiments, "main", "narrrow", fails=True)
     assert "error: there is no experiment, branch, tag or commit named 'narrrow': `dvc exp list" in told
     told = report(experiments, "main~1", fails=True)
-    assert "error: main~1 has no predictions/test.parquet: it was not run to its end" in told
+    assert "error: main~1 has no metrics/details.json: it was not run to its end" in told
     told = report(experiments.parent, "main", fails=True)
     assert "error: this is not the folder of a project in git" in told

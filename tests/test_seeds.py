@@ -1,9 +1,10 @@
-"""Experiments as git keeps them, and what is made of those that differ in the seed alone."""
+"""Experiments as git keeps them, and what is made of those that differ in nothing but seeds."""
 
 from __future__ import annotations
 
 import csv
 import json
+import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from titles.cli import main
-from titles.experiments.seeds import summarise
+from titles.experiments.spread import components, summarise
 from titles.experiments.store import experiments, find, head
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +43,11 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Add:
     git(tmp_path, "commit", "-q", "-m", "base")
     base = git(tmp_path, "rev-parse", "HEAD")
 
-    def build(name: str, seed: int, values: tuple[float, float, float], **changes: Any) -> str:
+    def build(
+        name: str, seed: int, values: tuple[float, float, float], split: int = 7, **changes: Any
+    ) -> str:
         code = changes.pop("code", "1")
+        changes["prepare"] = {"split_seed": split} | changes.get("prepare", {})
         merged = {k: v | changes.get(k, {}) if isinstance(v, dict) else v for k, v in params.items()}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(merged | {"seed": seed}))
         (tmp_path / "src/code.py").write_text(code)
@@ -87,18 +91,25 @@ def test_seeds_are_summarised_by_network(add: Add, capsys: pytest.CaptureFixture
     add("b", 2, (0.82, 0.5, 0.9))
     add("c", 3, (0.87, 0.5, 0.6))
     cnn, mlp, average = table(capsys)
-    assert list(cnn) == ["network", "n", "mean", "deviation", "low", "high", "seeds"]
+    assert list(cnn) == [
+        *("network", "splits", "runs", "mean", "deviation", "low", "high"),
+        *("seed_deviation", "split_deviation", "seeds"),
+    ]
     assert [row["network"] for row in (cnn, mlp, average)] == ["cnn", "mlp", "average"]
-    assert (cnn["n"], cnn["seeds"]) == ("3", "1 2 3")
+    assert (cnn["splits"], cnn["runs"], cnn["seeds"]) == ("7", "3", "1 2 3")
+    assert float(cnn["seed_deviation"]) == pytest.approx(0.0013**0.5)
+    assert cnn["split_deviation"] == ""
     half = 4.302653 * 0.0013**0.5 / 3**0.5
     assert float(cnn["mean"]) == pytest.approx(0.83)
     assert float(cnn["low"]) == pytest.approx(0.83 - half)
     assert float(mlp["deviation"]) == 0
     assert float(average["mean"]) == pytest.approx(0.8)
     assert main(["seeds"]) == 0
-    assert "0.7404 .. 0.9196" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "0.7404 .. 0.9196" in told
+    assert "not measured" in told
     assert main(["seeds", "--md"]) == 0
-    assert "| cnn       | 3   | 0.8300 | 0.0361" in capsys.readouterr().out
+    assert "| cnn       | 7        | 3      | 0.8300 | 0.0361" in capsys.readouterr().out
 
 
 def test_what_differs_in_more_than_the_seed_stands_apart(
@@ -109,7 +120,7 @@ def test_what_differs_in_more_than_the_seed_stands_apart(
     add("c", 1, (0.5, 0.5, 0.5), cnn={"epochs": 99})
     add("d", 2, (0.3, 0.3, 0.3), cnn={"epochs": 99}, code="2")
     rows = [row for row in table(capsys) if row["network"] == "cnn"]
-    assert [(row["cnn.epochs"], row["n"], float(row["mean"])) for row in rows] == [
+    assert [(row["cnn.epochs"], row["runs"], float(row["mean"])) for row in rows] == [
         ("12", "2", pytest.approx(0.7)),
         ("99", "1", 0.5),
         ("99", "1", 0.3),
@@ -120,7 +131,177 @@ def test_what_differs_in_more_than_the_seed_stands_apart(
 def test_a_seed_that_ran_twice_counts_once(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
     add("a", 1, (0.8, 0.8, 0.8))
     add("again", 1, (0.8, 0.8, 0.8))
-    assert table(capsys)[0]["n"] == "1"
+    assert table(capsys)[0]["runs"] == "1"
+
+
+def test_two_runs_that_should_be_equal_and_are_not_are_named(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("a", 1, (0.8, 0.8, 0.8))
+    add("again", 1, (0.7, 0.8, 0.8))
+    assert main(["seeds", "--csv"]) == 0
+    told = capsys.readouterr()
+    assert "warning: a and again have the same settings and seeds, but other scores" in told.err
+    assert next(csv.DictReader(told.out.splitlines()))["mean"] == "0.7"
+
+
+def test_components_are_those_computed_by_hand() -> None:
+    # Squares within: 2 * 0.01^2 + 2 * 0.02^2 = 0.001, over 2 degrees of freedom. Means 0.81 and 0.92, so
+    # that 4 * 0.055^2 = 0.0121 is the mean square between, of splits of 2 runs.
+    found = components({1: [0.80, 0.82], 2: [0.90, 0.94]})
+    assert found.seed == pytest.approx(0.0005**0.5)
+    assert found.split == pytest.approx(((0.0121 - 0.0005) / 2) ** 0.5)
+    # Means that differ by less than chance: no variance between splits.
+    assert components({1: [0.8, 0.9], 2: [0.81, 0.89]}).split == 0
+    assert components({1: [0.8, 0.9]}) == (pytest.approx(0.005**0.5), None)
+    assert components({1: [0.8], 2: [0.9]}) == (None, None)
+
+
+def test_components_are_found_again_in_unequal_numbers_of_runs() -> None:
+    chance = random.Random(1)
+    values = {}
+    for split in range(3000):
+        level = chance.gauss(0.9, 0.05)
+        values[split] = [chance.gauss(level, 0.02) for _ in range(chance.randint(1, 4))]
+    assert components(values) == (pytest.approx(0.02, rel=0.03), pytest.approx(0.05, rel=0.03))
+
+
+def test_the_worth_of_the_seed_and_that_of_the_split_stand_apart(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, seed, value in ((1, 5, 0.80), (1, 6, 0.82), (2, 5, 0.90), (2, 6, 0.94), (3, 5, 0.85)):
+        add(f"run-{split}-{seed}", seed, (value, value, value), split)
+    first, second, overall = [row for row in table(capsys) if row["network"] == "cnn"]
+    assert (first["splits"], first["runs"], first["split_deviation"]) == ("1", "2", "")
+    assert float(first["deviation"]) == float(first["seed_deviation"]) == pytest.approx(0.0002**0.5)
+    assert (second["splits"], float(second["mean"])) == ("2", pytest.approx(0.92))
+    assert (overall["splits"], overall["runs"], overall["seeds"]) == ("1 2 3", "5", "5 6")
+    # The mean of the means of the splits, and its interval from their deviation.
+    expected = summarise([0.81, 0.92, 0.85])
+    shown = tuple(float(overall[name]) for name in ("mean", "deviation", "low", "high"))
+    assert shown == pytest.approx(expected[1:])
+    spread = components({1: [0.80, 0.82], 2: [0.90, 0.94], 3: [0.85]})
+    assert (float(overall["seed_deviation"]), float(overall["split_deviation"])) == pytest.approx(spread)
+
+
+def test_one_run_on_each_split_measures_neither(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
+    add("a", 1, (0.80, 0.8, 0.8), 1)
+    add("b", 2, (0.84, 0.8, 0.8), 2)
+    cnn = table(capsys)[0]
+    assert (cnn["splits"], cnn["runs"]) == ("1 2", "2")
+    assert float(cnn["mean"]) == pytest.approx(0.82)
+    assert (cnn["seed_deviation"], cnn["split_deviation"]) == ("", "")
+
+
+def pairs(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, str]]:
+    return table(capsys, "five", "nine", *options)
+
+
+@pytest.fixture
+def compared(add: Add) -> Add:
+    """Settings `five` and `nine`, with three common pairs of seeds and one run more each."""
+    for split, seed, one, other in ((7, 1, 0.80, 0.82), (7, 2, 0.90, 0.93), (8, 1, 0.70, 0.71)):
+        name = "" if (split, seed) == (7, 1) else f"-{split}-{seed}"
+        add(f"five{name}", seed, (one, 0.5, 0.6), split, cnn={"epochs": 5})
+        add(f"nine{name}", seed, (other, 0.5, 0.6), split, cnn={"epochs": 9})
+    add("five-more", 3, (0.1, 0.1, 0.1), cnn={"epochs": 5})
+    add("nine-more", 4, (0.2, 0.2, 0.2), cnn={"epochs": 9})
+    return add
+
+
+def test_two_settings_are_compared_by_pairs_of_seeds(
+    compared: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cnn, mlp, _ = pairs(capsys)
+    expected = summarise([0.02, 0.03, 0.01])
+    assert (cnn["pairs"], cnn["splits"], cnn["seeds"]) == ("3", "7 8", "1 2")
+    assert (float(cnn["five"]), float(cnn["nine"])) == pytest.approx((0.8, 0.82))
+    shown = tuple(float(cnn[name]) for name in ("difference", "deviation", "low", "high"))
+    assert shown == pytest.approx(expected[1:])
+    assert float(mlp["difference"]) == 0
+    assert main(["seeds", "nine-8-1", "five-more"]) == 0
+    told = capsys.readouterr().out
+    assert "five-more minus nine-8-1, balanced_accuracy. They differ in: cnn.epochs 9 -> 5." in told
+    assert "\ncnn: neither is surely better, -0.0200 (95 % from -0.0448 to +0.0048, 3 pairs).\n" in told
+    assert "\nmlp: the same in all 3 pairs.\n" in told
+    assert "count as independent" in told
+
+
+def test_the_better_one_is_that_of_the_greater_score_and_the_smaller_loss(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, value in ((1, 0.80), (2, 0.70), (3, 0.90)):
+        add(f"low{seed}", seed, (value, 0.5, 0.5), mlp={"epochs": 5})
+        add(f"high{seed}", seed, (value + 0.1 + seed / 1000, 0.5, 0.5), mlp={"epochs": 9})
+    for metric in ("balanced_accuracy", "loss"):
+        assert main(["seeds", "low1", "high1", "--metric", metric]) == 0
+        told = capsys.readouterr().out
+        assert "cnn: high1 is better, " in told
+        assert "independent" not in told
+        assert "test titles of a pair may differ" not in told
+
+
+def test_one_pair_is_said_to_have_no_interval_and_none_is_an_error(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("five", 1, (0.8, 0.5, 0.6), prepare={"min_count": 5})
+    add("nine", 1, (0.9, 0.5, 0.6), prepare={"min_count": 9})
+    add("far", 1, (0.9, 0.5, 0.6), 8, prepare={"min_count": 8})
+    assert main(["seeds", "five", "nine"]) == 0
+    told = capsys.readouterr().out
+    assert "cnn: +0.1000 on the only pair of runs; an interval needs two or more." in told
+    assert "The test titles of a pair may differ, since prepare.min_count does." in told
+    assert pairs(capsys)[0]["low"] == ""
+    for names, message in (
+        (
+            ("five", "far"),
+            "no run of five has the seeds of a run of far: five has seed 1 on split 7, far",
+        ),
+        (("five", "five"), "differ in nothing but their seeds"),
+        (("five",), "name two experiments to compare, or none"),
+        (("five", "nine", "--rev", "HEAD"), "--rev is for a summary"),
+        (("five", "HEAD"), "metrics/details.json"),
+        (("five", "workspace"), "the workspace is no experiment yet"),
+        (("five", "nine", "--metric", "top_3"), "have no pair of runs with top_3"),
+    ):
+        assert main(["seeds", *names]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_an_experiment_that_cannot_be_read_is_left_out_with_a_line(
+    add: Add, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    whole = add("whole", 1, (0.8, 0.8, 0.8))
+    base = git(tmp_path, "rev-parse", "HEAD")
+    for name, file, content in (
+        ("damaged", "metrics/details.json", "{"),
+        ("empty", "metrics/details.json", "{}"),
+        ("list", "metrics/details.json", "[1]"),
+        ("odd", "params.yaml", "- a"),
+        ("bare", "params.yaml", "cnn: {epochs: 3}"),
+    ):
+        git(tmp_path, "checkout", "-q", whole)
+        (tmp_path / file).write_text(content)
+        git(tmp_path, "commit", "-qam", name)
+        git(tmp_path, "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", "HEAD")
+        git(tmp_path, "checkout", "-q", "main")
+    assert main(["seeds", "--csv"]) == 0
+    told = capsys.readouterr()
+    assert [row["runs"] for row in csv.DictReader(told.out.splitlines())] == ["1"] * 3
+    for name in ("damaged", "empty", "list", "odd", "bare"):
+        assert f"warning: {name} is left out: " in told.err
+    assert "its params.yaml has no prepare.split_seed" in told.err
+
+
+def test_a_parameter_that_others_have_is_told_and_shown_as_not_set(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("before", 1, (0.8, 0.8, 0.8))
+    add("after", 1, (0.8, 0.8, 0.8), cnn={"brand_new": 3})
+    assert main(["seeds"]) == 0
+    told = capsys.readouterr()
+    assert "warning: before has no cnn.brand_new: its version did not know" in told.err
+    assert "not set" in told.out
 
 
 def test_another_metric_can_be_asked_for(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
