@@ -51,6 +51,9 @@ NOT_RUN = {
     "make test": "runs this test",
     "make bench": "some hours",
     "make pruebas": "seven trainings; test_queue.py has `titles pruebas` with two",
+    "dvc exp run --queue -S 'prepare.split_seed=1,2,3' -S 'seed=1,2,3' && dvc queue start --jobs 2": (
+        "nine experiments; test_seeds.py has what is made of them"
+    ),
     "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
     "titles demo": "a page; test_demo.py has it",
     "titles serve": "a server; test_serving.py has it",
@@ -203,6 +206,9 @@ def test_the_first_comparison_goes_as_it_is_told(committed: Path) -> None:
     assert re.search(r"deeper.*\[512, 256\]", both)
     assert {"0.3", "0.7"} <= set(many.split())
     assert len(re.findall(r" 3 .* 1 2 3$", printed["titles seeds"], re.M)) == 3
+    # The committed run and `wider` are a pair too, of the seed in params.yaml.
+    assert "mlp.hidden_layers [16] -> [1024]" in printed["titles seeds main wider"]
+    assert "cnn: the same in all 4 pairs." in printed["titles seeds main wider"]
     assert "metrics/mlp.json" in printed["git diff --stat"]
     verified = printed["titles verify wider --stage train_mlp"]
     assert re.search(r"^all 3 outputs of \w{7} are the same$", verified, re.M)
@@ -229,6 +235,8 @@ def test_experiments_are_run_and_compared_as_the_page_tells(committed: Path) -> 
     assert "cnn.epochs" in printed["make table"]
     assert "five" in (committed / "report.md").read_text(encoding="utf-8")
     assert "1 2 3 2019" in printed["titles seeds"]
+    assert "on the only pair of runs" in printed["titles seeds main five"]
+    assert "ok mlp: 0.0000" in printed["titles gate main five"]
     assert re.search(r"^all \d+ outputs of \w{7} are the same$", printed["titles verify five"], re.M)
     assert "epochs: 5 " in (committed / "params.yaml").read_text(encoding="utf-8")
     _, shown = (out for command, out in printed.items() if command.startswith("dvc exp show"))

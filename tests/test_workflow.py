@@ -5,6 +5,7 @@ Credentials, what is pasted into scripts, dangerous triggers: zizmor, in `make c
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -58,7 +59,9 @@ def test_every_test_runs_each_night_and_before_a_release() -> None:
 
 
 def test_an_experiment_and_an_audit_run_on_request() -> None:
-    assert {"overrides", "name"} == set(_triggers("experiment.yml")["workflow_dispatch"]["inputs"])
+    assert {"overrides", "name", "within"} == set(
+        _triggers("experiment.yml")["workflow_dispatch"]["inputs"]
+    )
     assert {"schedule", "workflow_dispatch"} == set(_triggers("audit.yml"))
 
 
@@ -82,18 +85,43 @@ def test_a_script_calls_only_make_targets_that_exist(step: Json) -> None:
     assert set(re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))) <= targets
 
 
-def _run_experiment(folder: Path, overrides: str, name: str) -> subprocess.CompletedProcess[str]:
-    """The step "Run the experiment" as the server runs it, in a folder that has no pipeline."""
+def _run_step(name: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A step of the workflow Experiment as the server runs it."""
     (job,) = PARSED["experiment.yml"]["jobs"].values()
-    (script,) = [step["run"] for step in job["steps"] if step.get("name") == "Run the experiment"]
+    (script,) = [step["run"] for step in job["steps"] if step.get("name") == name]
     return subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=folder,
-        env=environment() | {"OVERRIDES": overrides, "NAME": name},
+        env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def _run_experiment(folder: Path, overrides: str, name: str) -> subprocess.CompletedProcess[str]:
+    """In a folder that has no pipeline."""
+    return _run_step("Run the experiment", folder, OVERRIDES=overrides, NAME=name)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_the_run_of_an_experiment_ends_as_its_gate_does(tmp_path: Path, code: int) -> None:
+    titles = tmp_path / "bin/titles"
+    titles.parent.mkdir()
+    titles.write_text(f'#!/bin/sh\necho "ok $*"\nexit {code}\n')
+    titles.chmod(0o755)
+    variables = {
+        "PATH": f"{titles.parent}{os.pathsep}{os.environ['PATH']}",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "NAME": "narrow",
+        "WITHIN": "-1 x",
+    }
+    done = _run_step("Gate", tmp_path, **variables)
+    assert (done.returncode, done.stderr) == (code, "")
+    assert done.stdout == "ok gate HEAD narrow --within=-1 x\n"
+    assert (tmp_path / "summary.md").read_text() == f"\n~~~\n{done.stdout}~~~\n"
+    (job,) = PARSED["experiment.yml"]["jobs"].values()
+    assert job["steps"][-1]["name"] == "Gate"  # after what is worth keeping in any case
 
 
 @pytest.mark.parametrize(
