@@ -311,6 +311,27 @@ MUTANTS = [
         "found.st_mtime_ns, found",
         "test_inputs.py",
     ),
+    Mutant(
+        "a candidate is worse as soon as its figure is below the margin",
+        "src/titles/experiments/gate.py",
+        "return self.high < -self.within",
+        "return self.difference < -self.within",
+        "test_gate.py",
+    ),
+    Mutant(
+        "warnings of DVC are part of its answer",
+        "src/titles/experiments/commands.py",
+        "            stderr=err,\n",
+        "            stderr=subprocess.STDOUT,\n",
+        "test_older_versions.py -k warning",
+    ),
+    Mutant(
+        "the split of an old experiment is not that of its seed",
+        "src/titles/params.py",
+        'lambda values: values.get("seed")',
+        "0",
+        "test_older_versions.py",
+    ),
     # -- the project
     Mutant(
         "a file that a stage imports is no dependency of it",

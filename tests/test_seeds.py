@@ -134,6 +134,14 @@ def test_a_seed_that_ran_twice_counts_once(add: Add, capsys: pytest.CaptureFixtu
     assert table(capsys)[0]["runs"] == "1"
 
 
+def test_equal_numbers_are_equal_however_they_are_written(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("a", 1, (0.8, 0.8, 0.8), cnn={"logit_adjustment": 1, "weight_decay": "1e-5"})
+    add("b", 2, (0.8, 0.8, 0.8), cnn={"logit_adjustment": 1.0, "weight_decay": 0.00001})
+    assert table(capsys)[0]["runs"] == "2"
+
+
 def test_two_runs_that_should_be_equal_and_are_not_are_named(
     add: Add, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -48,24 +48,27 @@ def groups(found: Iterable[Revision]) -> list[Group]:
     Of two runs with the same settings and seeds, the later one counts. A line on stderr names each
     experiment that is left out, and the reason.
     """
-    together: dict[str, Group] = {}
-    known: dict[str, Mapping[str, Any]] = {}
+    together: dict[frozenset[tuple[str, Any]], Group] = {}
     for experiment in found:
         try:
             scores, (settings, key) = experiment.scores, _identity(experiment)
         except ValueError as error:
             warn(f"{experiment.name} is left out: {error}")
             continue
-        known[experiment.name] = experiment.params
-        runs = together.setdefault(repr(sorted(settings.items())), Group(settings, {})).runs
+        # Not as text: 1 and 1.0 are equal.
+        same = frozenset((k, tuple(v) if isinstance(v, list) else v) for k, v in settings.items())
+        runs = together.setdefault(same, Group(settings, {})).runs
         if key in runs and runs[key].scores != scores:
             names = f"{runs[key].name} and {experiment.name}"
             warn(f"{names} have the same settings and seeds, but other scores: the later counts")
         runs[key] = experiment
-    for line in unknown(known):
-        warn(line)
     grouped = [Group(settings, dict(sorted(runs.items()))) for settings, runs in together.values()]
     return sorted(grouped, key=lambda group: -len(group.runs))
+
+
+def _warn_of_unknown(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    for line in unknown(settings):
+        warn(line)
 
 
 def _identity(run: Revision) -> tuple[dict[str, Any], Key]:
@@ -100,6 +103,7 @@ def report(baseline: str, metric: str, form: str) -> str:
         ValueError: there are none.
     """
     found = groups(experiments(baseline))
+    _warn_of_unknown({next(iter(group.runs.values())).name: group.settings for group in found})
     apart = differing(found)
     rows = [
         {**{name: values[place] for name, values in apart.items()}, **row}
@@ -177,6 +181,7 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
     named = {revision.commit: revision for revision in [*experiments(), *revisions]}
     found = groups(sorted(named.values(), key=lambda revision: revision.time))
     first, second = (_group_of(revision, found) for revision in revisions)
+    _warn_of_unknown({one: first.settings, other: second.settings})
     if first is second:
         raise ValueError(
             f"{one} and {other} differ in nothing but their seeds: there is nothing to compare"
