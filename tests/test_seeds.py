@@ -223,9 +223,11 @@ def test_two_settings_are_compared_by_pairs_of_seeds(
     cnn, mlp, _ = pairs(capsys)
     expected = summarise([0.02, 0.03, 0.01])
     assert (cnn["pairs"], cnn["splits"], cnn["seeds"]) == ("3", "7 8", "1 2")
-    assert (float(cnn["five"]), float(cnn["nine"])) == pytest.approx((0.8, 0.82))
+    assert (float(cnn["mean of five"]), float(cnn["mean of nine"])) == pytest.approx((0.8, 0.82))
     shown = tuple(float(cnn[name]) for name in ("difference", "deviation", "low", "high"))
     assert shown == pytest.approx(expected[1:])
+    spread = components({7: [0.02, 0.03], 8: [0.01]})
+    assert float(cnn["split_deviation"]) == pytest.approx(spread.split)
     assert float(mlp["difference"]) == 0
     assert main(["seeds", "nine-8-1", "five-more"]) == 0
     told = capsys.readouterr().out

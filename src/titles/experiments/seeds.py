@@ -23,8 +23,8 @@ _LEGEND = (
     "they are over the means of the splits."
 )
 _CAVEAT = (
-    "Runs on one split share its test titles and count as independent here: if the difference varies "
-    "from split to split, the interval is too narrow."
+    "Pairs on one split share its test titles and count as independent here: if the difference varies "
+    "between splits (the split deviation is not near 0), the interval is too narrow."
 )
 
 
@@ -193,26 +193,30 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
             "dvc exp run -S seed=..."
         )
     rows, told = [], []
-    values = [_measured(group, metric) for group in (first, second)]
-    for model in values[0]:
-        if model not in values[1]:
+    old, new = _measured(first, metric), _measured(second, metric)
+    for model in {**old, **new}:
+        before, after = old.get(model, {}), new.get(model, {})
+        if not (pairs := [key for key in shared if key in before and key in after]):
+            warn(f"{model} is left out: no pair of runs has its {metric}")
             continue
-        before, after = (measured[model] for measured in values)
-        if pairs := [key for key in shared if key in before and key in after]:
-            summary = summarise([after[key] - before[key] for key in pairs])
-            rows.append(
-                {
-                    "network": model,
-                    "pairs": len(pairs),
-                    one: _mean([before[key] for key in pairs]),
-                    other: _mean([after[key] for key in pairs]),
-                    "difference": summary.mean,
-                    **{k: v for k, v in _without_count(summary).items() if k != "mean"},
-                    "splits": " ".join(map(str, dict.fromkeys(key.split for key in pairs))),
-                    "seeds": " ".join(map(str, sorted({key.seed for key in pairs}))),
-                }
-            )
-            told.append(f"{model}: {_sentence(summary, one, other, metric)}.")
+        difference: dict[Any, list[float]] = defaultdict(list)
+        for key in pairs:
+            difference[key.split].append(after[key] - before[key])
+        summary = summarise([value for values in difference.values() for value in values])
+        rows.append(
+            {
+                "network": model,
+                "pairs": len(pairs),
+                f"mean of {one}": _mean([before[key] for key in pairs]),
+                f"mean of {other}": _mean([after[key] for key in pairs]),
+                "difference": summary.mean,
+                **{k: v for k, v in _without_count(summary).items() if k != "mean"},
+                "split_deviation": components(difference).split,
+                "splits": " ".join(map(str, difference)),
+                "seeds": " ".join(map(str, sorted({key.seed for key in pairs}))),
+            }
+        )
+        told.append(f"{model}: {_sentence(summary, one, other, metric)}.")
     if not rows:
         raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
     if form == "csv":
