@@ -241,7 +241,8 @@ def test_the_better_one_is_that_of_the_greater_score_and_the_smaller_loss(
     add: Add, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed, value in ((1, 0.80), (2, 0.70), (3, 0.90)):
-        add(f"low{seed}", seed, (value, 0.5, 0.5), mlp={"epochs": 5})
+        drift = {"drift_length": 3}
+        add(f"low{seed}", seed, (value, 0.5, 0.5), mlp={"epochs": 5}, prepare=drift)
         add(f"high{seed}", seed, (value + 0.1 + seed / 1000, 0.5, 0.5), mlp={"epochs": 9})
     for metric in ("balanced_accuracy", "loss"):
         assert main(["seeds", "low1", "high1", "--metric", metric]) == 0
@@ -260,7 +261,7 @@ def test_one_pair_is_said_to_have_no_interval_and_none_is_an_error(
     assert main(["seeds", "five", "nine"]) == 0
     told = capsys.readouterr().out
     assert "cnn: +0.1000 on the only pair of runs; an interval needs two or more." in told
-    assert "The test titles of a pair may differ, since prepare.min_count does." in told
+    assert "The test titles of a pair may differ, as do prepare.min_count." in told
     assert pairs(capsys)[0]["low"] == ""
     for names, message in (
         (

@@ -16,6 +16,7 @@ from titles.experiments.spread import Summary, components, summarise
 from titles.experiments.store import Revision, canonical, experiments, find, unknown
 
 SEED, SPLIT_SEED = "seed", "prepare.split_seed"
+_DRIFT = ("prepare.drift_", "prepare.reference")  # they warn, and change no data
 # Of which less is better.
 _COSTS = ("loss", "calibration_error")
 _LEGEND = (
@@ -224,8 +225,9 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
     apart = differing([first, second])
     head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
     notes = [_CAVEAT] if 1 < len({key.split for key in shared}) < len(shared) else []
-    if data := [name for name in apart if name.startswith("prepare.")]:
-        notes.append(f"The test titles of a pair may differ, since {', '.join(data)} does.")
+    data = [name for name in apart if name.startswith("prepare.") and not name.startswith(_DRIFT)]
+    if data:
+        notes.append(f"The test titles of a pair may differ, as do {', '.join(data)}.")
     return "\n\n".join([head, _table(rows, form), "\n".join(told), *notes])
 
 
