@@ -69,9 +69,9 @@ def difference(one: Wanted, commit: str, than: str | None = None) -> str:
 
 
 def differing_params(ours: Params, theirs: Mapping[str, Any]) -> str:
-    """The parameters that differ, for a message; `theirs` are those of a `Revision`."""
-    wanted = upgraded(flat(ours.model_dump(mode="json")))
-    values = {name: (theirs.get(name), wanted.get(name)) for name in {**wanted, **theirs}}
+    """The parameters that differ, for a message; `theirs` may be of an older version."""
+    wanted, had = upgraded(flat(ours.model_dump(mode="json"))), upgraded(theirs)
+    values = {name: (had.get(name), wanted.get(name)) for name in {**wanted, **had}}
     return ", ".join(
         f"{name} {found}, not {value}"
         for name, (found, value) in values.items()
