@@ -24,6 +24,7 @@ from titles.experiments.results import results_at
 from titles.experiments.store import find, head, unknown
 from titles.models.registry import parse_params
 from titles.params import upgraded
+from titles.tracking import mlflow
 from titles.tracking.provenance import flat
 
 ROOT = Path(__file__).parent.parent
@@ -374,3 +375,14 @@ def test_a_warning_of_dvc_is_no_answer(project: Path, monkeypatch: pytest.Monkey
     # But it belongs to what is told of a failure.
     with pytest.raises(ValueError, match=r"dvc cache nowhere failed:\n(.*\n)*DeprecationWarning"):
         commands.dvc("cache", "nowhere")
+
+
+def test_where_there_is_no_commit_git_names_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    # It fails, and prints "HEAD" all the same.
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert (done.returncode != 0, done.stdout.strip()) == (True, "HEAD")
+    assert mlflow._git_revision() == ""
