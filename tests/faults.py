@@ -327,7 +327,7 @@ MUTANTS = [
     ),
     Mutant(
         "the split of an old experiment is not that of its seed",
-        "src/titles/params.py",
+        "src/titles/experiments/older.py",
         'lambda values: values.get("seed")',
         "0",
         "test_older_versions.py",

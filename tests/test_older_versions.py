@@ -20,10 +20,10 @@ from titles.cli import main
 from titles.data.contract import METRICS, PREDICTIONS
 from titles.doctor import probes
 from titles.experiments import commands
+from titles.experiments.older import upgraded
 from titles.experiments.results import results_at
 from titles.experiments.store import find, head, unknown
 from titles.models.registry import parse_params
-from titles.params import upgraded
 from titles.tracking import mlflow
 from titles.tracking.provenance import flat
 
@@ -63,6 +63,8 @@ def test_what_the_first_version_lacked_has_the_value_that_it_had_in_effect() -> 
     assert {name: value for name, value in found.items() if name not in given} == {
         "prepare.split_seed": 2019,
         "prepare.reference": "data/pretrained/none",
+        "cnn.min_steps": None,
+        "mlp.min_steps": None,
         "mlp.leading_words": 0,
     } | {
         f"{network}.{key}": value
@@ -85,30 +87,31 @@ def test_renamed_parameters_have_their_present_names() -> None:
     assert found["evaluate.target_precision"] == 0.98
     assert not [name for name in found if "robustness" in name or "wanted" in name]
     assert (found["prepare.split_seed"], found["cnn.word_dropout"]) == (4, 0.1)
-    # 1024 with 200 steps was the default; other pairs are no number of this version.
-    assert found["cnn.batch_size"] == "auto"
-    assert found["mlp.batch_size"] == "at most 512, at least 100 steps"
-    assert not [name for name in found if "min_steps" in name]
+    # A number was a limit beside the steps: 1024, as for `auto` now, or one that cannot be given now.
+    assert (found["cnn.batch_size"], found["cnn.min_steps"]) == ("auto", 200)
+    assert (found["mlp.batch_size"], found["mlp.min_steps"]) == ("at most 512", 100)
 
 
 @pytest.mark.parametrize(
     ("section", "meant"),
     [
-        ({"batch_size": 512}, 512),
-        ({"batch_size": 512, "min_steps": 1}, 512),
-        ({"min_steps": 200, "batch_size": 1024}, "auto"),
-        ({"batch_size": 1024, "min_steps": 20}, "at most 1024, at least 20 steps"),
-        ({"batch_size": "auto"}, "auto"),
+        ({"batch_size": 512}, (512, None)),
+        ({"batch_size": 512, "min_steps": 1}, (512, None)),
+        ({"min_steps": 200, "batch_size": 1024}, ("auto", 200)),
+        ({"batch_size": 1024, "min_steps": 20}, ("auto", 20)),
+        ({"batch_size": 256, "min_steps": 20}, ("at most 256", 20)),
+        ({"batch_size": "auto", "min_steps": 30}, ("auto", 30)),
+        ({"batch_size": 512, "min_steps": None}, (512, None)),
     ],
 )
 def test_a_batch_size_means_what_it_meant_beside_the_steps(section: Any, meant: object) -> None:
-    assert of(yaml.safe_dump({"gru": section}))["gru.batch_size"] == meant
+    found = of(yaml.safe_dump({"gru": section}))
+    assert (found["gru.batch_size"], found["gru.min_steps"]) == meant
 
 
 def test_parameters_of_this_version_stay_as_they_are() -> None:
     values = flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
-    present = {k: v for k, v in values.items() if not k.endswith(".min_steps")}
-    present |= {"prepare.split_seed": 5, "cnn.label_smoothing": 0.7}
+    present = values | {"prepare.split_seed": 5, "cnn.label_smoothing": 0.7}
     assert upgraded(present) == present
     for text in (FIRST, BEFORE_RENAMING):
         assert upgraded(of(text)) == of(text)

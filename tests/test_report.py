@@ -258,7 +258,7 @@ def test_markdown_reads_as_the_texts_that_were_put_into_it(text: str) -> None:
     assert [text, "0123456", "55", "CNN", "0.510", "0.420 to 0.630", "0.570", "1.230"] in rows
     assert ["embed.method", "word2vec", text] in rows
     assert [text, "24", "0.167", "0.375", "+0.208", "5", "0"] in rows
-    assert [f"{text} 8", "10", text, "WRONG", "0.289", text, "0.289"] in rows
+    assert [f"{text} 8", "a.csv 10", text, "WRONG", "0.289", text, "0.289"] in rows
     widths = {len(row) for row in rows}
     assert widths == {3, 6, 7, 8, 9}
 

@@ -301,57 +301,7 @@ def warn_without_effect(section: str, found: Mapping[str, str]) -> None:
 
 
 # Names that parameters had before.
-_RENAMED = {"robustness": "gce_q", "wanted_precision": "target_precision"}
-
-# Parameters that came later, with the value that stands for what was done without them, or a function of
-# all values that gives it. They belong to the sections that have the key named first: `batch_size` is in
-# the section of every network. Not listed is what has no such value: it stays unknown.
-_BEFORE: dict[str, dict[str, Any]] = {
-    "test_fraction": {
-        "split_seed": lambda values: values.get("seed"),
-        "reference": NO_REFERENCE,
-    },
-    "batch_size": {
-        "word_dropout": 0.0,
-        "subword_buckets": 0,
-        "schedule": "constant",
-        "logit_adjustment": 0.0,
-        "label_smoothing": 0.0,
-        "gce_q": 0.0,
-        "precision": "float32",
-    },
-    "hidden_layers": {"leading_words": 0},
-}
-
-
-def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of an older version, under dotted names, in the form of this one.
-
-    Parameters have their present names, and those that came later the value that they had in effect.
-    Values of this version stay as they are. A parameter of which neither can be said is left out.
-    """
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        section, dot, key = name.rpartition(".")
-        found[f"{section}{dot}{_RENAMED.get(key, key)}"] = value
-    for name in list(found):
-        section, dot, key = name.rpartition(".")
-        if key == "min_steps" and dot:
-            found[f"{section}.batch_size"] = _batch_size(
-                found.get(f"{section}.batch_size"), found.pop(name)
-            )
-        for later, meant in _BEFORE.get(key, {}).items() if dot else ():
-            value = meant(found) if callable(meant) else meant
-            if value is not None:
-                found.setdefault(f"{section}.{later}", value)
-    return found
-
-
-def _batch_size(size: object, steps: object) -> object:
-    """What a batch size meant beside `min_steps`: batches were smaller where data gave fewer steps."""
-    if steps == 1:
-        return size
-    return "auto" if (size, steps) == (1024, 200) else f"at most {size}, at least {steps} steps"
+RENAMED = {"robustness": "gce_q", "wanted_precision": "target_precision"}
 
 
 def read(path: Path, form: type[Params]) -> Params:
@@ -391,8 +341,8 @@ def _describe(problem: dict[str, Any], form: type[BaseModel]) -> str:
     keys = [str(key) for key in problem["loc"]]
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
-        if keys[-1] in _RENAMED:
-            return f"{dotted}: is called {_RENAMED[keys[-1]]} now"
+        if keys[-1] in RENAMED:
+            return f"{dotted}: is called {RENAMED[keys[-1]]} now"
         near = difflib.get_close_matches(keys[-1], _keys(form, keys[:-1]), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{dotted}: unknown key{hint}"

@@ -22,7 +22,7 @@ import yaml
 
 from titles.data.contract import METRICS, PLOTS
 from titles.experiments.commands import git
-from titles.params import upgraded
+from titles.experiments.older import upgraded
 from titles.tracking.provenance import flat
 
 WORKSPACE = "workspace"
@@ -146,7 +146,7 @@ class Revision:
 
     @cached_property
     def params(self) -> dict[str, Any]:
-        """The values of params.yaml under dotted names, in the form of this version: `params.upgraded`.
+        """The values of params.yaml under dotted names, in the form of this version: `older.upgraded`.
 
         Raises:
             ValueError: the file is missing or damaged.

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from titles.experiments.commands import git
+from titles.experiments.older import upgraded
 from titles.experiments.queue import Queue, Task
 from titles.experiments.store import Revision, canonical, experiments
 from titles.experiments.suite.plan import Wanted
-from titles.params import Params, upgraded
+from titles.params import Params
 from titles.tracking.provenance import flat
 
 
