@@ -145,9 +145,9 @@ def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
     yield (
         f"{scale.rows:,} generated titles of 3 to 14 words, {WORDS:,} words by Zipf's law, {CATEGORIES} "
         f"categories, {DIMENSION} dimensions. On average a batch of {BATCH_SIZE} has {few} distinct "
-        f"words, and a batch of {OWN_BATCH}, the most that auto takes, {many}. Rates are rows per "
-        f"second, the median of {scale.repeats} turns (minimum .. maximum), each of at least "
-        f"{scale.seconds:g} seconds and {scale.steps} steps of {BATCH_SIZE} after a warm-up. The column target has the "
+        f"words, and a batch of {OWN_BATCH}, the most of auto, {many}. Rates are rows per second, the "
+        f"median of {scale.repeats} turns (minimum .. maximum), each of at least {scale.seconds:g} "
+        f"seconds and {scale.steps} steps of {BATCH_SIZE} after a warm-up. The column target has the "
         "speed-up that this project aims at."
     )
     yield ""

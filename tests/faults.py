@@ -341,6 +341,13 @@ MUTANTS = [
         "test_project.py",
     ),
     Mutant(
+        "a batch size that is given makes smaller batches",
+        "src/titles/params.py",
+        "return min(self.batch_size, rows)",
+        "return max(1, min(self.batch_size, rows // 2))",
+        "test_params.py test_objective.py",
+    ),
+    Mutant(
         "a misspelt parameter is taken",
         "src/titles/params.py",
         'extra="forbid"',

@@ -37,7 +37,10 @@ def model(name, freeze=False, subwords=None):
     for _ in fit(net, encoded(), encoded(), C, settings(name), 1, torch.device("cpu")):
         pass
     sizes = SIZES[name] | {"dropout": 0.5}
-    return saved.SavedModel(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75, 0.5)
+    used = {"batch_size": 3}
+    return saved.SavedModel(
+        name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75, 0.5, used
+    )
 
 
 def contents(folder):
@@ -72,6 +75,7 @@ def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, s
         0.75,
     )
     assert read.calibrated_loss == 0.5
+    assert read.training == {"batch_size": 3}
     write(read, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
 
@@ -148,6 +152,10 @@ DAMAGES = {
     "less than no loss": (
         lambda f: rewrite(f / "model.json", calibrated_loss=-1),
         "damaged: calibrated_loss is -1",
+    ),
+    "a training that is a list": (
+        lambda f: rewrite(f / "model.json", training=[["batch_size", 3, 5]]),
+        "damaged: training is",
     ),
     "half a description": (lambda f: (f / "model.json").write_text('{"form'), "model.json is damaged"),
     "a word less": (lose_a_word, "12 vectors for 11 words"),

@@ -76,8 +76,8 @@ LARGEST_BATCH = 1024
 
 @dataclass(frozen=True)
 class Concerns:
-    """Marks a parameter that changes no result: `only` speed, though sums may round differently, or
-    only messages."""
+    """Marks a parameter that is not meant to change results: `only` speed, though sums round
+    differently and several workers of `embed` update vectors in any order; or only messages."""
 
     only: Literal["speed", "messages"]
 

@@ -111,7 +111,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         build = networks[name]
         letters = description["subwords"]
         temperature, loss = description["temperature"], description["calibrated_loss"]
-        training = dict(description.get("training", {}))  # older models have none
+        training = description.get("training", {})  # older models have none
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
@@ -127,6 +127,8 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         raise ValueError(f"{folder}/model.json is damaged: temperature is {temperature!r}")
     if not (isinstance(loss, int | float) and 0 <= loss < math.inf):
         raise ValueError(f"{folder}/model.json is damaged: calibrated_loss is {loss!r}")
+    if not isinstance(training, dict):
+        raise ValueError(f"{folder}/model.json is damaged: training is {training!r}"[:_REASON])
     try:
         subwords = Subwords(**letters) if letters else None
     except (TypeError, ValueError) as error:
