@@ -92,6 +92,7 @@ def settings(
         "epochs": 1_000,  # measurements end earlier
         "batch_size": batch_size,
         "precision": precision,
+        "saved_weights": "float32",
         "learning_rate": 1e-3,
         "weight_decay": 1e-5,
         "class_weighting": "none",

@@ -151,6 +151,7 @@ def settings(name: str, **changes: Any) -> Training:
         "class_weighting": "none",
         "patience": 0,
         "precision": "float32",
+        "saved_weights": "float32",
     }
     values |= SIZES[name] | changes
     return NETWORKS[name].Section(**values)

@@ -59,6 +59,7 @@ def _freeze(value: object) -> object:
 
 
 Freeze = Annotated[Literal[True, False, "partial"], BeforeValidator(_freeze)]
+SavedWeights = Literal["int8", "float32"]
 Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -206,6 +207,7 @@ class Training(_Section):
     class_weighting: Literal["none", "sqrt", "balanced"]
     patience: NotNegative
     precision: Literal["float32", "bfloat16"]
+    saved_weights: SavedWeights
 
     _in_order = field_validator("subword_max")(_subwords_in_order)
 

@@ -48,7 +48,7 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions/test.parquet")
 
-MODEL_FORMAT = 5
+MODEL_FORMAT = 6
 # Limits of the characters of an n-gram and of the buckets that n-grams are hashed to.
 MOST_LETTERS = 32
 MOST_BUCKETS = 2**30
@@ -58,7 +58,7 @@ class Batch(NamedTuple):
     """Titles of one step; all int64. Each distinct token occurs once, so that it is looked up, composed
     and projected once.
 
-    index_BL: position of each token in tokens_U, 0 after the last token; every title has a token.
+    index_BL: position of each token in tokens_U, 0 after the last token; a title can have none.
     tokens_U: ids of the distinct tokens, PAD first; several can be UNK, each with its own n-grams.
     ngrams_M: buckets of the distinct n-grams of those tokens; empty for a network without subwords.
     ngram_index_G: positions in ngrams_M, token by token.

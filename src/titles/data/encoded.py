@@ -120,11 +120,11 @@ class EncodedTitles:
 
     def words(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Token ids of the given rows, concatenated (T,), and the mask (B, L) of tokens in a padded
-        batch of them."""
+        batch of them; L is at least 1, also where no title has a token."""
         ends_B = self.ends[rows]
         starts_B = np.where(rows > 0, self.ends[rows - 1], 0)
         lengths_B = ends_B - starts_B
-        place_L = np.arange(lengths_B.max())
+        place_L = np.arange(lengths_B.max(initial=1))
         inside_BL = place_L < lengths_B[:, None]
         return self.word_ids[(starts_B[:, None] + place_L)[inside_BL]], inside_BL
 

@@ -98,15 +98,14 @@ class PlainEmbedding(nn.Module):
     def __init__(self, embedding: WordEmbedding) -> None:
         super().__init__()
         words_VD = embedding.matrix()
-        if embedding.grams_RD is not None and embedding.subwords is not None:
+        grams_RD = embedding.ngram_table()
+        if grams_RD is not None and embedding.subwords is not None:
             buckets, ends = map(torch.from_numpy, embedding.subwords.ngrams)
-            sums_VD = F.embedding_bag(
-                buckets.long(), embedding.grams_RD, F.pad(ends[:-1], (1, 0)), mode="sum"
-            )
+            sums_VD = F.embedding_bag(buckets.long(), grams_RD, F.pad(ends[:-1], (1, 0)), mode="sum")
             counts_V = ends.diff(prepend=ends.new_zeros(1)).clamp(min=1)
             words_VD = words_VD + sums_VD * counts_V[:, None].float().rsqrt()
             # Row 0 is padding.
-            self.register_buffer("grams_RD", F.pad(embedding.grams_RD, (0, 0, 1, 0)))
+            self.register_buffer("grams_RD", F.pad(grams_RD, (0, 0, 1, 0)))
         self.register_buffer("words_VD", words_VD)
 
     def forward(self, words_BL: Tensor, ngrams_UG: Tensor | None) -> Tensor:

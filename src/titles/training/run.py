@@ -58,7 +58,16 @@ def train(name: str, network: type[Network], params: Params) -> None:
     architecture = settings.architecture
     made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
     used = {"batch_size": settings.titles_per_step(len(train_split))}
-    model = saved.SavedModel(name, architecture, made, words, labels, Text.read(TEXT), training=used)
+    model = saved.SavedModel(
+        name,
+        architecture,
+        made,
+        words,
+        labels,
+        Text.read(TEXT),
+        training=used,
+        saved_weights=settings.saved_weights,
+    )
     if distributed.world_size() > 1:  # resuming several processes together is not proven
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
@@ -129,7 +138,8 @@ def _record(
             "validation_accuracy": round(best.validation_accuracy, 6),
             "validation_balanced_accuracy": round(best.validation_balanced_accuracy, 6),
         }
-        # The saved model is calibrated; curves and the summary are of the network as trained.
+        # The saved model is rounded and calibrated; curves and the summary are of the network as
+        # trained.
         model = calibrated(model, EncodedTitles.open(PREPARED / "validation"), device)
         print(f"{name}: temperature {model.temperature:g}")
         saved.write(model, folder)

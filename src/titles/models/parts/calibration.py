@@ -8,6 +8,7 @@ Legend: N titles, B titles of a batch, C categories.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,12 +31,19 @@ def calibrated(model: SavedModel, titles: EncodedTitles, device: torch.device) -
     """Fit the temperature and apply it to the output layer in place; returns the model with its
     temperature and calibrated loss.
 
+    Both are of the weights that are saved, to which the network is rounded.
+
     Args:
         titles: the validation split; at least one title.
+
+    Raises:
+        ValueError: there are no titles, or a weight is not finite.
     """
-    logits_NC, labels_N = _logits(model.network, titles, device)
-    temperature, loss = fit_temperature(logits_NC, labels_N)
+    model.round_as_saved()
+    temperature, _ = fit_temperature(*_logits(model.network, titles, device))
     divide_logits(model.network, temperature)
+    model.round_as_saved()  # the output layer, which has new weights
+    loss = calibrated_loss(*_logits(model.network, titles, device))
     return replace(model, temperature=model.temperature * temperature, calibrated_loss=loss)
 
 
@@ -50,6 +58,23 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> tuple[float, float]:
     Raises:
         ValueError: there are no titles.
     """
+    loss = _loss(logits_NC, labels_N)
+    bounds = (math.log(LEAST), math.log(MOST))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return float(f"{math.exp(found.x):.4g}"), _rounded(found.fun)
+
+
+def calibrated_loss(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """The cross-entropy that `fit_temperature` minimises, of logits that are calibrated."""
+    return _rounded(_loss(logits_NC, labels_N)(0.0))
+
+
+def _rounded(loss: float) -> float:
+    return max(0.0, float(f"{loss:.4g}"))
+
+
+def _loss(logits_NC: Tensor, labels_N: Tensor) -> Callable[[float], float]:
+    """Smoothed cross-entropy by the log of the temperature."""
     count = len(labels_N)
     if count == 0:
         raise ValueError("there are no titles to calibrate with")
@@ -65,9 +90,7 @@ def fit_temperature(logits_NC: Tensor, labels_N: Tensor) -> tuple[float, float]:
         )
         return (normalisers - sharpness * aim) / count
 
-    bounds = (math.log(LEAST), math.log(MOST))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    return float(f"{math.exp(found.x):.4g}"), max(0.0, float(f"{found.fun:.4g}"))
+    return loss
 
 
 @torch.no_grad()

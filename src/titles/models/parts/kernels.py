@@ -129,6 +129,7 @@ def max_over_time_conv(
                 out += filters
         greatest_F, start_F = greatest_BF[title], start_BF[title]
         greatest_F[:] = -np.inf
+        start_F[:] = 0  # of a title without words, whose maximum stays at -inf
         for word in range(len(place_L)):
             if place_L[word] == 0:
                 continue

@@ -40,7 +40,8 @@ class Network(nn.Module):
 
         Args:
             vectors_BLD: word vectors, zeros after the last token of a title.
-            is_token_BL: False after the last token; every title has at least one token.
+            is_token_BL: False after the last token. Of a title without a token, logits have to be
+                finite.
         """
         raise NotImplementedError
 

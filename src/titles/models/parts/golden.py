@@ -1,0 +1,131 @@
+"""Golden examples: titles with the words and ids that they had when a model was written.
+
+A model answers worse, and nothing fails, if a rule of prepare/text.py or the hash of data/subwords.py
+changes after its training. The examples are read again whenever the model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from titles.data.contract import SPECIAL_WORDS, UNK, atomic_file
+from titles.data.subwords import Subwords
+from titles.data.vocabulary import Vocabulary
+from titles.params import Text
+from titles.prepare.text import words_of
+
+GOLDEN_FILE = "golden.json"
+
+# Every rule for characters and words has a title. Escapes are characters that cannot be seen or told
+# apart.
+TITLES = (
+    "Funda Para Celular SAMSUNG-S10+ (128GB)",
+    "Teléfono Câmera Ação Ñandú Pingüino Maçã",
+    "cafe\u0301 man\u0303ana ac\u0327a\u0303o",
+    "Televisor 4K 55'' 2.5 2,5 .5 5. 1.000,50 12,5cm",
+    "Tubo 3/4 x 1/2 ½ ¼ 10\u00b2 m\u00b3 CO\u2082",
+    "Silla ENVÍO GRATIS 12x sin interés Oferta",
+    "Cadeira FRETE GRÁTIS em até 12x sem juros com nota fiscal",
+    "Mesa 6 cuotas sin interés Mercado Pago promoción imperdible",
+    "Panela pronta entrega promoção melhor preço aproveite",
+    "Kit C&A 100% $99 #1 @casa ¡¿Nuevo?! *** 50° R$ 20 €5 £3",
+    "O'Neill D\u2019Ángelo \u201cRock\u201d \u2014 L\u2032Oreal",
+    "a.b a_b c,d x-y 10-20 v2.0.1",
+    "\uff26\uff55\uff4e\uff44\uff41 \uff11\uff12\uff18\uff27\uff22 \uff0b",
+    "\ufb01lme o\ufb03ce \u0133zer \u01c6ep",
+    "Lego\u2122 Nike\u00ae Sony\u00a9 n\u00ba 5 1\u00aa \u2116 7 \u2120",
+    "co\u00adche zapa\u200btilla bici\u200dcleta mo\u200cto re\ufefflo\u2060j",
+    "direc\u200eción de\u200frecha",
+    "uno\u00a0dos\u2003tres\u3000cuatro\u2028cinco",
+    "uno\ndos\r\ntres\tcuatro\x00cinco\x85seis\x1cseite",
+    "किताब हिन्दी मोबाइल",
+    "كتاب هاتف محمول \u0663.\u0665 \u06f1\u06f2",
+    "קפה שָׁלוֹם",
+    "Книга й ё Телефон",
+    "ΟΔΟΣ Ελλάδα σκύλος",
+    "手机壳 苹果 スマホ カ\u3099ス 한국어 \u1112\u1161\u11ab",
+    "\U00020bb7野家 \U0001d400\U0001d401 \u2460\u2461 \u2163",
+    "Gorra 😀 👍\U0001f3fd 👨\u200d👩\u200d👧 ❤\ufe0f 🇧🇷 5\ufe0f\u20e3 Azul",
+    "\u0130stanbul \u0131\u015f\u0131k IŞIK",
+    "Straße STRASSE Æsir Ørsted Łódź Œuvre",
+    "ไทย ภาษา Tiếng Việt",
+    "o 7 x",
+    "electroencefalografista Donaudampfschifffahrtsgesellschaft",
+    " ¡¡!! ... \u2014 ",
+    "",
+    " ".join(f"palabra{number}" for number in range(40)),
+    " ".join(["desproporcionadamentelarguisimas"] * 34),
+)
+_KNOWN = 8  # words from either end of the vocabulary, whose ids are compared
+_REASON = 300  # characters of a list of words in a message
+
+_UNCHECKED = (
+    "warning: {} has no examples of titles, which version 6 of the format brought: it is not certain "
+    "that titles are read as in its training"
+)
+
+
+def write(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords | None) -> None:
+    """Write the examples as they are read now, into the folder of a model."""
+    words = vocabulary.words[len(SPECIAL_WORDS) :]
+    titles = [*TITLES, " ".join(words[:_KNOWN]), " ".join(words[-_KNOWN:])]
+    lines = map(json.dumps, _read(titles, text, vocabulary, subwords))
+    with atomic_file(folder / GOLDEN_FILE) as partial:
+        partial.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="ascii")
+
+
+def check(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords | None) -> None:
+    """Read the examples of a folder again.
+
+    Raises:
+        ValueError: they are missing or damaged, or one is read otherwise than when it was written; the
+            message has the first of those.
+    """
+    path = folder / GOLDEN_FILE
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        titles = [example["title"] for example in told]
+        again = _read(titles, text, vocabulary, subwords)
+        if not titles or any(was.keys() != now.keys() for was, now in zip(told, again, strict=True)):
+            raise ValueError("not a list of examples")
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {repr(error)[:_REASON]}") from None
+    for was, now in zip(told, again, strict=True):
+        for part in ("words", "ids", "buckets"):
+            if was[part] != now[part]:
+                before, after = str(was[part])[:_REASON], str(now[part])[:_REASON]
+                raise ValueError(
+                    f"{folder} was trained with titles read otherwise than now: of "
+                    f"{was['title'][:80]!r} the {part} were {before} and are {after}. Train again with "
+                    "`dvc repro`, or use the version of titles that wrote the model"
+                )
+
+
+def warn_unchecked(folder: Path) -> None:
+    """Say on stderr that a folder of an older format has no examples."""
+    print(_UNCHECKED.format(folder), file=sys.stderr)
+
+
+def _read(
+    titles: Sequence[str], text: Text, vocabulary: Vocabulary, subwords: Subwords | None
+) -> list[dict[str, Any]]:
+    """The words of each title, their ids, and the buckets of the n-grams of the first word."""
+    rows = words_of(titles, text)
+    wanted = {word for row in rows for word in row}
+    ids = {word: number for number, word in enumerate(vocabulary.words) if word in wanted}
+    buckets: Iterable[list[int]] = ([] for _ in rows)
+    if subwords:
+        found = subwords.of([row[0] if row else "" for row in rows])
+        buckets = (part.tolist() for part in np.split(found.buckets, found.ends[:-1]))
+    return [
+        {"title": title, "words": row, "ids": [ids.get(word, UNK) for word in row], "buckets": own}
+        for title, row, own in zip(titles, rows, buckets, strict=True)
+    ]
