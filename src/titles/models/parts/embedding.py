@@ -33,6 +33,7 @@ class WordEmbedding(nn.Module):
         has_vector_V: rows that "partial" freezes; the others are trained (the course's "semi-freeze").
         freeze: True freezes all rows, False only PAD.
         subwords: n-grams of the vocabulary; None disables them.
+        grams_RD: vectors of the n-grams; None draws them.
     """
 
     frozen_FD: Tensor
@@ -44,6 +45,7 @@ class WordEmbedding(nn.Module):
         has_vector_V: Tensor,
         freeze: Freeze,
         subwords: VocabularySubwords | None = None,
+        grams_RD: Tensor | None = None,
     ) -> None:
         super().__init__()
         frozen_V = has_vector_V.clone() if freeze == "partial" else torch.full_like(has_vector_V, freeze)
@@ -58,8 +60,10 @@ class WordEmbedding(nn.Module):
         self.subwords = subwords
         self.grams_RD: nn.Parameter | None = None
         if subwords:
-            self.grams_RD = nn.Parameter(torch.empty(subwords.subwords.buckets, self.dimension))
-            nn.init.normal_(self.grams_RD, std=_NGRAM_STD)
+            if grams_RD is None:
+                grams_RD = torch.empty(subwords.subwords.buckets, self.dimension)
+                nn.init.normal_(grams_RD, std=_NGRAM_STD)
+            self.grams_RD = nn.Parameter(grams_RD)
         # Gradients of the looked-up rows only, a fraction of the table.
         self.sparse_gradients = True
 

@@ -22,7 +22,6 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from titles.data.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE, write_json
 from titles.data.subwords import Subwords, VocabularySubwords
@@ -206,13 +205,13 @@ def _embedding(
     Raises:
         ValueError: a table has another size or type. KeyError: one is missing.
     """
-    matrix_VD = state.pop(_MATRIX)
+    # Copies: tensors of load_file are the mapped file, which can be written over while a server runs.
+    matrix_VD = state.pop(_MATRIX).clone()
     if matrix_VD.ndim != 2 or len(matrix_VD) != len(words):
         raise ValueError(f"{len(matrix_VD)} vectors for {len(words)} words")
     tables = {_MATRIX: matrix_VD}
     if subwords:
-        tables[_GRAMS] = state.pop(_GRAMS)
-        # Before a table of that size is allocated.
+        tables[_GRAMS] = state.pop(_GRAMS).clone()
         if tables[_GRAMS].shape != (subwords.buckets, matrix_VD.shape[1]):
             raise ValueError(f"vectors of n-grams are {tuple(tables[_GRAMS].shape)}")
     if matrix_VD[PAD].any():
@@ -224,10 +223,7 @@ def _embedding(
     for name, table in tables.items():
         _check_floats(name, table, kind)
     frozen_V = torch.ones(len(words), dtype=torch.bool)
-    embedding = WordEmbedding(matrix_VD, frozen_V, True, vocabulary)
-    if subwords:
-        embedding.grams_RD = nn.Parameter(tables[_GRAMS])
-    return embedding
+    return WordEmbedding(matrix_VD, frozen_V, True, vocabulary, tables.get(_GRAMS))
 
 
 def _load(network: Network, state: dict[str, torch.Tensor], kind: SavedWeights) -> None:
