@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from networks import (
     TEXT_RULES,
     WITH_AND_WITHOUT,
     C,
+    D,
     answers,
     encoded,
     fit,
@@ -22,25 +24,30 @@ from networks import (
     settings,
     vocabulary,
 )
+from saved_models import write_format_5
 from titles.data.contract import atomic_folder
+from titles.data.subwords import Subwords
 from titles.models.parts import saved
 
-FILES = {"weights.safetensors", "model.json", "vocabulary.tsv", "labels.txt"}
+FILES = {"weights.safetensors", "model.json", "vocabulary.tsv", "labels.txt", "golden.json"}
+KINDS = ("float32", "int8")
 
 
 # Of -1 to -3 only the first stands in a title that the networks learn from.
 WITH_UNKNOWN = [[-1], [-3, 2], [5, -2, 8], [11, 9]]
 
 
-def model(name, freeze=False, subwords=None):
+def model(name, freeze=False, subwords=None, saved_weights="float32"):
     net = network(name, freeze, dropout=0.5, subwords=subwords)
     for _ in fit(net, encoded(), encoded(), C, settings(name), 1, torch.device("cpu")):
         pass
     sizes = SIZES[name] | {"dropout": 0.5}
     used = {"batch_size": 3}
-    return saved.SavedModel(
-        name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75, 0.5, used
+    made = saved.SavedModel(
+        *(name, sizes, net.eval(), vocabulary(), LABEL_NAMES, TEXT_RULES, 0.75, 0.5, used, saved_weights)
     )
+    made.round_as_saved()
+    return made
 
 
 def contents(folder):
@@ -59,8 +66,9 @@ def rewrite(path, **changes):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("freeze", FREEZES)
 @pytest.mark.parametrize("subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys())
-def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, subwords):
-    written = model(name, freeze, subwords)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, subwords, kind):
+    written = model(name, freeze, subwords, kind)
     write(written, tmp_path / "model")
     read = saved.read(tmp_path / "model", NETWORKS)
     assert not read.network.training
@@ -76,6 +84,7 @@ def test_a_saved_model_predicts_the_same_after_reading(tmp_path, name, freeze, s
     )
     assert read.calibrated_loss == 0.5
     assert read.training == {"batch_size": 3}
+    assert read.saved_weights == kind
     write(read, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "model")
 
@@ -135,7 +144,10 @@ DAMAGES = {
         change_tensors(lambda t: t.pop("embedding.matrix_VD")),
         "do not fit.*embedding.matrix_VD",
     ),
-    "other format": (lambda f: rewrite(f / "model.json", format=99), "format 99.*reads 5.*train again"),
+    "other format": (
+        lambda f: rewrite(f / "model.json", format=99),
+        "format 99.*reads 5 and 6.*train again",
+    ),
     "unknown architecture": (lambda f: rewrite(f / "model.json", architecture="rnn"), "'rnn'"),
     "a setting nobody knows": (
         lambda f: rewrite(f / "model.json", settings={"depth": 3}),
@@ -164,6 +176,152 @@ DAMAGES = {
         "weights do not fit.*size mismatch",
     ),
 }
+
+
+def change_tensor(name, change):
+    return change_tensors(lambda t: t.update({name: change(t[name]).contiguous()}))
+
+
+def scale_of_one_row(value):
+    def change(scale_R):
+        scale_R[3] = value
+        return scale_R
+
+    return change_tensor("embedding.grams_RD.scale", change)
+
+
+DAMAGES_OF_INT8 = {
+    "no scales": (
+        change_tensors(lambda t: t.pop("embedding.matrix_VD.scale")),
+        "do not fit.*embedding.matrix_VD.scale",
+    ),
+    "too few scales": (
+        change_tensor("embedding.grams_RD.scale", lambda t: t[1:]),
+        r"do not fit.*37 rows have scales of torch.bfloat16 \(36,\)",
+    ),
+    "scales of another type": (
+        change_tensor("embedding.matrix_VD.scale", torch.Tensor.float),
+        "do not fit.*scales of torch.float32",
+    ),
+    "a scale below zero": (scale_of_one_row(-1.0), "do not fit.*a scale is negative"),
+    "a scale that is no number": (scale_of_one_row(torch.nan), "do not fit.*a scale is negative or not"),
+    "an infinite scale": (scale_of_one_row(torch.inf), "do not fit.*not finite"),
+    "a scale that is infinite once multiplied": (scale_of_one_row(3e38), "do not fit.*not finite"),
+    "codes of another type": (
+        change_tensor("embedding.matrix_VD", torch.Tensor.float),
+        "do not fit.*torch.float32 of 2 dimensions, not int8",
+    ),
+    "codes in a row": (
+        change_tensor("embedding.matrix_VD", torch.Tensor.flatten),
+        "do not fit.*60 vectors for 12 words",
+    ),
+    "codes of padding": (
+        change_tensor("embedding.matrix_VD", lambda t: t + 1),
+        "do not fit.*padding is not zero",
+    ),
+    "weights of a layer in int8": (
+        change_tensor("output.weight", lambda t: t.to(torch.int8)),
+        "do not fit.*output.weight is torch.int8, saved_weights is int8",
+    ),
+    "weights of a layer in float64": (
+        change_tensor("output.weight", torch.Tensor.double),
+        "do not fit.*output.weight is torch.float64",
+    ),
+    "a weight that is no number": (
+        change_tensor("output.bias", lambda t: t * torch.nan),
+        "do not fit.*output.bias is not finite",
+    ),
+    "another kind of weights": (
+        lambda f: rewrite(f / "model.json", saved_weights="int4"),
+        "model.json is damaged: saved_weights is 'int4'",
+    ),
+    "called float32": (
+        lambda f: rewrite(f / "model.json", saved_weights="float32"),
+        "do not fit.*embedding.matrix_VD is torch.int8, saved_weights is float32",
+    ),
+    "a list of kinds": (
+        lambda f: rewrite(f / "model.json", saved_weights=["int8"]),
+        "model.json is damaged: saved_weights",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES_OF_INT8)
+def test_quantised_weights_that_do_not_fit_are_refused_in_words(tmp_path, damage):
+    folder = tmp_path / "model"
+    write(model("mlp", subwords=SUBWORDS, saved_weights="int8"), folder)
+    action, message = DAMAGES_OF_INT8[damage]
+    action(folder)
+    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
+        saved.read(folder, NETWORKS)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys())
+def test_a_network_that_was_not_rounded_is_saved_as_one_that_was(tmp_path, name, subwords):
+    plain = model(name, subwords=subwords)
+    write(replace(plain, saved_weights="int8"), tmp_path / "one")
+    before = answers(plain.network).detach().clone()
+    replace(plain, saved_weights="int8").round_as_saved()
+    assert not torch.equal(answers(plain.network), before)
+    torch.testing.assert_close(answers(plain.network), before, rtol=0.03, atol=0.03)
+    write(replace(plain, saved_weights="int8"), tmp_path / "other")
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_quantised_weights_take_a_quarter_of_the_file(tmp_path):
+    net = network("mlp", subwords=Subwords(3, 5, 20_000))
+    for kind in KINDS:
+        made = saved.SavedModel(
+            "mlp", SIZES["mlp"] | {"dropout": 0.0}, net, vocabulary(), LABEL_NAMES, TEXT_RULES
+        )
+        write(replace(made, saved_weights=kind), tmp_path / kind)
+    sizes = [(tmp_path / kind / "weights.safetensors").stat().st_size for kind in KINDS]
+    # A scale has two bytes, which counts for vectors as short as these.
+    assert sizes[1] < sizes[0] * (D + 2) / (4 * D) * 1.05
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("layer", ["embedding.trainable_VD", "embedding.grams_RD", "output.weight"])
+def test_weights_that_are_not_finite_are_not_quantised(tmp_path, value, layer):
+    net = network("mlp", subwords=SUBWORDS)
+    net.get_parameter(layer).data[2, 1] = value
+    broken = saved.SavedModel(
+        "mlp", {}, net, vocabulary(), LABEL_NAMES, TEXT_RULES, saved_weights="int8"
+    )
+    with pytest.raises(ValueError, match="weights are not finite"):
+        write(broken, tmp_path / "model")
+    with pytest.raises(ValueError, match="weights are not finite"):
+        broken.round_as_saved()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_model_does_not_change_with_its_file(tmp_path, kind):
+    write(model("cnn", subwords=SUBWORDS, saved_weights=kind), tmp_path / "model")
+    read = saved.read(tmp_path / "model", NETWORKS)
+    before = answers(read.network, WITH_UNKNOWN).detach().clone()
+    with (tmp_path / "model" / "weights.safetensors").open("r+b") as file:  # in place
+        size = file.seek(0, 2)
+        file.seek(0)
+        file.write(b"\1" * size)
+    assert torch.equal(answers(read.network, WITH_UNKNOWN), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys())
+def test_a_model_of_the_format_before_is_read_with_a_warning(tmp_path, capsys, name, subwords):
+    written = model(name, subwords=subwords)
+    write_format_5(written, tmp_path / "model")
+    read = saved.read(tmp_path / "model", NETWORKS)
+    assert torch.equal(answers(read.network, WITH_UNKNOWN), answers(written.network, WITH_UNKNOWN))
+    assert (read.saved_weights, read.temperature) == ("float32", 0.75)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'model'} has no examples of titles")
+    write(read, tmp_path / "again")
+    saved.read(tmp_path / "again", NETWORKS)
+    assert capsys.readouterr().err == ""
 
 
 DAMAGES_OF_LETTERS = {
