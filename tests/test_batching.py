@@ -4,6 +4,7 @@ import torch
 
 from titles.data.batching import Batcher, ordered
 from titles.data.contract import PAD, SPECIAL_WORDS, UNK
+from titles.data.encoded import EncodedTitles
 from titles.data.subwords import Subwords, VocabularySubwords
 
 CPU = torch.device("cpu")
@@ -170,6 +171,39 @@ def test_distinct_words_are_found_among_many_as_numpy_finds_them(encode):
     assert np.array_equal(np.sort(made.tokens_U.numpy()[1:]), np.unique(titles.word_ids))
     found = made.tokens_U.numpy()[made.index_BL.numpy()[made.index_BL.numpy() > 0]]
     assert np.array_equal(found, titles.word_ids)
+
+
+@pytest.mark.parametrize("letters", [False, True], ids=["words", "letters"])
+def test_a_title_without_words_is_a_row_of_padding(encode, letters):
+    subwords = VocabularySubwords(SUBWORDS, VOCABULARY) if letters else None
+    rows = [[], [2, -1, 4], [], [7], []]
+    titles = encode(rows, labels=range(5), unknown_words=UNKNOWN)
+    batcher = Batcher(titles, subwords, CPU)
+    made = batcher.batch(np.arange(5))
+    assert made.index_BL.shape == (5, 3)
+    assert (made.index_BL > 0).sum(dim=1).tolist() == [0, 3, 0, 1, 0]
+    words = made.tokens_U[made.index_BL]
+    assert [[word for word in row if word != PAD] for row in words.tolist()] == [
+        [word if word > 0 else UNK for word in row] for row in rows
+    ]
+    for only in ([0], [2, 4]):
+        none = batcher.batch(np.array(only))
+        assert none.index_BL.tolist() == [[0]] * len(only)
+        assert none.tokens_U.tolist() == [PAD]
+        assert none.labels_B.tolist() == only
+        assert none.ngram_ends_U.tolist() == ([0] if letters else [])
+    assert titles.lists(np.arange(5)) == [[], [2, UNK, 4], [], [7], []]
+    assert titles.lists(np.array([2])) == [[]]
+
+
+@pytest.mark.parametrize("rows", [[[]], [[], []], [[], [3]], [[3], []]], ids=str)
+def test_titles_without_words_are_written_and_mapped(encode, tmp_path, rows):
+    encode(rows).write(tmp_path / "split")
+    read = EncodedTitles.open(tmp_path / "split")
+    assert read.lengths.tolist() == list(map(len, rows))
+    assert read.lists(np.arange(len(rows))) == rows
+    (batch,) = [Batcher(read, None, CPU).batch(chosen) for chosen in ordered(read, 9)]
+    assert (batch.index_BL > 0).sum().item() == sum(map(len, rows))
 
 
 def test_lost_unknown_words_are_told(encode):

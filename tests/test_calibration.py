@@ -9,7 +9,15 @@ import torch.nn.functional as F
 
 from networks import CATEGORIES, LABEL_NAMES, NAMES, TEXT_RULES, answers, encoded, network, vocabulary
 from titles.models.parts import calibration
-from titles.models.parts.calibration import LEAST, MOST, calibrated, divide_logits, fit_temperature
+from titles.models.parts.calibration import (
+    LEAST,
+    MOST,
+    calibrated,
+    calibrated_loss,
+    divide_logits,
+    fit_temperature,
+)
+from titles.models.parts.inference import evaluate
 from titles.models.parts.saved import SavedModel
 
 CPU = torch.device("cpu")
@@ -130,3 +138,37 @@ def test_of_a_large_split_titles_from_all_over_it_are_taken(monkeypatch):
     logits_BC, labels_B = answers(network("mlp")).detach()[rows], torch.tensor(CATEGORIES)[rows]
     expected, _ = fit_temperature(logits_BC, labels_B)
     assert found == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_titles_without_words_count_as_the_network_reads_them(name):
+    titles = [[], [2, 3], [], [5]]
+    net = network(name)
+    logits_BC = answers(net, titles).detach()
+    labels = [0, 1, 2, 2]
+    done = calibrated(
+        SavedModel(name, {}, net, vocabulary(), LABEL_NAMES, TEXT_RULES), encoded(titles, labels), CPU
+    )
+    assert done.temperature == fit_temperature(logits_BC, torch.tensor(labels))[0]
+    (outcomes,) = evaluate([net], encoded(titles, labels), CPU)
+    assert np.isfinite(outcomes.loss_N).all()
+    assert outcomes.predicted_N[0] == outcomes.predicted_N[2] == int(logits_BC[0].argmax())
+    (alone,) = evaluate([net], encoded([[]], [1]), CPU)
+    assert alone.confidence_N[0] == pytest.approx(outcomes.confidence_N[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_temperature_and_loss_are_those_of_the_weights_that_are_saved(name):
+    net = network(name)
+    exact = answers(network(name)).detach()
+    labels = exact.argmax(dim=1).tolist()
+    labels[0] = int(exact[0].argmin())
+    model = SavedModel(name, {}, net, vocabulary(), LABEL_NAMES, TEXT_RULES, saved_weights="int8")
+    done = calibrated(model, encoded(labels=labels), CPU)
+    found_BC = answers(net).detach().clone()
+    assert not torch.equal(found_BC, exact / done.temperature)
+    torch.testing.assert_close(found_BC, exact / done.temperature, rtol=0.03, atol=0.03)
+    # The network is what it would be after a round trip.
+    done.round_as_saved()
+    assert torch.equal(answers(net), found_BC)
+    assert done.calibrated_loss == calibrated_loss(found_BC, torch.tensor(labels))

@@ -105,7 +105,7 @@ CHARACTERS = {
     "digraph": "\u0133",
     "Arabic digits": "\u0663",
     "vowel signs": "\u093f\u0940\u094b",
-    "Hebrew points": "\u05b8",
+    "Hebrew points": "\u05b8\u05b9\u05c1",
     "voiced mark": "\u3099",
     "Hangul letters": "\u1112\u1161\u11ab",
     "beyond the basic plane": "\U00020bb7",

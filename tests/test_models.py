@@ -221,3 +221,51 @@ def test_sparse_gradients_are_the_dense_ones_and_name_each_row_once(name, freeze
                 assert len(set(named)) == len(named)
         found.append([gradient(values) for values in net.parameters()])
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+def logits_of_no_words(name, net):
+    """What is left of a network when nothing comes from the words."""
+    if name == "cnn":
+        return net.output(F.relu(net.hidden(torch.zeros(1, net.hidden.in_features).double())))
+    hidden = torch.zeros(1, net.hidden[0].in_features).double()
+    for layer in net.hidden:
+        hidden = F.relu(layer(hidden))
+    return net.output(hidden)
+
+
+@all_freezes
+@with_and_without
+def test_a_title_without_words_gets_the_biases_whatever_else_is_in_the_batch(name, freeze, subwords):
+    net = precise(name, freeze=freeze, subwords=subwords)
+    wanted_C = logits_of_no_words(name, net)[0]
+    assert wanted_C.isfinite().all()
+    for titles in ([[]], [[], []], [[], *TITLES, []], [[3, -1], [], [5] * 9], [*OF_UNKNOWN, []]):
+        found_BC = answers(net, titles)
+        for title, found_C in zip(titles, found_BC, strict=True):
+            alone_C = answers(net, [title])[0]
+            torch.testing.assert_close(found_C, alone_C if title else wanted_C)
+        plain_BC = net.logits(*inputs_of_logits(net, titles))
+        torch.testing.assert_close(plain_BC, found_BC)
+        torch.testing.assert_close(answers(net, titles, extra=3), found_BC)
+
+
+def inputs_of_logits(net, titles):
+    batch = batch_for(net, titles)
+    return F.embedding(batch.index_BL, net.embedding(batch)), batch.index_BL > 0
+
+
+@with_and_without
+def test_a_title_without_words_gives_gradients_to_no_word(name, subwords):
+    net = precise(name, subwords=subwords).train()
+    answers(net, [[]]).sum().backward()
+    for key, values in net.named_parameters():
+        if key.startswith("embedding.") and values.grad is not None:
+            assert not gradient(values).any()
+    net.zero_grad()
+    answers(net, [[], [3, 4], []]).sum().backward()
+    mixed = {k: gradient(v) for k, v in net.named_parameters() if k.startswith("embedding.")}
+    net.zero_grad()
+    answers(net, [[3, 4]]).sum().backward()
+    for key, values in net.named_parameters():
+        if key.startswith("embedding."):
+            torch.testing.assert_close(mixed[key], gradient(values))

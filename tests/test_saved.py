@@ -318,7 +318,9 @@ def test_a_model_of_the_format_before_is_read_with_a_warning(tmp_path, capsys, n
     assert torch.equal(answers(read.network, WITH_UNKNOWN), answers(written.network, WITH_UNKNOWN))
     assert (read.saved_weights, read.temperature) == ("float32", 0.75)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: {tmp_path / 'model'} has no examples of titles")
+    assert line.startswith(
+        f"warning: {tmp_path / 'model'} is of an older format, without examples of titles"
+    )
     write(read, tmp_path / "again")
     saved.read(tmp_path / "again", NETWORKS)
     assert capsys.readouterr().err == ""

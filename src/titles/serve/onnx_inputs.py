@@ -19,10 +19,12 @@ from pydantic import ValidationError
 from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE
 from titles.data.subwords import Subwords
 from titles.data.vocabulary import Vocabulary, read_labels
+from titles.models.parts import golden
 from titles.params import Text
 from titles.prepare.text import words_of
 
-FORMAT = 1
+FORMAT = 2
+_UNCHECKED_FORMAT = 1  # without golden examples
 MODEL_FILE = "model.onnx"
 ENCODING_FILE = "encoding.json"
 WORDS = "words"
@@ -50,16 +52,17 @@ class Encoder:
         """Read the files beside the network in an exported folder.
 
         Raises:
-            ValueError: a file is missing or damaged, the format is not supported, or the files do not
-                fit.
+            ValueError: a file is missing or damaged, the format is not supported, the files do not fit,
+                or titles are read otherwise than when the network was exported.
         """
         path = Path(folder) / ENCODING_FILE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] != FORMAT:
+            version = found["format"]
+            if version not in (_UNCHECKED_FORMAT, FORMAT):
                 raise ValueError(
-                    f"{folder} has ONNX export format {found['format']}, this version reads "
-                    f"{FORMAT}: export again with `titles export onnx`"
+                    f"{folder} has ONNX export format {version}, this version reads "
+                    f"{_UNCHECKED_FORMAT} and {FORMAT}: export again with `titles export onnx`"
                 )
             text = Text.model_validate(found["text"])
             sizes = {VOCABULARY_FILE: found["words"], LABELS_FILE: found["categories"]}
@@ -80,6 +83,10 @@ class Encoder:
                 raise ValueError(
                     f"{folder} is damaged: {file} has {found} lines, {ENCODING_FILE} says {sizes[file]}"
                 )
+        if version == _UNCHECKED_FORMAT:
+            golden.warn_unchecked(path.parent)
+        else:
+            golden.check(path.parent, text, vocabulary, subwords)
         return Encoder(vocabulary, labels, text, subwords)
 
     def words(self, titles: Sequence[str]) -> list[list[str]]:
@@ -94,7 +101,7 @@ class Encoder:
         unknown_grams (U, G): 1 + bucket of each n-gram of each unknown word, padded with 0. Only for a
             network with subwords; U is 0 if all words are known.
 
-        A title without a word is a row of zeros, and its logits are meaningless.
+        A title without a word is a row of zeros; its logits are those of no words at all.
         """
         rows = self.words(titles)
         words_BL = np.full((len(rows), max(map(len, rows), default=0) or 1), PAD, np.int64)

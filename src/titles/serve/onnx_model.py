@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from titles.data.batching import Batcher
 from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE, write_json
 from titles.data.vocabulary import write_labels
-from titles.models.parts import saved
+from titles.models.parts import golden, saved
 from titles.models.parts.embedding import WordEmbedding, embedding_of
 from titles.models.parts.network import Network
 from titles.models.registry import NETWORKS
@@ -62,6 +62,7 @@ def write(folder: Path, out: Path) -> None:
     _save(PlainNetwork(model.network), encoder, out / MODEL_FILE)
     model.vocabulary.write(out / VOCABULARY_FILE)
     write_labels(model.labels, out / LABELS_FILE)
+    golden.write(out, model.text, model.vocabulary, subwords)
     # A specification for encoders in other languages, with examples.
     environment = Environment(loader=PackageLoader("titles.serve"))  # noqa: S701  no HTML
     description = environment.get_template(ENCODING_FILE).render(

@@ -51,7 +51,7 @@ TITLES = (
     "ΟΔΟΣ Ελλάδα σκύλος",
     "手机壳 苹果 スマホ カ\u3099ス 한국어 \u1112\u1161\u11ab",
     "\U00020bb7野家 \U0001d400\U0001d401 \u2460\u2461 \u2163",
-    "Gorra 😀 👍\U0001f3fd 👨\u200d👩\u200d👧 ❤\ufe0f 🇧🇷 5\ufe0f\u20e3Azul",
+    "Gorra 😀 👍\U0001f3fd 👨\u200d👩\u200d👧 ❤\ufe0f 🇧🇷 5\u20e3Azul",
     "\u0130stanbul \u0131\u015f\u0131k IŞIK",
     "Straße STRASSE Æsir Ørsted Łódź Œuvre",
     "ไทย ภาษา Tiếng Việt",
@@ -66,8 +66,8 @@ _KNOWN = 8  # words from either end of the vocabulary, whose ids are compared
 _REASON = 300  # characters of a list of words in a message
 
 _UNCHECKED = (
-    "warning: {} has no examples of titles, which version 6 of the format brought: it is not certain "
-    "that titles are read as in its training"
+    "warning: {} is of an older format, without examples of titles: it is not certain that titles are "
+    "read as in its training"
 )
 
 
