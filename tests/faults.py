@@ -217,7 +217,21 @@ MUTANTS = [
         "torch.tensor([max(model.calibrated_loss, _LEAST_LOSS) for model in models])",
         "test_saved.py test_predict.py",
     ),
+    Mutant(
+        "temperature and loss are of weights that are not saved",
+        "src/titles/models/parts/calibration.py",
+        "    model.round_as_saved()  # the output layer, which has new weights\n",
+        "",
+        "test_calibration.py",
+    ),
     # -- what is kept
+    Mutant(
+        "a model is loaded although its titles are read otherwise now",
+        "src/titles/models/parts/golden.py",
+        "if was[part] != now[part]:",
+        "if len(was[part]) != len(now[part]):",
+        "test_golden.py",
+    ),
     Mutant(
         "a resumed training forgets its optimisers",
         "src/titles/training/trainer.py",

@@ -53,6 +53,12 @@ def card(given: Params | None = None) -> str:
     losses = zip(NAMES, (0.1, 0.3), strict=True)
     models: dict[str, SavedModel] = {n: replace(model(n), calibrated_loss=loss) for n, loss in losses}
     path = Path("models/card.md")
+    for name in NAMES:
+        folder = path.with_name(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "weights").write_bytes(b"1" * 1_234_567)
+        (folder / "labels").write_bytes(b"1" * 300_000)
+    models["mlp"] = replace(models["mlp"], saved_weights="float32")
     details = {"models": scores(), "pairs": {"cnn_minus_mlp": PAIR}, "groups": GROUPS}
     model_card.write(path, models, details, given or params())
     return path.read_text(encoding="utf-8")
@@ -92,6 +98,12 @@ def test_measures_stand_in_the_row_of_their_model() -> None:
         "0.5000",
         "0.7500",
     ]
+
+
+def test_saved_weights_and_sizes_are_those_of_the_folders() -> None:
+    text = card()
+    assert row(text, "cnn", "saved weights")[1:] == ["int8", "1.5 MB"]
+    assert row(text, "mlp", "saved weights")[1:] == ["float32", "1.5 MB"]
 
 
 def test_all_parameters_are_there() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from imports import SRC
 from networks import NAMES, SUBWORDS, C, V
-from saved_models import LETTERS, model, write_models
+from saved_models import LETTERS, RULES, model, write_models
 from titles.cli import main
 from titles.data.batching import Batcher
 from titles.data.subwords import Subwords
@@ -121,7 +121,7 @@ def test_a_title_without_words_leaves_the_others_alone_and_is_a_row_of_zeros(exp
     titles = ["", "word4 unheard", "😀"]
     assert (exported.encoder(titles)["words"] == 0).all(axis=1).tolist() == [True, False, True]
     found = exported.logits(titles)
-    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, exported.wanted(titles), rtol=0, atol=1e-4)
     np.testing.assert_allclose(found[1:2], exported.wanted(["word4 unheard"]), rtol=0, atol=1e-4)
     assert exported.logits([""]).shape == (1, C)
 
@@ -135,12 +135,13 @@ def test_unknown_words_are_told_apart_only_by_letters(exported: Exported) -> Non
 def test_the_folder_holds_what_a_reader_needs(exported: Exported) -> None:
     assert sorted(path.name for path in exported.out.iterdir()) == [
         "encoding.json",
+        "golden.json",
         "labels.txt",
         "model.onnx",
         "vocabulary.tsv",
     ]
     told = json.loads((exported.out / "encoding.json").read_text(encoding="utf-8"))
-    assert (told["format"], told["words"], told["categories"]) == (1, V, C)
+    assert (told["format"], told["words"], told["categories"]) == (2, V, C)
     assert told["text"] == exported.encoder.text.model_dump()
     inputs = {given.name for given in exported.session.get_inputs()}
     assert inputs == set(told["inputs"]) == set(exported.encoder(["x"]))
@@ -213,8 +214,8 @@ def replace(path: Path, **values: Any) -> None:
         (lambda out: (out / "vocabulary.tsv").unlink(), "vocabulary.tsv is missing"),
         (lambda out: (out / "encoding.json").write_text("{"), "encoding.json is damaged"),
         (
-            lambda out: replace(out / "encoding.json", format=2),
-            "format 2, this version reads 1: export again",
+            lambda out: replace(out / "encoding.json", format=3),
+            "format 3, this version reads 1 and 2: export again",
         ),
         (
             lambda out: replace(out / "encoding.json", words=99),
@@ -226,6 +227,13 @@ def replace(path: Path, **values: Any) -> None:
             "encoding.json is damaged",
         ),
         (lambda out: replace(out / "encoding.json", text={}), "encoding.json is damaged"),
+        (lambda out: (out / "golden.json").unlink(), "golden.json is missing: run .* export again"),
+        (
+            lambda out: replace(
+                out / "encoding.json", text=RULES.model_dump() | {"drop_seller_noise": True}
+            ),
+            "titles read otherwise than now: of .*: export again",
+        ),
     ],
 )
 def test_an_export_that_is_not_whole_is_refused_in_words(
@@ -236,6 +244,19 @@ def test_an_export_that_is_not_whole_is_refused_in_words(
     damage(out)
     with pytest.raises(ValueError, match=told):
         Encoder.read(out)
+
+
+def test_an_export_of_the_format_before_is_read_with_a_warning(
+    exported: Exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(exported.out, out)
+    replace(out / "encoding.json", format=1)
+    (out / "golden.json").unlink()
+    titles = BATCHES["both"]
+    for name, values in Encoder.read(out)(titles).items():
+        assert np.array_equal(values, exported.encoder(titles)[name])
+    assert capsys.readouterr().err.startswith(f"warning: {out} is of an older format")
 
 
 def test_a_network_that_no_file_can_hold_is_refused(

@@ -29,7 +29,8 @@ SAMPLE = "data/raw/sample.csv.gz"
 def write(
     path: Path, models: Mapping[str, SavedModel], details: Mapping[str, Any], params: Params
 ) -> None:
-    """Write the card, in Markdown, from metrics/details.json (`details`) and the prepared data.
+    """Write the card, in Markdown, from metrics/details.json (`details`), the prepared data and the
+    folders of the models beside it.
 
     Raises:
         ValueError: a split is missing or damaged, or the path is not writable.
@@ -53,6 +54,7 @@ def write(
         params=params,
         synthetic=params.prepare.source == SAMPLE,
         models=models,
+        sizes={name: _size(path.parent / name) for name in models},
         summaries={name: NETWORKS[name].summary for name in models},
         weights=dict(zip(models, weights(list(models.values())).tolist(), strict=True)),
         classifiers=(*models, AVERAGE),
@@ -74,6 +76,11 @@ def digest(path: Path) -> str:
     files = [{"md5": digest(file), "relpath": file.name} for file in sorted(path.iterdir())]
     text = json.dumps(files, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files of a folder."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _table(text: str) -> str:

@@ -25,6 +25,7 @@ from titles.prepare.text import words_of
 
 FORMAT = 2
 _UNCHECKED_FORMAT = 1  # without golden examples
+_AGAIN = "export again with `titles export onnx`"
 MODEL_FILE = "model.onnx"
 ENCODING_FILE = "encoding.json"
 WORDS = "words"
@@ -62,7 +63,7 @@ class Encoder:
             if version not in (_UNCHECKED_FORMAT, FORMAT):
                 raise ValueError(
                     f"{folder} has ONNX export format {version}, this version reads "
-                    f"{_UNCHECKED_FORMAT} and {FORMAT}: export again with `titles export onnx`"
+                    f"{_UNCHECKED_FORMAT} and {FORMAT}: {_AGAIN}"
                 )
             text = Text.model_validate(found["text"])
             sizes = {VOCABULARY_FILE: found["words"], LABELS_FILE: found["categories"]}
@@ -86,7 +87,7 @@ class Encoder:
         if version == _UNCHECKED_FORMAT:
             golden.warn_unchecked(path.parent)
         else:
-            golden.check(path.parent, text, vocabulary, subwords)
+            golden.check(path.parent, text, vocabulary, subwords, _AGAIN)
         return Encoder(vocabulary, labels, text, subwords)
 
     def words(self, titles: Sequence[str]) -> list[list[str]]:

@@ -80,8 +80,17 @@ def write(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords |
         partial.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="ascii")
 
 
-def check(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords | None) -> None:
+def check(
+    folder: Path,
+    text: Text,
+    vocabulary: Vocabulary,
+    subwords: Subwords | None,
+    remedy: str = "train again with `dvc repro`",
+) -> None:
     """Read the examples of a folder again.
+
+    Args:
+        remedy: how the folder is made anew.
 
     Raises:
         ValueError: they are missing or damaged, or one is read otherwise than when it was written; the
@@ -95,7 +104,7 @@ def check(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords |
         if not titles or any(was.keys() != now.keys() for was, now in zip(told, again, strict=True)):
             raise ValueError("not a list of examples")
     except FileNotFoundError:
-        raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
+        raise ValueError(f"{path} is missing: run `dvc pull`, or {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {repr(error)[:_REASON]}") from None
     for was, now in zip(told, again, strict=True):
@@ -104,8 +113,8 @@ def check(folder: Path, text: Text, vocabulary: Vocabulary, subwords: Subwords |
                 before, after = str(was[part])[:_REASON], str(now[part])[:_REASON]
                 raise ValueError(
                     f"{folder} was trained with titles read otherwise than now: of "
-                    f"{was['title'][:80]!r} the {part} were {before} and are {after}. Train again with "
-                    "`dvc repro`, or use the version of titles that wrote the model"
+                    f"{was['title'][:80]!r} the {part} were {before} and are {after}: {remedy}, or use "
+                    "the version of titles that wrote it"
                 )
 
 
