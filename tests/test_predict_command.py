@@ -346,7 +346,7 @@ def of_other_data(folder):
     [
         (
             of_another_format,
-            "cnn has model format 2, this version reads 5: train again with `dvc repro`",
+            "cnn has model format 2, this version reads 5 and 6: train again with `dvc repro`",
         ),
         (without_a_word, "cnn is damaged, its weights do not fit: 12 vectors for 11 words"),
         (with_a_word_more, "mlp is damaged, its weights do not fit: 13 vectors for 12 words"),
