@@ -24,6 +24,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.0,
         "gce_q": 0.0,
         "precision": "float32",
+        "saved_weights": "float32",
     },
     "hidden_layers": {"leading_words": 0},
 }
