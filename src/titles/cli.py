@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from titles.commands import Command, classify, data, doctor, experiments, serving
+from titles.commands import Command, classify, data, doctor, experiments, search, serving
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, else 0, 1 for bad input, 2 for bad usage, 130 when
     interrupted."""
     try:
-        parser = _parser([data, experiments, classify, serving, doctor])
+        parser = _parser([data, experiments, search, classify, serving, doctor])
     except ImportError as error:
         print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
         parser = _parser([doctor])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
+
+_PATIENCE = 15.0  # seconds that an interrupted command has to clean up
 
 
 def environment() -> dict[str, str]:
@@ -80,3 +83,13 @@ def warn(text: str) -> None:
 def _content(stream: IO[bytes]) -> str:
     stream.seek(0)
     return stream.read().decode(errors="replace").strip()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt a process that began a session, with all that it started; kill what does not end."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_PATIENCE)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,10 +13,9 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from titles.experiments.commands import dvc, environment, git
+from titles.experiments.clones import cloned
+from titles.experiments.commands import dvc, end, environment, git
 from titles.experiments.store import Revision, Stages, find, stages_of
-
-_PATIENCE = 15.0  # seconds that an interrupted stage has to clean up
 
 
 class Output(NamedTuple):
@@ -116,16 +113,7 @@ def _workspace(commit: str, keep: bool) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="titles-verify-"))
     clone = folder / "project"
     try:
-        # --shared also finds commits of experiments, which are on no branch.
-        git("clone", "--quiet", "--shared", "--no-checkout", str(project), str(clone))
-        git("checkout", "--quiet", "--detach", commit, folder=clone)
-        settings = project / ".dvc/config.local"
-        if settings.exists():  # the user's remotes
-            shutil.copy(settings, clone / ".dvc/config.local")
-        cache = dvc("cache", "dir").strip()
-        dvc("cache", "dir", "--local", cache, folder=clone)
-        # DVC keeps notes on each project elsewhere: those on the clone go with its folder.
-        dvc("config", "--local", "core.site_cache_dir", str(folder / "site"), folder=clone)
+        cloned(project, commit, folder)
         yield clone
     finally:
         if keep:
@@ -158,13 +146,7 @@ def _repro(options: Sequence[str], folder: Path) -> None:
     try:
         code = process.wait()
     except BaseException:
-        for number in (signal.SIGINT, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(_PATIENCE)
-                break
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
+        end(process)
         raise
     if code:
         raise ValueError(f"dvc repro failed with exit code {code}: its output is above")

@@ -21,7 +21,7 @@ import yaml
 
 from titles.data.contract import atomic_file
 from titles.params import Params
-from titles.tracking.provenance import data_hashes, flat_text
+from titles.tracking.provenance import data_hashes, flat_text, project_folder
 from titles.tracking.tracker import Tracker
 
 EXPERIMENT = "titles"
@@ -38,12 +38,7 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or the local store of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_project()}/mlflow.db"
-
-
-def _project() -> Path:
-    # In a temporary workspace DVC_ROOT is the project itself, so its runs are recorded here too.
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder()}/mlflow.db"
 
 
 def open_store() -> tuple[Any, str]:
@@ -54,11 +49,11 @@ def open_store() -> tuple[Any, str]:
     uri = store_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     # Two processes that create the local store at the same time would break it.
-    with FileLock(_project() / "mlflow.db.lock", timeout=30) if local else nullcontext():
+    with FileLock(project_folder() / "mlflow.db.lock", timeout=30) if local else nullcontext():
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = (_project() / "mlruns").as_uri() if local else None
+            artifacts = (project_folder() / "mlruns").as_uri() if local else None
             return client, client.create_experiment(EXPERIMENT, artifacts)
     return client, experiment.experiment_id
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+PROJECT = "TITLES_PROJECT"
+
+
+def project_folder() -> Path:
+    """The project that a run belongs to, where records and checkpoints outlive a temporary folder.
+
+    In the temporary folders of DVC it is in DVC_ROOT, in those of a search in TITLES_PROJECT.
+    """
+    return Path(os.environ.get(PROJECT) or os.environ.get("DVC_ROOT", ".")).resolve()
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from titles.params import Params
+from titles.tracking import trial
 from titles.tracking.curves import DvcliveTracker
 from titles.tracking.mlflow import MlflowTracker
 from titles.tracking.tracker import Tracker
@@ -60,6 +61,9 @@ def tracked(
     trackers: list[Tracker] = [DvcliveTracker(plots)]
     if choice == "on":
         trackers.append(MlflowTracker(name, params, note, abandoned, used or {}))
+    if folder := os.environ.get(trial.VARIABLE):
+        # Last: it may end the training, once others have logged.
+        trackers.append(trial.TrialTracker(name, Path(folder)))
     tracker = _All(trackers)
     failed = True
     try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +26,8 @@ from torch import Tensor
 
 from titles.data.contract import atomic_file
 from titles.models.parts import distributed
+from titles.tracking.provenance import project_folder
+from titles.tracking.trial import StoppedError
 
 FOLDER = Path(".titles/checkpoints")
 _FORMAT = 1
@@ -118,7 +119,7 @@ def opened(name: str, key: str) -> Iterator[Checkpoint]:
     Raises:
         ValueError: another process is training this model in this folder.
     """
-    place = Path(os.environ.get("DVC_ROOT", ".")).resolve() / FOLDER / f"{name}-{key}"
+    place = project_folder() / FOLDER / f"{name}-{key}"
     here = FOLDER.parent / f"{name}.lock"
     here.parent.mkdir(exist_ok=True)
     with ExitStack() as locks:
@@ -139,7 +140,11 @@ def opened(name: str, key: str) -> Iterator[Checkpoint]:
         except OSError as error:
             print(f"warning: no checkpoints in {place.parent}: {error.strerror}", file=sys.stderr)
             checkpoint = Checkpoint(None)
-        yield checkpoint
+        try:
+            yield checkpoint
+        except StoppedError:  # nobody will resume it
+            checkpoint.remove()
+            raise
         checkpoint.remove()
 
 

@@ -96,7 +96,6 @@ def _drawn(
     at: dict[str, Any],
 ) -> Markup:
     """Draw lines and, over them, points of a size, in each experiment's colour and shape."""
-    import vl_convert
 
     def scale(marks: Sequence[str]) -> dict[str, Any]:
         chosen = [marks[number % len(marks)] for number in range(len(names))]
@@ -108,6 +107,13 @@ def _drawn(
     }
     spec["encoding"]["color"] = scale(_COLOURS)
     spec |= {"data": {"values": values}, "layer": [line, point]}
-    spec["config"] = json.loads(_STYLE.read_text(encoding="utf-8"))
-    svg = vl_convert.vegalite_to_svg(spec, vl_version="6.4", allowed_base_urls=[])
-    return Markup(svg)  # noqa: S704, made of our own tables, with names escaped
+    return svg(spec)
+
+
+def svg(spec: dict[str, Any]) -> Markup:
+    """Draw a chart of Vega-Lite in the style of the pages."""
+    import vl_convert
+
+    spec = {**spec, "config": json.loads(_STYLE.read_text(encoding="utf-8"))}
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version="6.4", allowed_base_urls=[])
+    return Markup(drawn)  # noqa: S704, made of our own tables, with names escaped

@@ -1,0 +1,1 @@
+"""Hyper-parameter search: Optuna proposes parameters, each trial is an experiment of DVC."""

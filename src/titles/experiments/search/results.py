@@ -1,0 +1,59 @@
+"""The results of runs for a search: their scores, and why some have none."""
+
+from __future__ import annotations
+
+import math
+
+from titles.data.contract import METRICS
+from titles.experiments.commands import git
+from titles.experiments.search.space import ACCURACY
+from titles.experiments.search.task import reference
+from titles.experiments.store import Revision
+from titles.models.registry import AVERAGE
+
+_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+
+
+def made(baseline: str, name: str) -> Revision | None:
+    """The experiment of a name on a commit, or None if it is not finished."""
+    commit = git("for-each-ref", "--format=%(objectname)", reference(baseline, name)).strip()
+    return Revision(name, commit, baseline, 0) if commit else None
+
+
+def accuracy(experiment: Revision, network: str) -> float:
+    """Balanced accuracy on the validation split. Figures of the test split are not read.
+
+    Args:
+        network: or the average.
+
+    Raises:
+        ValueError: there is none, or it is not finite.
+    """
+    try:
+        if network == AVERAGE:
+            score = experiment.json(METRICS / "evaluate.json")[f"{AVERAGE}.{ACCURACY}"]
+        else:
+            score = experiment.json(METRICS / f"{network}.json")[network][ACCURACY]
+        found = float(score)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"its metrics have no {ACCURACY} of the {network}: {error}") from None
+    if not math.isfinite(found):
+        raise ValueError(f"its {ACCURACY} is {found}")
+    return found
+
+
+def cause(log: str, code: int) -> str:
+    """Why a run failed, in a few words, as far as its output shows."""
+    if "exited with -9" in log or "exited with 137" in log or code in (-9, 137):
+        return "killed, probably out of memory"
+    for line in reversed(log.splitlines()):
+        if "out of memory" in line.lower() or line.startswith("error: "):
+            return line.strip()
+    return f"exit code {code}"
+
+
+def refuse_full_disk(log: str) -> None:
+    """Raise ValueError if a run failed for lack of space, as all that follow would."""
+    for words in _FULL:
+        if words in log:
+            raise ValueError(f"{words}: make room, and the same command goes on with what was running")

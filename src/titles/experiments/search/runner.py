@@ -1,0 +1,327 @@
+"""Runs a search: trials until there are enough, then the best few again with fresh seeds."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
+from optuna.trial import Trial, TrialState
+from tqdm import tqdm
+
+from titles.experiments.commands import git
+from titles.experiments.search import page
+from titles.experiments.search.again import Confirmation
+from titles.experiments.search.confirm import Verdict
+from titles.experiments.search.results import accuracy, cause, made, refuse_full_disk
+from titles.experiments.search.space import ACCURACY, Space, nested, shown
+from titles.experiments.search.space_file import read_space
+from titles.experiments.search.study import FOLDER, Study, settings_of, written
+from titles.experiments.search.task import Task, end_leftovers, together
+from titles.experiments.store import WORKSPACE, Revision, experiments, find, head
+from titles.experiments.suite.plan import overrides
+from titles.experiments.suite.runner import default_jobs
+from titles.experiments.suite.state import differing_params
+from titles.models.registry import load_params
+from titles.tracking import trial as channel
+
+_TEMPORARY = Path(".dvc/tmp/search")
+_HEARTBEAT = 60.0  # seconds between lines where there is no terminal
+_REFRESH = 1.0  # seconds, where there is one
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The wishes of the user. trials: in all; timeout: seconds, None for no limit; candidates: trials to
+    confirm, 0 for none, and seeds: with so many."""
+
+    trials: int
+    jobs: int | None = None
+    timeout: float | None = None
+    candidates: int = 3
+    seeds: int = 5
+
+
+def search(
+    file: Path, name: str, wanted: Wanted, out: Path, tell: Callable[[str], None] = tqdm.write
+) -> list[Verdict]:
+    """Search a space on the commit that is checked out, and write the page.
+
+    An interrupt ends what runs; the same call goes on where it was.
+
+    Args:
+        file: of the space. name: of the search, by which its experiments begin.
+
+    Raises:
+        ValueError: the file is wrong, the code is not committed, the study is another one, names are
+            taken, the default itself cannot be trained, or a disk is full.
+    """
+    params = load_params()
+    base: Any = OmegaConf.to_container(OmegaConf.load("params.yaml"))
+    space = read_space(file, base, params)
+    baseline = head()
+    _refuse_changes(tell)
+    jobs = _bounded(wanted.jobs, params.compute.threads, tell)
+    folder = Path(_TEMPORARY / name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    study_file = (FOLDER / f"{name}.db").resolve()
+    try:
+        lock = FileLock(folder / "lock", blocking=False).acquire()
+    except Timeout:
+        raise ValueError(f"the search {name} is running already, in another process") from None
+    with lock, written(study_file):
+        study = Study(study_file, name, space, baseline)
+        running = _Search(study, folder, jobs, wanted, tell)
+        running.refuse_taken_names()
+        end_leftovers(folder)
+        running.run_trials()
+        page.write_page(study, [], {}, out)
+        again = Confirmation(study, folder, jobs, tell)
+        found = again.confirm(wanted.candidates, wanted.seeds)
+        page.write_page(study, found, again.scores, out)
+    return found
+
+
+def _refuse_changes(tell: Callable[[str], None]) -> None:
+    """A search runs what is committed; what is not would be left out without a word."""
+    paths = ["params.yaml", *find(WORKSPACE).inputs]
+    changed = git("diff", "--name-only", "HEAD", "--", *paths).splitlines()
+    if changed:
+        raise ValueError(
+            f"a search runs what is committed, and {', '.join(changed)} differ from the commit: "
+            "commit them, or put them away with `git stash`"
+        )
+    if untracked := git("ls-files", "--others", "--exclude-standard", "--", "src").splitlines():
+        tell(f"warning: trials do not see files outside git: {', '.join(untracked)}")
+
+
+def _bounded(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int:
+    """Trials at once, such that their threads fit on the cores."""
+    most = default_jobs(threads)
+    if jobs is not None and jobs > most:
+        tell(f"{most} at once, not {jobs}: each has compute.threads = {threads}, and cores are no more")
+        return most
+    return jobs or most
+
+
+@dataclass
+class _Search:
+    """A search under way, by experiment: trials that run, epochs reported, why trials were stopped."""
+
+    study: Study
+    folder: Path
+    jobs: int
+    wanted: Wanted
+    tell: Callable[[str], None]
+    active: dict[str, Trial] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
+    beat: float = field(default_factory=time.monotonic)
+
+    @property
+    def space(self) -> Space:
+        return self.study.space
+
+    def refuse_taken_names(self) -> None:
+        """Experiments of this name on this commit that are not of this study are somebody's."""
+        begun = {self.study.experiment(trial.number) for trial in self.study.trials}
+        own = [f"{self.study.name}-", f"{self.study.name}-confirm-"]
+        names = [found.name for found in experiments(self.study.baseline)]
+        taken = [n for n in names if any(n.startswith(p) and n[len(p) :].isdecimal() for p in own)]
+        if self.study.ended or not (strangers := [name for name in taken if name not in begun]):
+            return
+        raise ValueError(
+            f"experiments of an earlier search have the names of this one: {', '.join(strangers)}. "
+            f"Give another --name, or `dvc exp remove {' '.join(strangers)}`"
+        )
+
+    # -- trials
+
+    def run_trials(self) -> None:
+        study, wanted = self.study, self.wanted
+        left = study.interrupted()
+        begun = f", {len(left)} interrupted" if left else ""
+        stopping = self.space.early_stopping
+        self.tell(
+            f"search {study.name} on {study.baseline[:7]}: {len(study.ended)} of {wanted.trials} trials "
+            f"ended{begun}; {self.space.sampler}, early stopping: {stopping}, {self.jobs} at once"
+        )
+        if stopping != "none" and any(
+            name.endswith(".epochs") for p in self.space.parameters for name in p.sets
+        ):
+            self.tell("note: epochs are searched: early stopping compares trials after the same epoch")
+        started = time.monotonic()
+
+        def next_task() -> Task | None:
+            while True:
+                if left:
+                    trial = left.pop(0)
+                elif "0" in self.active or len(study.ended) + len(self.active) >= wanted.trials:
+                    return None  # the default runs first, alone: the others share what it makes
+                elif wanted.timeout is not None and time.monotonic() - started > wanted.timeout:
+                    return None
+                else:
+                    trial = study.ask()
+                if task := self._task(trial):
+                    return task
+
+        with (
+            tqdm(total=wanted.trials, unit=" trials", disable=None, desc=study.name) as bar,
+            closing(together(next_task, self.jobs, lambda task: self._watch(task, bar))) as ended,
+        ):
+            self._show(bar)
+            for task, code in ended:
+                self._end(task, code)
+                self._show(bar)
+        if len(study.ended) < wanted.trials:
+            self.tell(f"out of time: {len(study.ended)} of {wanted.trials} trials have ended")
+        if not study.complete:
+            raise ValueError("no trial was completed, see the lines above")
+
+    def _task(self, trial: Trial) -> Task | None:
+        """Begin a trial, or end it at once if its experiment exists or its values cannot be."""
+        name = self.study.experiment(trial.number)
+        settings = self.study.settings(trial)
+        try:
+            params = self.space.params(settings)
+        except ValueError as error:
+            self.study.end(trial, TrialState.FAIL, None, str(error))
+            self.tell(f"#{trial.number} failed: {error}")
+            return None
+        ask = trial.number > 0 and self.space.early_stopping != "none"
+        timed = self.space.networks if len(self.space.objectives) > 1 else []
+        task = Task(
+            name,
+            Path.cwd(),
+            self.study.baseline,
+            overrides(nested(settings), params),
+            self.folder / name,
+            timed,
+            ask,
+        )
+        self.active[str(trial.number)] = trial
+        experiment = made(self.study.baseline, name)
+        if experiment and (differing := differing_params(params, experiment.params)):
+            raise ValueError(f"the name {name} is taken ({differing}): `dvc exp remove {name}`")
+        self.stopped[name] = _stop(task.folder)
+        if experiment or self.stopped[name]:  # the search was killed before it could note this
+            self._end(task, 0)
+            return None
+        return task
+
+    def _watch(self, task: Task, bar: Any) -> None:
+        """Report new epochs to Optuna, and answer whether the trial goes on."""
+        trial = self.active[task.name.rpartition("-")[2]]
+        epochs, answered = channel.epochs(task.folder), len(channel.answers(task.folder))
+        if self.space.early_stopping != "none":
+            for number, epoch in enumerate(epochs):
+                step = _step(self.space, epoch)
+                if number >= self.told.get(task.name, 0):
+                    known = self.study.trials[trial.number].intermediate_values
+                    if step not in known:
+                        trial.report(epoch.validation_balanced_accuracy, step)
+                    self.told[task.name] = number + 1
+                if task.answers and number >= answered:
+                    channel.answer(task.folder, self._verdict(trial, epoch))
+            self.stopped[task.name] = _stop(task.folder)
+        now = time.monotonic()
+        if now - self.beat > (_HEARTBEAT if bar.disable else _REFRESH):
+            self.beat = now
+            self._show(bar)
+            if bar.disable:
+                self.tell(f"{bar.n} of {bar.total} trials ended; {self._running()}")
+
+    def _verdict(self, trial: Trial, epoch: channel.Epoch) -> str:
+        """Why a trial is to stop after an epoch; "" if it is not."""
+        if not trial.should_prune():
+            return ""
+        value = f"validation balanced accuracy {epoch.validation_balanced_accuracy:.4f} is"
+        if self.space.early_stopping == "median":
+            return f"{value} below the median of the trials before it"
+        return f"{value} not among the best of its bracket (Hyperband)"
+
+    def _end(self, task: Task, code: int) -> None:
+        """Note the result of a trial whose process has ended."""
+        number = task.name.rpartition("-")[2]
+        trial = self.active.pop(number)
+        log = task.log()
+        experiment = made(self.study.baseline, task.name)
+        if experiment:
+            try:
+                values = self._values(experiment, task)
+            except ValueError as error:
+                self._fail(trial, task, str(error))
+                return
+            self.study.end(trial, TrialState.COMPLETE, values)
+            best = self.study.best
+            star = ", the best so far" if best and best.number == trial.number else ""
+            scores = ", ".join(
+                f"{value:.4f}" if name == ACCURACY else f"{value:.1f} s"
+                for name, value in zip(self.space.objectives, values, strict=True)
+            )
+            what = "params.yaml" if number == "0" else shown(_of(self.study, trial))
+            self.tell(f"#{number}: {scores}{star}; {what}")
+            shutil.rmtree(task.folder, ignore_errors=True)
+        elif reason := self.stopped.get(task.name):
+            self.study.end(trial, TrialState.PRUNED, None, f"stopped {reason}")
+            self.tell(f"#{number}: stopped {reason}")
+            shutil.rmtree(task.folder, ignore_errors=True)
+        else:
+            refuse_full_disk(log)
+            self._fail(trial, task, f"{cause(log, code)}\n{task.last_lines()}")
+
+    def _fail(self, trial: Trial, task: Task, reason: str) -> None:
+        if trial.number == 0:  # as would all others; it is run again by the next call
+            raise ValueError(f"the default of params.yaml cannot be trained: {reason}")
+        self.study.end(trial, TrialState.FAIL, None, reason)
+        self.tell(f"#{trial.number} failed: {reason.splitlines()[0]}; {task.log_file} has all")
+
+    def _values(self, experiment: Revision, task: Task) -> list[float]:
+        """The objectives; raises ValueError if one is missing."""
+        score = accuracy(experiment, self.space.network)
+        if len(self.space.objectives) == 1:
+            return [score]
+        seconds = 0.0
+        for network in self.space.networks:
+            trained = [e for e in channel.epochs(task.folder) if e.network == network]
+            if not trained:
+                raise ValueError(f"the time of the training of the {network} is not known")
+            seconds += channel.training_seconds(trained)
+        return [score if name == ACCURACY else seconds for name in self.space.objectives]
+
+    def _show(self, bar: Any) -> None:
+        bar.n = len(self.study.ended)
+        best = self.study.best
+        lead = f"best {self.study.accuracy(best):.4f} (#{best.number}); " if best else ""
+        bar.set_postfix_str(lead + self._running())
+
+    def _running(self) -> str:
+        shown_trials = []
+        for number in self.active:
+            epochs = channel.epochs(self.folder / self.study.experiment(int(number)))
+            last = f" {epochs[-1].network} epoch {epochs[-1].epoch}" if epochs else ""
+            shown_trials.append(f"#{number}{last}")
+        return f"running {', '.join(shown_trials)}" if shown_trials else "none running"
+
+
+def _stop(folder: Path) -> str:
+    """After which epoch and why a trial was told to stop; "" if it was not."""
+    for epoch, reason in zip(channel.epochs(folder), channel.answers(folder), strict=False):
+        if reason:
+            return f"after epoch {epoch.epoch} of {epoch.network}: {reason}"
+    return ""
+
+
+def _step(space: Space, epoch: channel.Epoch) -> int:
+    """An epoch's place among those of all networks, which are trained one after the other."""
+    return space.networks.index(epoch.network) * 10_000 + epoch.epoch
+
+
+def _of(study: Study, trial: Trial) -> dict[str, Any]:
+    return settings_of(study.trials[trial.number])

@@ -1,0 +1,116 @@
+"""What a training and the search that started it tell each other, by files in the folder of the trial.
+
+The training appends a line to `epochs.jsonl` after each epoch. Where the search stops trials early, it
+answers each line by one in `answers.jsonl`, and the training waits for it: the search thus decides on
+the same epochs whenever it runs. Both files survive a kill; a training that resumes adds the epochs that
+are not there yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from titles.tracking.tracker import Tracker
+
+VARIABLE = "TITLES_TRIAL"  # in the environment: the folder of the trial
+_EPOCHS = "epochs.jsonl"
+_ANSWERS = "answers.jsonl"
+_SEARCH = "search.pid"
+_POLL = 0.02  # seconds
+
+
+class StoppedError(ValueError):
+    """The search stopped this training; its weights are not wanted."""
+
+
+class Epoch(NamedTuple):
+    """An epoch of a trial. seconds: since the epoch before, or since the training began."""
+
+    network: str
+    epoch: int
+    seconds: float
+    validation_balanced_accuracy: float
+
+
+class TrialTracker(Tracker):
+    """Reports the epochs of the network `name` to the search; raises StoppedError when it says so."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+        self._told = {epoch.epoch for epoch in epochs(folder) if epoch.network == name}
+        self._last = time.monotonic()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        if step not in self._told:
+            accuracy = metrics["validation/balanced_accuracy"]
+            _append(self._folder / _EPOCHS, Epoch(self._name, step, seconds, accuracy)._asdict())
+        if reason := self._answer(step):
+            raise StoppedError(f"stopped by the search after epoch {step} of {self._name}: {reason}")
+
+    def _answer(self, step: int) -> str:
+        """Why this training is to stop after an epoch; "" if it is not, or if the search has ended."""
+        place = [(e.network, e.epoch) for e in epochs(self._folder)].index((self._name, step))
+        while _searching(self._folder):
+            given = answers(self._folder)
+            if len(given) > place:
+                return given[place]
+            time.sleep(_POLL)
+        return ""
+
+
+def epochs(folder: Path) -> list[Epoch]:
+    """The epochs of a trial so far, in the order in which they ended."""
+    return [Epoch(**record) for record in _records(folder / _EPOCHS)]
+
+
+def training_seconds(trained: Sequence[Epoch]) -> float:
+    """The time of the epochs of one network. The first, which also waits for compilers and caches, counts
+    as the mean of the others."""
+    others = [epoch.seconds for epoch in trained[1:]] or [epoch.seconds for epoch in trained]
+    return len(trained) * sum(others) / len(others)
+
+
+def answers(folder: Path) -> list[str]:
+    """The search's answers to the epochs so far: why the training is to stop, or ""."""
+    return [record["stop"] for record in _records(folder / _ANSWERS)]
+
+
+def answer(folder: Path, stop: str) -> None:
+    """Answer the next epoch: why the training is to stop, or ""."""
+    _append(folder / _ANSWERS, {"stop": stop})
+
+
+def answering(folder: Path) -> None:
+    """Let trainings of this folder wait for answers, as long as the calling process lives."""
+    (folder / _SEARCH).write_text(str(os.getpid()), encoding="utf-8")
+
+
+def _searching(folder: Path) -> bool:
+    try:
+        search = int((folder / _SEARCH).read_text(encoding="utf-8"))
+        return bool(psutil.pid_exists(search))
+    except (OSError, ValueError):
+        return False
+
+
+def _append(path: Path, record: Mapping[str, object]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(f"{json.dumps(record)}\n")
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file, whose last may be half-written as yet."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line]
