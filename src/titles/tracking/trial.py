@@ -73,9 +73,9 @@ def epochs(folder: Path) -> list[Epoch]:
 
 
 def training_seconds(trained: Sequence[Epoch]) -> float:
-    """The time of the epochs of one network. The first, which also waits for compilers and caches, counts
-    as the mean of the others."""
-    others = [epoch.seconds for epoch in trained[1:]] or [epoch.seconds for epoch in trained]
+    """The time of the epochs of one network. The first, which also waits for compilers and caches,
+    counts as the mean of the others."""
+    others = [epoch.seconds for epoch in trained[1:] or trained]
     return len(trained) * sum(others) / len(others)
 
 

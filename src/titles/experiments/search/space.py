@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from titles.experiments.suite.plan import Settings, merged
+from titles.experiments.suite.plan import Settings
 from titles.models.registry import AVERAGE, NETWORKS, parse_params
 from titles.params import Number, Params
 
@@ -149,7 +149,10 @@ class Space:
 
     def params(self, settings: Mapping[str, Any]) -> Params:
         """All parameters with settings over them; raises ValueError if the schema refuses them."""
-        return parse_params(merged(self.base, nested(settings)), "trial")
+        values = dict(self.base)
+        for name, value in nested(settings).items():
+            values[name] = {**values[name], **value} if isinstance(value, dict) else value
+        return parse_params(values, "trial")
 
     def _counts(self, parameter: Parameter, chosen: Mapping[str, Any]) -> bool:
         values = {**self.values, **chosen}

@@ -123,8 +123,9 @@ class _Reader:
             given.network, list(given.objectives), given.sampler, given.seed, stopping, ordered,
             self._base, self._values, digest,
         )  # fmt: skip
+        self.problems += dict.fromkeys(_refused_values(space))
         if not self.problems:
-            self.problems += dict.fromkeys(_refused(space))
+            self.problems += dict.fromkeys(_refused_combinations(space))
         return space
 
     def _check_head(self) -> None:
@@ -249,45 +250,52 @@ class _Reader:
 
 
 class _Drawn:
-    """Proposes values without Optuna: those given, and ends of ranges and choices by chance."""
+    """Proposes ends of ranges and choices by chance, without Optuna."""
 
-    def __init__(self, given: Mapping[str, Any], random: np.random.Generator) -> None:
-        self._given, self._random = given, random
+    def __init__(self, random: np.random.Generator) -> None:
+        self._random = random
 
     def suggest_float(self, name: str, low: float, high: float, **_: Any) -> float:
-        return float(self._pick(name, [low, high]))
+        return float(self._pick([low, high]))
 
     def suggest_int(self, name: str, low: int, high: int, **_: Any) -> int:
-        return int(self._pick(name, [low, high]))
+        return int(self._pick([low, high]))
 
     def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
-        return self._pick(name, choices)
+        return self._pick(choices)
 
-    def _pick(self, name: str, values: list[Any]) -> Any:
-        return self._given.get(name, values[int(self._random.integers(len(values)))])
+    def _pick(self, values: list[Any]) -> Any:
+        return values[int(self._random.integers(len(values)))]
 
 
-def _refused(space: Space) -> Iterator[str]:
-    """Values, then combinations of values, that the schema of params.yaml refuses."""
-    told = 0
+def _refused_values(space: Space) -> Iterator[str]:
+    """Ends of ranges and choices that the schema of params.yaml refuses, and conditions that never hold.
+
+    Parameters that are unknown, or have conditions on such, are left out.
+    """
+    known = {name for p in space.parameters if space.values.keys() >= {*p.sets} for name in p.sets}
     for parameter in space.parameters:
+        if not known >= {*parameter.sets, *parameter.entry.when}:
+            continue
         parents = _satisfying(space, parameter)
         if isinstance(parents, str):
             yield f"space.{parameter.name}.when.{parents}"
-            told += 1
             continue
         for end in parameter.ends:
             for problem in _problems(space, parents | parameter.settings(end)):
-                told += 1
                 yield f"space.{problem}"
-    random = np.random.default_rng(0)
-    for _ in range(0 if told else _COMBINATIONS):
-        settings = space.suggest(_Drawn({}, random))
+
+
+def _refused_combinations(space: Space) -> Iterator[str]:
+    """Combinations of ends and choices that the schema refuses, the first few of those drawn."""
+    random, told = np.random.default_rng(0), 0
+    for _ in range(_COMBINATIONS):
+        settings = space.suggest(_Drawn(random))
         for problem in _problems(space, settings):
             yield f"space.{problem}, together with {shown(settings)}"
             told += 1
-            if told == _MOST_TOLD:
-                return
+        if told >= _MOST_TOLD:
+            return
 
 
 def _satisfying(space: Space, parameter: Parameter) -> dict[str, Any] | str:

@@ -87,9 +87,9 @@ def wanted(plan: Plan, file: Path, base: Settings) -> list[Wanted]:
     """
     found, problems = [], []
     for name, case in plan.experiments.items():
-        settings = merged(plan.settings, case.settings)
+        settings = _merged(plan.settings, case.settings)
         try:
-            params = parse_params(merged(base, settings), f"{file}, {name},")
+            params = parse_params(_merged(base, settings), f"{file}, {name},")
             found.append(Wanted(name, params, overrides(settings, params)))
         except ValueError as error:
             problems.append(str(error))
@@ -98,10 +98,10 @@ def wanted(plan: Plan, file: Path, base: Settings) -> list[Wanted]:
     return found
 
 
-def merged(*layers: Settings) -> Settings:
+def _merged(*layers: Settings) -> Settings:
     """Sections with those of later layers over them."""
-    found: Any = OmegaConf.to_container(OmegaConf.merge(*layers))
-    return found  # type: ignore[no-any-return]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers))
+    return merged  # type: ignore[no-any-return]
 
 
 def overrides(settings: Mapping[str, Any], params: Params) -> list[str]:

@@ -1,0 +1,608 @@
+"""`titles search` without trainings: the file of the space, the decision at the end, the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from titles.commands.search import _count, _duration, _name, _seeds
+from titles.experiments.search import charts
+from titles.experiments.search.confirm import candidates, fresh_seeds, verdicts
+from titles.experiments.search.page import importances, winner, write_page
+from titles.experiments.search.results import accuracy, cause, refuse_full_disk
+from titles.experiments.search.runner import _bounded
+from titles.experiments.search.space import Space, nested, same
+from titles.experiments.search.space_file import read_space
+from titles.experiments.search.study import Study
+from titles.experiments.store import Revision
+from titles.experiments.suite.plan import overrides
+from titles.experiments.suite.runner import default_jobs
+from titles.models.registry import parse_params
+from titles.tracking import trial as channel
+
+ROOT = Path(__file__).parent.parent
+BASE: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+COMMIT = "a" * 40
+
+
+def space(text: str, folder: Path) -> Space:
+    file = folder / "space.yaml"
+    file.write_text(text, encoding="utf-8")
+    return read_space(file, BASE, parse_params(BASE))
+
+
+GOOD = """
+network: mlp
+space:
+  mlp.learning_rate: {low: 1e-3, high: 1e-2, log: true}
+  mlp.dropout: {low: 0, high: 0.75, step: 0.25}
+  mlp.leading_words: {low: 0, high: 4}
+  mlp.hidden_layers: {choices: [[512], [256, 128]]}
+  mlp.freeze_embeddings: {choices: [false, true, partial]}
+  shape: {choices: [{mlp.subword_min: 2, mlp.subword_max: 4}, {mlp: {subword_min: 3, subword_max: 5}}]}
+  mlp.schedule: {choices: [constant, one_cycle]}
+  mlp.weight_decay: {low: 1e-6, high: 1e-3, log: true, when: {mlp.schedule: one_cycle}}
+"""
+
+
+# -- the space
+
+
+def test_what_is_proposed_is_within_the_space_and_what_the_schema_takes(tmp_path: Path) -> None:
+    found = space(GOOD, tmp_path)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    seen = []
+    for _ in range(60):
+        settings = found.suggest(study.ask())
+        params = found.params(settings).mlp
+        assert 1e-3 <= params.learning_rate <= 1e-2
+        assert params.dropout in (0, 0.25, 0.5, 0.75)
+        assert isinstance(params.leading_words, int)
+        assert params.hidden_layers in ((512,), (256, 128))
+        assert (params.subword_min, params.subword_max) in ((2, 4), (3, 5))
+        # A parameter that does not count keeps its default.
+        assert ("mlp.weight_decay" in settings) == (params.schedule == "one_cycle")
+        seen.append(params)
+    assert {p.freeze_embeddings for p in seen} == {True, False, "partial"}
+    assert {p.schedule for p in seen} == {"constant", "one_cycle"}
+    assert {p.leading_words for p in seen} == {0, 1, 2, 3, 4}
+
+
+def test_dvc_is_given_the_values_that_were_proposed(tmp_path: Path) -> None:
+    found = space(GOOD, tmp_path)
+    settings = found.suggest(optuna.create_study().ask())
+    given = dict(one.split("=") for one in overrides(nested(settings), found.params(settings)))
+    assert {name: json.loads(value) for name, value in given.items()} == settings
+
+
+def test_the_default_is_part_of_the_space_as_far_as_the_space_has_it(tmp_path: Path) -> None:
+    assert space(GOOD, tmp_path).default() == {
+        "mlp.learning_rate": 4e-3,
+        "mlp.dropout": 0.5,
+        "mlp.leading_words": 2,
+        "mlp.hidden_layers": "[512]",
+        "mlp.freeze_embeddings": False,
+        "shape": '{"mlp.subword_min": 3, "mlp.subword_max": 5}',
+        "mlp.schedule": "one_cycle",
+        "mlp.weight_decay": 1e-5,
+    }
+    other = "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.2}, mlp.epochs: {choices: [12, 13]}}"
+    assert space(other, tmp_path).default() == {"mlp.epochs": 12}
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = """
+network: mlp
+space:
+  mlp.learning_rat: {low: 1e-3, high: 1e-2}
+  dropout: {low: 0, high: 0.5}
+  mlp.dropout: {low: 0, high: 1.5}
+  mlp.epochs: {choices: [3, 0]}
+  cnn.dropout: {low: 0, high: 0.5}
+  seed: {low: 0, high: 9}
+  prepare.validation_fraction: {low: 0.1, high: 0.2}
+  mlp.label_smoothing: {low: 0.2, high: 0.1}
+  mlp.gce_q: {low: 0, high: 1, log: true}
+  mlp.weight_decay: {lo: 0, high: 1}
+  mlp.patience: {low: 0, high: 5, when: {mlp.scheduel: constant}}
+"""
+    with pytest.raises(ValueError, match=r"space\.yaml has \d+ mistakes") as caught:
+        space(text, tmp_path)
+    told = str(caught.value)
+    for words in (
+        "mlp.learning_rat: unknown parameter; did you mean mlp.learning_rate?",
+        "space.dropout: unknown parameter; did you mean mlp.dropout?",
+        "space.mlp.dropout: Input should be less than 1",
+        "space.mlp.epochs: Input should be greater than or equal to 1",
+        "space.cnn.dropout: does not change the mlp",
+        "space.seed: is luck",
+        "space.prepare.validation_fraction: changes the validation split",
+        "mlp.label_smoothing: low must be below high",
+        "mlp.gce_q: low must be above 0 with log",
+        "space.mlp.weight_decay.lo: unknown key; did you mean low?",
+        "space.mlp.patience.when.mlp.scheduel: no parameter of this space",
+    ):
+        assert words in told, told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "network: mlp\nspace: {mlp.dropout: {low: 0, high: 1.5}}",
+            "space.mlp.dropout: Input should be",
+        ),
+        ("network: mlp\nspace: {mlp.epochs: {choices: [3, 0]}}", "space.mlp.epochs: Input should be"),
+        ("network: mlp\nspace: {mlp.epochs: {low: 1.5, high: 3}}", "must be whole numbers"),
+        ("network: mlp\nspace: {mlp.epochs: {low: 1, high: 4, step: 2}}", "whole number of steps"),
+        ("network: mlp\nspace: {mlp.epochs: {choices: [2, 2]}}", "holds one twice"),
+        ("network: mlp\nspace: {a: {choices: [{mlp.epochs: 1}, 2]}}", "either all are mappings"),
+        (
+            "network: mlp\nspace: {a: {choices: [{mlp.epochs: 1}, {mlp.patience: 2}]}}",
+            "all must set the same",
+        ),
+        ("network: mlp\nspace: {a: {choices: [1, 2]}}", "space.a: unknown parameter"),
+        ("network: mlp\nspace: {mlp.epochs: {choices: []}}", "mlp.epochs.choices: List should have"),
+        (
+            "network: mlp\nspace: {mlp.epochs: {choices: [2]}, a: {choices: [{mlp.epochs: 1}]}}",
+            "set twice, by mlp.epochs and a",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: {mlp.epochs: 3}},"
+            " mlp.epochs: {choices: [1, 2]}}",
+            "when.mlp.epochs: mlp.epochs never has the value 3",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: {mlp.epochs: 3}},"
+            " mlp.epochs: {low: 1, high: 4, when: {mlp.patience: 1}}}",
+            "go round in a circle",
+        ),
+        (
+            "network: mlp\nspace: {mlp.subword_min: {low: 2, high: 5},"
+            " mlp.subword_max: {low: 3, high: 6}}",
+            "mlp.subword_max: must be at least subword_min = 5",
+        ),
+        ("network: rnn\nspace: {mlp.epochs: {low: 1, high: 4}}", "network: must be one of cnn, mlp"),
+        ("network: mlp\nsampel: tpe\nspace: {mlp.epochs: {low: 1, high: 4}}", "did you mean sampler?"),
+        ("network: mlp\nobjectives: training_seconds\nspace: {mlp.epochs: {low: 1, high: 4}}", "alone"),
+        (
+            "network: mlp\nobjectives: [validation_balanced_accuracy, training_seconds]\n"
+            "early_stopping: median\nspace: {mlp.epochs: {low: 1, high: 4}}",
+            "must be none with several objectives",
+        ),
+        (
+            "network: mlp\nobjectives: test_accuracy\nspace: {mlp.epochs: {low: 1, high: 4}}",
+            "objectives.0",
+        ),
+        ("network: mlp", "space: missing"),
+        ("network: mlp\nspace: {}", "space: Dictionary should have at least 1 item"),
+        ("network: mlp\nspace: {mlp.epochs: 3}", "space.mlp.epochs: Input should be"),
+        ("- a", "file: Input should be"),
+        ("a: [", "while parsing"),
+        ("", "network: missing"),
+        ("3", "Invalid loaded object type"),
+    ],
+)
+def test_a_space_that_is_wrong_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r"space\.yaml has") as caught:
+        space(text, tmp_path)
+    assert told in str(caught.value)
+
+
+def test_a_space_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nope\.yaml is missing"):
+        read_space(tmp_path / "nope.yaml", BASE, parse_params(BASE))
+
+
+def test_the_committed_space_is_right() -> None:
+    found = read_space(ROOT / "experiments/search.yaml", BASE, parse_params(BASE))
+    assert len(found.default()) == len(found.parameters)  # the default is within it
+
+
+def test_equal_is_what_the_schema_takes_for_equal() -> None:
+    assert same("1e-3", 0.001)
+    assert same(2, 2.0)
+    assert same([2, 3], [2, 3])
+    assert not same(True, 1)
+    assert not same(None, 0)
+
+
+# -- the decision
+
+
+def one_search(
+    random: np.random.Generator, trials: int, few: int, seeds: int, effect: float, rows: int | None
+) -> tuple[bool, bool]:
+    """A search whose trials differ by the seed, and by `effect` (in deviations of a seed) in one of
+    them: whether a win is claimed, and whether for that one. Scores are shares of `rows` titles, if
+    given."""
+
+    def scored(mean: float, size: int) -> list[float]:
+        scores = random.normal(0.8 + 0.01 * mean, 0.01, size)
+        return list(np.round(scores * rows) / rows if rows else scores)
+
+    true = {number: effect * (number == 7) for number in range(trials)}
+    searched = {number: scored(mean, 1)[0] for number, mean in true.items()}
+    chosen = candidates(searched, 0, few)
+    drawn = fresh_seeds(str(random.random()), seeds, 2019)
+    again = {n: dict(zip(drawn, scored(true[n], seeds), strict=True)) for n in (0, *chosen)}
+    found = verdicts(
+        again[0],
+        {n: again[n] for n in chosen},
+        {n: searched[n] - searched[0] for n in chosen},
+        drawn,
+    )
+    best = winner(found)
+    return best is not None, best is not None and best.trial == 7
+
+
+@pytest.mark.parametrize("rows", [None, 300])
+@pytest.mark.parametrize(("few", "seeds"), [(1, 5), (3, 5), (3, 3), (5, 10)])
+def test_a_win_is_rarely_claimed_where_trials_differ_by_the_seed_alone(
+    few: int, seeds: int, rows: int | None
+) -> None:
+    random = np.random.default_rng(few * seeds)
+    claims = sum(one_search(random, 30, few, seeds, 0, rows)[0] for _ in range(1000))
+    assert claims <= 50  # 5 %, at a nominal 2.5 %
+
+
+def test_without_fresh_seeds_a_win_would_be_claimed_ten_times_as_often() -> None:
+    """The winner of 30 lies far above a baseline that it equals."""
+    random = np.random.default_rng(1)
+    drawn = random.normal(0, 1, (1000, 30))
+    assert np.mean(drawn.max(axis=1) - drawn[:, 0] > 1.96 * np.sqrt(2)) > 0.2
+
+
+def test_a_true_effect_is_found() -> None:
+    random = np.random.default_rng(3)
+    found = [one_search(random, 30, 3, 5, 6, None) for _ in range(300)]
+    assert sum(right for _, right in found) > 240
+    assert sum(claimed and not right for claimed, right in found) <= 15
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds differ by much more than the candidate and the baseline with the same seed."""
+    base = {1: 0.5, 2: 0.7, 3: 0.9}
+    (found,) = verdicts(base, {4: {1: 0.51, 2: 0.711, 3: 0.912}}, {4: 0.05}, [1, 2, 3])
+    assert found.better
+    assert found.mean == pytest.approx(0.011)
+    # The interval of scipy.stats.ttest_1samp, one-sided 2.5 %.
+    assert (found.low, found.high) == pytest.approx((0.00851586, 0.01348414), abs=1e-7)
+    assert "0.0390 less than it looked" in found.told
+
+
+def test_the_interval_is_wider_for_each_of_several() -> None:
+    base = {1: 0.5, 2: 0.7, 3: 0.9}
+    one = {1: 0.51, 2: 0.711, 3: 0.912}
+    (single,) = verdicts(base, {4: one}, {4: 0}, [1, 2, 3])
+    first, second = verdicts(base, {4: one, 5: one}, {4: 0, 5: 0}, [1, 2, 3])
+    assert first.low == second.low < single.low
+    (later,) = verdicts(base, {4: one}, {4: 0}, [1, 2, 3], compared=2)  # another was looked at before
+    assert later.low == first.low
+
+
+@pytest.mark.parametrize(
+    ("base", "score", "told"),
+    [
+        ({1: 0.5, 2: 0.5, 3: 0.5}, {1: 0.6, 2: 0.6, 3: 0.6}, "all seeds gave the same difference"),
+        ({1: 0.5, 2: 0.6, 3: 0.7}, {1: 0.6, 2: 0.71}, "it failed with 1 of 3 seeds"),
+        ({1: 0.5, 2: 0.6}, {1: 0.6, 2: 0.71, 3: 0.8}, "2 pairs of seeds are too few"),
+        ({}, {}, "it failed with 3 of 3 seeds"),
+    ],
+)
+def test_no_win_is_claimed_without_an_interval(
+    base: dict[int, float], score: dict[int, float], told: str
+) -> None:
+    (found,) = verdicts(base, {4: score}, {4: 0.1}, [1, 2, 3])
+    assert not found.better
+    assert told in found.told
+
+
+def test_equal_scores_are_no_win() -> None:
+    same_scores = {1: 0.5, 2: 0.6, 3: 0.7}
+    (found,) = verdicts(same_scores, {4: dict(same_scores)}, {4: 0.0}, [1, 2, 3])
+    assert (found.mean, found.low, found.high, found.better) == (0, 0, 0, False)
+
+
+def test_only_trials_above_the_default_are_candidates() -> None:
+    assert candidates({0: 0.5, 1: 0.7, 2: 0.5, 3: 0.7, 4: 0.6}, 0, 3) == [1, 3, 4]
+    assert candidates({0: 0.9, 1: 0.7}, 0, 3) == []
+
+
+def test_fresh_seeds_are_the_same_again_and_none_was_used() -> None:
+    first = fresh_seeds("a", 5, 2019)
+    assert fresh_seeds("a", 5, 2019) == first
+    assert fresh_seeds("a", 8, 2019)[:5] == first  # more seeds keep those that have run
+    assert fresh_seeds("b", 5, 2019) != first
+    assert first[0] not in fresh_seeds("a", 5, first[0])
+    assert len(set(first)) == 5
+
+
+# -- the study
+
+
+def study(folder: Path, text: str = GOOD, commit: str = COMMIT, file: str = "s.db") -> Study:
+    return Study(folder / file, "s", space(text, folder), commit)
+
+
+def test_the_default_is_trial_0_and_all_is_in_the_file(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    first = found.ask()
+    assert first.number == 0
+    assert found.settings(first) == {}
+    assert first.params == found.space.default()
+    found.end(first, TrialState.COMPLETE, [0.5])
+    second = found.ask()
+    settings = found.settings(second)
+    assert settings
+    # As after a kill: the trial that runs is the same trial with the same settings.
+    again = study(tmp_path)
+    (left,) = again.interrupted()
+    assert (left.number, again.settings(left)) == (1, settings)
+    assert [trial.number for trial in again.ended] == [0]
+    with closing(sqlite3.connect(tmp_path / "s.db")) as stored:
+        assert stored.execute("select count(*) from trials").fetchall() == [(2,)]
+
+
+def test_proposals_do_not_depend_on_interruptions(tmp_path: Path) -> None:
+    def run(folder: Path, reopened: bool) -> list[dict[str, Any]]:
+        folder.mkdir()
+        found, settings = study(folder), []
+        for number in range(14):
+            if reopened:
+                found = study(folder)
+            trial = found.ask()
+            if reopened and number == 12:  # killed before all values were proposed
+                trial.suggest_float("mlp.learning_rate", 1e-3, 1e-2, log=True)
+                (trial,) = study(folder).interrupted()
+            settings.append(found.settings(trial))
+            found.end(trial, TrialState.COMPLETE, [number % 5 / 10])
+        return settings
+
+    assert run(tmp_path / "a", False) == run(tmp_path / "b", True)
+
+
+def test_a_study_of_another_space_or_commit_is_refused(tmp_path: Path) -> None:
+    study(tmp_path)
+    with pytest.raises(ValueError, match=r"of another space: .*--name"):
+        study(tmp_path, GOOD.replace("high: 4", "high: 5"))
+    with pytest.raises(ValueError, match=r"on commit aaaaaaa, and bbbbbbb is checked out"):
+        study(tmp_path, commit="b" * 40)
+    study(tmp_path)  # it is as it was
+
+
+def test_a_file_that_is_no_study_is_refused_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "s.db").write_bytes(b"something else" * 100)
+    with pytest.raises(ValueError, match=r"s\.db cannot be read or written as a study"):
+        study(tmp_path)
+    assert (tmp_path / "s.db").read_bytes() == b"something else" * 100
+
+
+# -- what a training and the search tell each other
+
+
+def test_a_training_reports_each_epoch_once_and_stops_when_told(tmp_path: Path) -> None:
+    channel.answering(tmp_path)
+    tracker = channel.TrialTracker("cnn", tmp_path)
+
+    def answer(*stops: str) -> None:
+        for number, stop in enumerate(stops):
+            while len(channel.epochs(tmp_path)) <= number:
+                time.sleep(0.01)
+            channel.answer(tmp_path, stop)
+
+    search = threading.Thread(target=answer, args=("", "it is bad"))
+    search.start()
+    tracker.log({"validation/balanced_accuracy": 0.5}, 1)
+    with pytest.raises(
+        channel.StoppedError, match="stopped by the search after epoch 2 of cnn: it is bad"
+    ):
+        tracker.log({"validation/balanced_accuracy": 0.6}, 2)
+    search.join()
+    # A training that resumes passes the epochs that it has told.
+    resumed = channel.TrialTracker("cnn", tmp_path)
+    resumed.log({"validation/balanced_accuracy": 0.5}, 1)
+    assert [(e.epoch, e.validation_balanced_accuracy) for e in channel.epochs(tmp_path)] == [
+        (1, 0.5),
+        (2, 0.6),
+    ]
+
+
+def test_a_training_goes_on_if_the_search_is_gone(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    (tmp_path / "search.pid").write_text(str(process.pid))
+    channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
+    assert len(channel.epochs(tmp_path)) == 1
+
+
+def test_a_line_that_is_half_written_does_not_count(tmp_path: Path) -> None:
+    channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
+    with (tmp_path / "epochs.jsonl").open("a") as stream:
+        stream.write('{"network": "cnn", "ep')
+    assert len(channel.epochs(tmp_path)) == 1
+
+
+def test_the_first_epoch_does_not_count_for_the_time() -> None:
+    trained = [channel.Epoch("cnn", n, s, 0.5) for n, s in ((1, 60.0), (2, 2.0), (3, 4.0))]
+    assert channel.training_seconds(trained) == 9
+    assert channel.training_seconds(trained[:1]) == 60
+
+
+# -- results
+
+
+class _Made(Revision):
+    """An experiment whose files are given."""
+
+    files: dict[str, Any] = {}  # noqa: RUF012
+
+    def json(self, path: Path) -> dict[str, Any]:
+        found: dict[str, Any] = self.files[path.as_posix()]
+        return found
+
+
+@pytest.mark.parametrize("test_figure", [float("nan"), -7, None])
+def test_figures_of_the_test_split_are_not_read(
+    test_figure: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"average.validation_balanced_accuracy": 0.75, "mlp.validation_balanced_accuracy": 0.25}
+    absurd = {} if test_figure is None else {"average.balanced_accuracy": test_figure}
+    of_mlp = {"mlp": {"validation_balanced_accuracy": 0.5}}
+    files = {"metrics/evaluate.json": given | absurd, "metrics/mlp.json": of_mlp}
+    monkeypatch.setattr(_Made, "files", files)
+    experiment = _Made("x", COMMIT, COMMIT, 0)
+    assert accuracy(experiment, "average") == 0.75
+    assert accuracy(experiment, "mlp") == 0.5
+    del files["metrics/evaluate.json"]
+    assert accuracy(experiment, "mlp") == 0.5  # whose trials need nothing of it
+
+
+@pytest.mark.parametrize("score", [{}, {"validation_balanced_accuracy": float("nan")}])
+def test_an_experiment_without_a_score_has_none(
+    score: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Made, "files", {"metrics/mlp.json": {"mlp": score}})
+    with pytest.raises(ValueError, match="validation_balanced_accuracy"):
+        accuracy(_Made("x", COMMIT, COMMIT, 0), "mlp")
+
+
+def test_the_cause_of_a_failure_is_told() -> None:
+    log = "epoch 1\nerror: the loss is not finite in epoch 1: lower learning_rate\nERROR: failed"
+    assert cause(log, 1).startswith("error: the loss is not finite")
+    assert cause("ERROR: failed to run: python -m x, exited with -9", 255) == (
+        "killed, probably out of memory"
+    )
+    assert "out of memory" in cause("torch.OutOfMemoryError: CUDA out of memory. Tried", 1)
+    assert cause("", 3) == "exit code 3"
+    with pytest.raises(ValueError, match="make room"):
+        refuse_full_disk("OSError: [Errno 28] No space left on device")
+    refuse_full_disk(log)
+
+
+def test_threads_never_exceed_the_cores() -> None:
+    told: list[str] = []
+    cores = default_jobs(1)
+    assert _bounded(cores + 1, 1, told.append) == cores
+    assert f"{cores} at once, not {cores + 1}" in told[0]
+    assert _bounded(5, cores + 1, told.append) == 1
+    assert _bounded(None, 1, lambda line: pytest.fail(line)) == cores
+    assert _bounded(1, 1, lambda line: pytest.fail(line)) == 1
+
+
+# -- the page
+
+
+def searched(folder: Path, text: str, values: list[list[float] | None]) -> Study:
+    """A study with results that nothing was trained for; None is a trial that was stopped."""
+    found = study(folder, text)
+    for value in values:
+        trial = found.ask()
+        found.settings(trial)
+        if value is None:
+            trial.report(0.3, 1)
+            found.end(trial, TrialState.PRUNED, None, "stopped after epoch 1 of mlp: <low>")
+        else:
+            found.end(trial, TrialState.COMPLETE, value)
+    return found
+
+
+def test_the_page_shows_the_search_and_needs_no_network(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    values: list[list[float] | None] = [[0.5 + float(random.normal(0, 0.01))] for _ in range(20)]
+    values[5] = None
+    found = searched(tmp_path, GOOD, values)
+    assert sum(importances(found).values()) == pytest.approx(1)
+    scores = {
+        n: {seed: 0.5 + 0.01 * n + 0.001 * (seed % n if n else 0) for seed in (1, 2, 3)}
+        for n in (0, 3, 9)
+    }
+    told = verdicts(scores[0], {n: scores[n] for n in (3, 9)}, {3: 0.06, 9: 0.05}, [1, 2, 3])
+    write_page(found, told, scores, tmp_path / "s.html")
+    page = (tmp_path / "s.html").read_text()
+    best = winner(told)
+    assert best is not None
+    assert f"dvc exp apply s-{best.trial}" in page
+    assert "<script" not in page
+    assert not [word for word in ("src=", "@import", 'href="http') if word in page]
+    assert "stopped after epoch 1 of mlp: &lt;low&gt;" in page
+    for name in (*found.space.default(), "params.yaml", "19 complete", "1 stopped early"):
+        assert name in page
+    # History, differences, importances, and a slice of each parameter.
+    assert page.count("<svg") == 3 + len(found.space.parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}", [[0.5]]),
+        ("network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}", [[0.5], None, None]),
+        ("network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}", [[0.5]] * 15),
+        (GOOD, [[0.5]] * 15),  # all alike
+        (
+            "network: mlp\nspace: {mlp.epochs: {choices: [3]}, mlp.patience: {choices: [0]}}",
+            [[0.5]] * 12,
+        ),
+        (
+            "network: mlp\nobjectives: [validation_balanced_accuracy, training_seconds]\n"
+            "space: {mlp.dropout: {low: 0.1, high: 0.5}, mlp.epochs: {low: 2, high: 9}}",
+            [[0.5 + n % 7 / 100, 1.0 + n % 5] for n in range(14)],
+        ),
+    ],
+)
+def test_the_page_of_few_or_equal_trials(
+    tmp_path: Path, text: str, values: list[list[float] | None]
+) -> None:
+    write_page(searched(tmp_path, text, values), [], {}, tmp_path / "s.html")
+    assert (tmp_path / "s.html").read_text().rstrip().endswith("</html>")
+
+
+def test_choices_have_short_names_on_axes() -> None:
+    assert charts.choice_name({"mlp.batch_size": 512, "mlp.min_steps": None}) == "512, null"
+    assert charts.choice_name([2, 3]) == "[2, 3]"
+    assert charts.choice_name("one_cycle") == "one_cycle"
+
+
+@pytest.mark.parametrize("marks", ["", "params.yaml"])
+def test_optuna_is_not_imported_for_other_commands(marks: str) -> None:
+    script = "import sys, titles.cli as c\ntry: c.main(['search', '--help'])\nexcept SystemExit: pass\n"
+    script += "print('optuna' in sys.modules, 'sqlalchemy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+# -- the command
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("90m", 5400), ("2h", 7200), ("1.5h", 5400)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert _duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "0h", "2 h", "2w"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        _duration(text)
+
+
+def test_counts_and_names_are_checked() -> None:
+    assert (_count("0"), _count("3"), _seeds("3"), _name("a-b.2_c")) == (0, 3, 3, "a-b.2_c")
+    for parse, text in ((_count, "-1"), (_seeds, "2"), (_name, "a b"), (_name, "-a"), (_name, "a/b")):
+        with pytest.raises(argparse.ArgumentTypeError):
+            parse(text)
+    assert os.sep not in _name("a")
