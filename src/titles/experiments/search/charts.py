@@ -14,7 +14,7 @@ from titles.experiments.search.space import ACCURACY, SECONDS, Choices, Paramete
 _NAMES = {ACCURACY: "balanced accuracy on validation", SECONDS: "training time (s)"}
 _KINDS = {
     "complete": ("var(--series-1)", "circle"),
-    "stopped early": ("var(--series-5)", "cross"),
+    "stopped early": ("var(--series-5)", "triangle-down"),
     "params.yaml": ("var(--series-2)", "diamond"),
 }
 Row = dict[str, Any]  # number, kind, accuracy, and perhaps seconds
@@ -87,7 +87,8 @@ def slice_of(parameter: Parameter, rows: Sequence[Row]) -> Markup:
     else:
         scale = {"type": "log" if parameter.entry.log else "linear", "zero": False, "nice": False}
         x |= {"type": "quantitative", "scale": {**scale, "padding": 8}}
-        x["axis"] = {"tickCount": 5, "format": "~g", "labelOverlap": True}
+        form = "~e" if parameter.entry.log and parameter.entry.low < 1e-4 else "~g"
+        x["axis"] = {"tickCount": 5, "format": form, "labelOverlap": True}
     return svg({"width": 300, "height": 160, "layer": [_points(rows, "value", "accuracy", x)]})
 
 
@@ -100,10 +101,11 @@ def choice_name(choice: Any) -> str:
 
 def differences(verdicts: Sequence[Verdict]) -> Markup:
     """Each candidate's difference from the default: in the search, and with fresh seeds."""
-    rows = [{"trial": f"#{v.trial}", **vars(v)} for v in verdicts]
+    rows = [{**vars(v), "trial": f"trial {v.trial}"} for v in verdicts]
     names = [row["trial"] for row in rows]
     y = {"field": "trial", "type": "nominal", "sort": names, "title": None}
-    x = {"type": "quantitative", "title": f"difference of {_NAMES[ACCURACY]} from params.yaml"}
+    x: Row = {"type": "quantitative", "axis": {"tickCount": 6}}
+    x["title"] = f"difference of {_NAMES[ACCURACY]} from params.yaml"
     kinds = {
         "with fresh seeds": ("mean", "var(--series-1)", "circle"),
         "in the search": ("looked", "var(--series-2)", "diamond"),

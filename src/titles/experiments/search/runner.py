@@ -239,10 +239,11 @@ class _Search:
 
     def _verdict(self, trial: Trial, epoch: channel.Epoch) -> str:
         """Why a trial is to stop after an epoch; "" if it is not."""
-        if not trial.should_prune():
+        by_median = self.space.early_stopping == "median"
+        if (by_median and epoch.epoch <= self.study.warm_up) or not trial.should_prune():
             return ""
         value = f"validation balanced accuracy {epoch.validation_balanced_accuracy:.4f} is"
-        if self.space.early_stopping == "median":
+        if by_median:
             return f"{value} below the median of the trials before it"
         return f"{value} not among the best of its bracket (Hyperband)"
 

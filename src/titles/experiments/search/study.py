@@ -83,10 +83,15 @@ class Study:
     def _pruner(self) -> optuna.pruners.BasePruner:
         epochs = self._epochs()
         if self.space.early_stopping == "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, epochs // 4))
+            return optuna.pruners.MedianPruner(n_startup_trials=5)
         if self.space.early_stopping == "hyperband":
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
         return optuna.pruners.NopPruner()
+
+    @property
+    def warm_up(self) -> int:
+        """Epochs of each network before the median counts: a good training may begin slowly."""
+        return max(1, self._epochs() // 4)
 
     def _epochs(self) -> int:
         """The most epochs that a training may have."""
@@ -134,7 +139,7 @@ class Study:
         if self.space.sampler == "random":
             self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
         else:
-            self.study.sampler = optuna.samplers.TPESampler(seed=seed, warn_independent_sampling=False)
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed)
         return Trial(self.study, trial_id) if trial_id is not None else self.study.ask()
 
     def settings(self, trial: Trial) -> dict[str, Any]:
