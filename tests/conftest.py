@@ -24,6 +24,7 @@ from titles.params import Text
 # that are not named follow, and files whose tests start nothing come last.
 LONGEST_FIRST = (
     "test_queue",
+    "test_search_pipeline",
     "test_crashes",  # to be done while another process builds what most others copy
     "test_doctor",
     "test_recipes",

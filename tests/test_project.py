@@ -202,6 +202,7 @@ def test_only_evaluate_depends_on_the_test_split() -> None:
         ("dvclive", {"curves.py"}),
         ("mlflow", {"mlflow.py", "mlflow_sync.py", "registry.py", "mlflow_model.py"}),
         ("dvc", {"store.py", "queue.py"}),
+        ("optuna", {"study.py", "runner.py", "page.py"}),
     ],
 )
 def test_a_library_is_imported_by_its_owners_alone(library: str, owners: set[str]) -> None:

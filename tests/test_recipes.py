@@ -54,6 +54,8 @@ NOT_RUN = {
     "dvc exp run --queue -S 'prepare.split_seed=1,2,3' -S 'seed=1,2,3' && dvc queue start --jobs 2": (
         "nine experiments; test_seeds.py has what is made of them"
     ),
+    "titles search experiments/search.yaml": "30 trials; test_search_pipeline.py has five",
+    "titles search experiments/search.yaml --trials 12": "the same",
     "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
     "titles demo": "a page; test_demo.py has it",
     "titles serve": "a server; test_serving.py has it",
