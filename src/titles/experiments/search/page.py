@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,14 @@ def importances(study: Study) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=_BEST_SHARE)
     try:
-        found: dict[str, float] = optuna.importance.get_param_importances(
-            study.study, evaluator=evaluator, target=lambda trial: -study.accuracy(trial)
-        )
+        with warnings.catch_warnings(record=True) as told:  # the page says that few trials say little
+            found: dict[str, float] = optuna.importance.get_param_importances(
+                study.study, evaluator=evaluator, target=lambda trial: -study.accuracy(trial)
+            )
     except (ValueError, RuntimeError):  # of trials that are all alike
         return {}
-    return found if all(value == value for value in found.values()) else {}
+    alike = any("same set of trials" in str(warning.message) for warning in told)
+    return {} if alike or any(value != value for value in found.values()) else found
 
 
 _STATES = {
