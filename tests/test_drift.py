@@ -57,7 +57,7 @@ def reference(tmp_path: Path) -> str:
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Lines on stderr, without that on parameters that the rows leave without effect."""
     lines = capsys.readouterr().err.splitlines()
-    return [line for line in lines if not line.startswith("warning: without effect in this run: ")]
+    return [line for line in lines if not line.startswith("note: without effect in this run: ")]
 
 
 def test_a_profile_counts_the_rows_that_are_used(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ OF_A_NETWORK = {
     "class_weighting": Case("sqrt"),
     "patience": Case(1, {"learning_rate": 1e-30, "epochs": 3}),  # no epoch is better than the first
     "precision": Case("bfloat16"),
+    "saved_weights": Case("float32"),
 }
 CASES = {
     "prepare": {
@@ -341,7 +342,7 @@ def test_parameters_without_effect_are_named_and_have_none(
     assert before.hashes == after.hashes
     for told in (before.told, after.told):
         (line,) = (line for line in told.splitlines() if "without effect" in line)
-        assert line.startswith("warning: without effect in this run: ")
+        assert line.startswith("note: without effect in this run: ")
         named = set(re.findall(rf"{stage}\.\w+", line))
         assert named == set(dotted(stage, changed))
 

@@ -288,7 +288,7 @@ def schema(sections: Mapping[str, type[Training]]) -> type[Params]:
     return create_model("Params", __base__=Params, **fields)
 
 
-def warn_without_effect(section: str, found: Mapping[str, str]) -> None:
+def note_without_effect(section: str, found: Mapping[str, str]) -> None:
     """Say on stderr which parameters of a section change nothing in this run; nothing if all do.
 
     Args:
@@ -299,7 +299,7 @@ def warn_without_effect(section: str, found: Mapping[str, str]) -> None:
         names = [f"{section}.{name}" for name in found if found[name] == reason]
         parts.append(f"{', '.join(names)} ({reason})")
     if parts:
-        print(f"warning: without effect in this run: {'; '.join(parts)}", file=sys.stderr)
+        print(f"note: without effect in this run: {'; '.join(parts)}", file=sys.stderr)
 
 
 # Names that parameters had before.

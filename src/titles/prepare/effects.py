@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.params import Prepare, warn_without_effect
+from titles.params import Prepare, note_without_effect
 from titles.prepare import split
 from titles.prepare.reading import Rows
 from titles.prepare.selection import RELIABLE
@@ -31,4 +31,4 @@ def without_effect(rows: Rows, used_N: split.Flags, labels_N: NDArray[np.int32])
 def warn(settings: Prepare, rows: Rows, used_N: split.Flags, labels_N: NDArray[np.int32]) -> None:
     """Name on stderr the parameters that change nothing with these rows; see `without_effect`."""
     found = settings.without_effect() | without_effect(rows, used_N, labels_N)
-    warn_without_effect("prepare", found)
+    note_without_effect("prepare", found)

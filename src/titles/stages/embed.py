@@ -16,7 +16,7 @@ from titles.data.encoded import EncodedTitles
 from titles.data.vocabulary import Vocabulary
 from titles.embed.vectors import coverage, read_pretrained, train
 from titles.models.registry import load_params
-from titles.params import Text, warn_without_effect
+from titles.params import Text, note_without_effect
 from titles.prepare.text import normalise
 from titles.stages import entry_point
 
@@ -26,7 +26,7 @@ def main() -> None:
     params = load_params()
     words = Vocabulary.read(VOCABULARY)
     text = Text.read(TEXT)
-    warn_without_effect("embed", params.embed.without_effect())
+    note_without_effect("embed", params.embed.without_effect())
     if params.embed.method == "pretrained":
         vectors = read_pretrained(
             Path(params.embed.pretrained),

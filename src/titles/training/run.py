@@ -30,7 +30,7 @@ from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import set_up
 from titles.models.parts.network import Network
-from titles.params import LARGEST_BATCH, Params, Text, Training, warn_without_effect
+from titles.params import LARGEST_BATCH, Params, Text, Training, note_without_effect
 from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
@@ -54,7 +54,7 @@ def train(name: str, network: type[Network], params: Params) -> None:
     labels = read_labels(LABELS)
     train_split = EncodedTitles.open(PREPARED / "train")
     if distributed.rank() == 0:
-        warn_without_effect(name, without_effect(settings, train_split, len(labels)))
+        note_without_effect(name, without_effect(settings, train_split, len(labels)))
     architecture = settings.architecture
     made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
     used = {"batch_size": settings.titles_per_step(len(train_split))}
