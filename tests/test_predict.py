@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from networks import LABEL_NAMES, NAMES, TEXT_RULES, C, batch_for, network, vocabulary
-from titles.data.contract import UNK
 from titles.data.subwords import Subwords
 from titles.models.parts.saved import SavedModel, weights
 from titles.predict.classifier import Classifier
@@ -115,11 +114,11 @@ def test_ten_thousand_titles_at_once_keep_their_order():
         np.testing.assert_allclose(alone.probabilities_NK[0], ranked.probabilities_NK[row], rtol=1e-5)
 
 
-def test_a_title_without_words_has_the_probabilities_of_an_unknown_word():
+def test_a_title_without_words_has_the_probabilities_that_evaluate_gives_it():
     made, net = classifier("mlp", LETTERS)
     found_NC = made.probabilities(made.encode(["", TEXTS[0], "?", "", "unheard"]))
     with torch.no_grad():
-        told_C = net(batch_for(net, [[UNK]])).softmax(dim=1)[0].numpy()
+        told_C = net(batch_for(net, [[]])).softmax(dim=1)[0].numpy()
     np.testing.assert_allclose(found_NC[[0, 2, 3]], np.tile(told_C, (3, 1)), rtol=1e-5)
     ranked = made.top([TEXTS[0], "unheard"], C)
     np.testing.assert_allclose(-np.sort(-found_NC[[1, 4]], axis=1), ranked.probabilities_NK, rtol=1e-5)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from titles.data.batching import Batcher, ordered
-from titles.data.contract import UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.subwords import Subwords
 from titles.models.parts import saved
@@ -134,7 +133,8 @@ class Classifier:
         k = min(k, len(self.labels))
         shape = len(titles), k
         found = Ranked(np.full(shape, _UNCLASSIFIED, np.int64), np.zeros(shape, np.float32))
-        for rows, probability_BC in self._passes(self.encode(titles)):
+        encoded = self.encode(titles)
+        for rows, probability_BC in self._passes(encoded, np.flatnonzero(encoded.lengths)):
             best_BK, category_BK = probability_BC.topk(k, dim=1)
             found.categories_NK[rows] = category_BK.cpu().numpy()
             found.probabilities_NK[rows] = best_BK.cpu().numpy()
@@ -142,24 +142,18 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:
-        """Probability of each category, (N, C); a title without a word is read as one unknown word
-        without n-grams."""
-        lengths_N = titles.lengths
-        empty_N = lengths_N == 0
-        told = EncodedTitles.unlabelled(
-            np.insert(titles.word_ids, titles.ends[empty_N], UNK).astype(np.int32),
-            np.cumsum(np.maximum(lengths_N, 1)),
-            titles.unknown_words,
-        )
+        """Probability of each category, (N, C); as in `evaluate`, also for a title without a word."""
         found_NC = np.empty((len(titles), len(self.labels)), np.float32)
-        for rows, probability_BC in self._passes(told):
+        for rows, probability_BC in self._passes(titles):
             found_NC[rows] = probability_BC.cpu().numpy()
         return found_NC
 
-    def _passes(self, titles: EncodedTitles) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Batches of the titles that have a word: rows and probabilities (B, C)."""
+    def _passes(
+        self, titles: EncodedTitles, among: NDArray[np.int64] | None = None
+    ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """Batches of the given rows, or of all: rows and probabilities (B, C)."""
         batchers = {kind: Batcher(titles, words, self._device) for kind, words in self._subwords.items()}
-        for rows in ordered(titles, _BATCH, among=np.flatnonzero(titles.lengths)):
+        for rows in ordered(titles, _BATCH, among=among):
             batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
             logits = [network(batches[_kind(network)]) for network in self.networks]
             yield rows, torch.tensordot(self._weight_M, torch.stack(logits), dims=1).softmax(dim=1)

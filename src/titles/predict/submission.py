@@ -22,8 +22,7 @@ _WANTED = "expected the challenge's test file, with the columns id,title,languag
 def submit(classifier: Classifier, test: Path, out: Path) -> str:
     """Write a submission; returns a closing line with counts.
 
-    Every id needs a category. Models do not hold the frequency of categories, so a title without words
-    gets the prediction for a single unknown word.
+    Every id needs a category: a title without words gets the one that the networks predict without any.
 
     Raises:
         ValueError: the file is unusable, or an id in it is missing, not a number, or there twice.
