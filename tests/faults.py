@@ -59,8 +59,8 @@ MUTANTS = [
     Mutant(
         "word dropout can take all words of a title",
         "src/titles/training/trainer.py",
-        "    stays_BL |= ~(stays_BL & (index_BL > 0)).any(dim=1, keepdim=True)\n",
-        "",
+        "(chance_BL >= dropped) | (chance_BL == chance_BL.amax(dim=1, keepdim=True))",
+        "chance_BL >= dropped",
         "test_training.py test_objective.py",
     ),
     Mutant(

@@ -42,6 +42,9 @@ def test_case_accents_punctuation_and_spaces_make_no_other_title(one, other):
         ("galaxy s10", "galaxy s20"),
         ("funda envio gratis", "funda"),
         ("की", "कु"),
+        ("mesa 10²", "mesa 102"),
+        ("caño 12½", "caño 121 2"),
+        ("①0", "10"),
         ("", "a"),
     ],
 )
@@ -58,7 +61,7 @@ def test_a_title_has_the_same_key_alone_and_among_others(titles):
 @few
 @given(any_title)
 def test_a_key_is_zero_without_letters_and_digits_only(title):
-    has_letters = any(c.isalnum() for c in unicodedata.normalize("NFKD", title))
+    has_letters = any(c.isalnum() for c in unicodedata.normalize("NFD", title))
     assert (title_keys([title])[0] != 0) >= has_letters
 
 

@@ -487,3 +487,18 @@ def test_rows_of_several_files_have_the_names_of_their_files(run, tmp_path):
     for (file, line), row in zip(titles.places(), titles_of(written, "test", spelt=True), strict=True):
         assert row[2] == f"{file[0] * 3} n{line - 2}"
     assert len({file for file, _ in titles.places()}) == 3
+
+
+def test_categories_that_lose_all_titles_of_train_are_named(run, course, capsys):
+    folder = course(
+        train=[("funda roja", "F"), ("mesa c", "T"), ("mesa d", "T")],
+        validation=[("mesa e", "T")],
+        test=[("funda roja envio gratis", "F"), ("mesa a", "T")],
+    )
+    metrics, written = run(folder, drop_seller_noise=True)
+    assert (metrics["rows"]["train"], metrics["rows"]["same_words_as_held_out"]) == (2, 1)
+    assert "warning: 1 categories have no title in train, which validation and test have: F\n" in (
+        capsys.readouterr().err
+    )
+    assert rejected_in(written) == [(1, "same_words_as_held_out")]
+    assert "same words as line 1 of spanish.test.jsonl.gz" in (written / "rejected.csv").read_text()

@@ -46,7 +46,8 @@ def _folded(titles: Sequence[str]) -> list[bytes]:
     """Letters and digits of each title, in UTF-8, with single spaces in place of all else."""
     text = "\n".join([title.replace("\n", " ") for title in titles])
     if not text.isascii():
-        text = _ACCENTS.sub("", unicodedata.normalize("NFKD", _INVISIBLE.sub("", text)))
+        # Not NFKD, which would make 10² the title 102.
+        text = _ACCENTS.sub("", unicodedata.normalize("NFD", _INVISIBLE.sub("", text)))
     text = text.casefold()
     if not text.isascii():
         text = _BEYOND_ASCII.sub(_letters, text)

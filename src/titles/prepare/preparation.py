@@ -20,6 +20,8 @@ from titles.params import Prepare
 from titles.prepare import drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 
+_NAMED = 5  # categories in a warning
+
 
 def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     """Turn `settings.source` into splits, vocabulary and labels below `folder`, which exists.
@@ -63,6 +65,13 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{settings.source} has {len(labels)} categories of at least {settings.min_rows} rows "
             f"(prepare.min_rows); a classifier needs two. Rows: {counts}"
+        )
+    rows_C = np.bincount(labels_N[splits_N == split.TRAIN], minlength=len(labels))
+    if unlearnable := [name for name, count in zip(labels, rows_C, strict=True) if not count]:
+        print(
+            f"warning: {len(unlearnable)} categories have no title in train, which validation and test "
+            f"have: {', '.join(unlearnable[:_NAMED])}{' ...' * (len(unlearnable) > _NAMED)}",
+            file=sys.stderr,
         )
     effects.warn(settings, rows, used_N, labels_N)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)

@@ -79,7 +79,8 @@ _SPACES = re.compile(r"  +")
 def normalise(text: str, settings: Text) -> str:
     """Lower-case words with spaces between them; titles stay separated by newlines."""
     if "&" in text:
-        text = _ENTITY.sub(lambda entity: html.unescape(entity[0]).replace("\n", " "), text)
+        # Twice: catalogues that were copied from pages are often escaped twice.
+        text = _ENTITY.sub(_character, _ENTITY.sub(_character, text))
     if not text.isascii():
         text = _UNUSUAL.sub(_usual, text)
     # The K also folds compatible characters: full-width letters, ligatures, ².
@@ -97,6 +98,10 @@ def normalise(text: str, settings: Text) -> str:
     elif settings.digits == "drop":
         text = _NUMBER.sub(" ", text)
     return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    return html.unescape(entity[0]).replace("\n", " ")
 
 
 def _usual(found: re.Match[str]) -> str:

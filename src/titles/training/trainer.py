@@ -232,10 +232,10 @@ def _below(key: str, prefix: str) -> str:
 
 
 def word_dropout(index_BL: Tensor, dropped: float) -> Tensor:
-    """Replace tokens by padding with probability `dropped`; a title that would lose all keeps all."""
-    stays_BL = torch.rand(index_BL.shape, device=index_BL.device) >= dropped
-    stays_BL |= ~(stays_BL & (index_BL > 0)).any(dim=1, keepdim=True)
-    return index_BL * stays_BL
+    """Replace tokens by padding with probability `dropped`; a title that would lose all keeps one."""
+    chance_BL = torch.rand(index_BL.shape, device=index_BL.device) * (index_BL > 0)
+    kept_BL = (chance_BL >= dropped) | (chance_BL == chance_BL.amax(dim=1, keepdim=True))
+    return index_BL * kept_BL
 
 
 def _check_finite(total: Tensor, epoch: int) -> None:
