@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from titles.data import subwords as subwords_module
 from titles.data.subwords import Subwords
 from titles.models.parts import golden, saved
 from titles.params import Text
+from titles.prepare import text
 from titles.prepare.text import words_of
 
 LETTERS = Subwords(shortest=3, longest=4, buckets=997)
@@ -37,7 +39,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def examples(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]]
+    count, *found = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+    assert count == len(found)
     return found
 
 
@@ -53,9 +57,9 @@ def test_examples_have_the_words_ids_and_buckets_of_their_titles(folder: Path) -
     assert told[0]["words"][:2] == ["funda", "para"]
     assert told[-2]["words"] == words[2:10]
     assert told[-1]["words"] == words[-8:]
-    # One example a line, all of it visible.
+    # Their number and one example a line, all of it visible.
     lines = (folder / "golden.json").read_bytes().decode("ascii").splitlines()
-    assert len(lines) == len(told) + 2
+    assert len(lines) == len(told) + 3
     saved.read(folder, NETWORKS)
 
 
@@ -146,6 +150,78 @@ def test_another_rule_for_a_kind_of_character_is_noticed(
     assert [with_rule(""), with_rule(" "), with_rule("q")].count(True) >= 2
 
 
+# Together, every rule of prepare/text.py has an effect.
+SETTINGS = [
+    RULES,
+    RULES.model_copy(update={"strip_accents": False}),
+    RULES.model_copy(update={"digits": "zero"}),
+    RULES.model_copy(update={"digits": "drop"}),
+]
+NOTHING = re.compile("(?!)")
+
+
+def without_alternatives(pattern: str) -> dict[str, re.Pattern[str]]:
+    """The pattern without each alternative of each of its groups, by what is taken away."""
+    bounds: list[list[int]] = []  # of each open group, where its alternatives start
+    found: dict[str, re.Pattern[str]] = {}
+    for part in re.finditer(r"\\.|\[(?:\\.|[^\]])*\]|\((?:\?(?:<?[!=]|:))?|[|)]", pattern):
+        if part[0].startswith("("):
+            bounds.append([part.end()])
+        elif part[0] in "|)":
+            start, end = bounds[-1][-1], part.start()
+            found[f"{start}: {pattern[start:end]}"[:60]] = re.compile(
+                f"{pattern[:start]}(?!){pattern[end:]}"
+            )
+            bounds.pop() if part[0] == ")" else bounds[-1].append(part.end())
+    return found
+
+
+def other_rules() -> dict[str, tuple[str, Any]]:
+    """Names of the module, each with a value that is another rule."""
+    patterns = {name: value for name, value in vars(text).items() if isinstance(value, re.Pattern)}
+    found: dict[str, tuple[str, Any]] = {name: (name, NOTHING) for name in patterns}
+    for name in ("_SELLER_NOISE", "_ENTITY"):
+        for told, pattern in without_alternatives(patterns[name].pattern).items():
+            found[f"{name} without {told}"] = name, pattern
+    for character in filter(text._INVISIBLE.match, map(chr, range(0x110000))):
+        pattern = re.compile(f"(?!{character}){text._INVISIBLE.pattern}")
+        found[f"U+{ord(character):04X} seen"] = "_INVISIBLE", pattern
+    for character in sorted(text._SPACE_LIKE):
+        found[f"U+{ord(character):04X} folded"] = "_SPACE_LIKE", text._SPACE_LIKE - {character}
+    two_digits = re.compile(rf"(?!&#\d{{3}}){text._ENTITY.pattern}")
+    found["entities of at most two digits"] = "_ENTITY", two_digits
+    found["digits beside digits"] = "_DIGITS", frozenset()
+    for value, told in ((0.0, "no fractions"), (0.5, "only fractions")):
+        found[told] = "unicodedata.numeric", lambda *_, value=value: value
+    return found
+
+
+OTHER_RULES = other_rules()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    made = [tmp_path_factory.mktemp("rules") for _ in SETTINGS]
+    for path, setting in zip(made, SETTINGS, strict=True):
+        golden.write(path, setting, vocabulary(), None)
+    return made
+
+
+@pytest.mark.parametrize("rule", OTHER_RULES)
+def test_a_rule_that_is_taken_away_is_noticed(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    name, value = OTHER_RULES[rule]
+    monkeypatch.setattr(f"titles.prepare.text.{name}", value)
+    noticed = []
+    for path, setting in zip(folders, SETTINGS, strict=True):
+        try:
+            golden.check(path, setting, vocabulary(), None)
+        except ValueError as error:
+            noticed.append("titles read otherwise" in str(error))
+    assert any(noticed)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -209,7 +285,9 @@ def test_other_ids_of_words_are_noticed(folder: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     lines[3], lines[4] = lines[4], lines[3]
     path.write_text("".join(lines), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"the ids were .* and are"):
+    with pytest.raises(
+        ValueError, match=r"vocabulary\.tsv is damaged, or of .* the ids were .* and are"
+    ):
         saved.read(folder, NETWORKS)
 
 
@@ -218,7 +296,9 @@ def test_other_ids_of_words_are_noticed(folder: Path) -> None:
     [
         *("", "[]", "{}", "3", "null", "[3]", "[{}]", '[{"title": 3}]', '[{"title": "a"}]', '["a"]'),
         *("[" * 100_000, '{"title": "a"}', "\ufeff[]", '[{"title": null}]', '[{"title": "a\\ud800"}]'),
-        '[{"title": "a", "words": ["a"], "ids": [1], "buckets": [], "more": 1}]',
+        *("[0]", "[1, 3]", '[1, {"title": "a"}]', '[1, "a"]', '[1, {"title": null}]', "[true]"),
+        '[1, {"title": "a\\ud800"}]',
+        '[1, {"title": "a", "words": ["a"], "ids": [1], "buckets": [], "more": 1}]',
     ],
     ids=lambda content: content[:20],
 )
@@ -229,13 +309,21 @@ def test_examples_that_cannot_be_read_are_damaged(folder: Path, content: str) ->
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize("kept", [slice(0, 2), slice(0, -1), slice(1, None)])
+def test_a_list_that_was_cut_is_damaged(folder: Path, kept: slice) -> None:
+    path = folder / "golden.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes())[kept]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"golden\.json is damaged: .* examples of "):
+        saved.read(folder, NETWORKS)
+
+
 def test_examples_of_a_newer_list_are_checked_as_they_are(folder: Path) -> None:
     """Titles are those of the file: versions can have others."""
     told = examples(folder)[:3]
-    (folder / "golden.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "golden.json").write_text(json.dumps([3, *told]), encoding="utf-8")
     saved.read(folder, NETWORKS)
     told[1]["words"].append("more")
-    (folder / "golden.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "golden.json").write_text(json.dumps([3, *told]), encoding="utf-8")
     with pytest.raises(ValueError, match="titles read otherwise"):
         saved.read(folder, NETWORKS)
 

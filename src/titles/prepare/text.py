@@ -32,7 +32,7 @@ _INVISIBLE = re.compile(
 )
 # Compatible folding would make trade marks the letters tm, sm, r and so on, at the end of a name.
 # Fillers of Hangul are letters for Unicode and blanks for readers.
-_SPACE_LIKE = frozenset("™℠℗ⒸⓇⓒⓡ🄫🄬🅪🅫🅬\u115f\u1160\u3164\uffa0")
+_SPACE_LIKE = frozenset("™℠ⒸⓇⓒⓡ🄫🄬🅪🅫🅬\u115f\u1160\u3164\uffa0")
 # Characters that fold to digits, such as ² and ½. Beside other digits they are numbers of their own: 10²
 # is not 102, and 2½ is not 21 / 2.
 _DIGITS = frozenset(
@@ -55,11 +55,11 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 _SELLER_NOISE = re.compile(
     r"\b(?:"
     r"e(?:nv[ií]os?(?: (?:es|e|é))? (?:gr[aá]tis|gratuito|inclu[ií]do)|ntrega inmediata"
-    r"|m at[eé] \d{1,2} ?x(?: sem juros)?)"
+    r"|m at[eé] \d{1,2} ?x)"
     r"|frete(?: (?:es|e|é))? (?:gr[aá]tis|gratuito|inclu[ií]do)"
     r"|gr[aá]tis (?:env[ií]o|frete)"
     r"|\d(?<!\.\d)\d? ?(?:x (?:sem juros|sin inter[eé]s)"
-    r"|(?<= )(?:cuotas|parcelas)(?: (?:sin inter[eé]s|sem juros|fijas|fixas))?)"
+    r"|(?<= )(?:cuotas|parcelas)(?: (?:fijas|fixas))?)"
     r"|c(?:uotas sin inter[eé]s|om (?:nf e|nf|nota fiscal)| (?:nf e|nf|nota fiscal|factura)|on factura)"
     r"|s(?:in inter[eé]s|em juros|uper (?:oferta|promo[cç][aã]o|promoci[oó]n))"
     r"|m(?:ercado ?(?:pago|livre|libre|env[ií]os?)|ega (?:oferta|promo[cç][aã]o|promoci[oó]n)"
