@@ -270,6 +270,16 @@ def test_a_network_that_was_not_rounded_is_saved_as_one_that_was(tmp_path, name,
     assert contents(tmp_path / "one") == contents(tmp_path / "other")
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("subwords", WITH_AND_WITHOUT.values(), ids=WITH_AND_WITHOUT.keys())
+def test_a_model_that_was_read_is_rounded_already(tmp_path, name, subwords):
+    write(model(name, subwords=subwords, saved_weights="int8"), tmp_path / "one")
+    loaded = saved.read(tmp_path / "one", NETWORKS)
+    loaded.round_as_saved()
+    write(loaded, tmp_path / "other")
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
 def test_quantised_weights_take_a_quarter_of_the_file(tmp_path):
     net = network("mlp", subwords=Subwords(3, 5, 20_000))
     for kind in KINDS:

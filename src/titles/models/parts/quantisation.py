@@ -89,7 +89,8 @@ def round_weights(network: nn.Module) -> None:
         ValueError: a weight is not finite.
     """
     for name, values in network.state_dict().items():
-        if name.startswith("embedding.") and values.is_floating_point():
-            values.copy_(Int8Rows(*as_int8(values)).whole())
+        if name.startswith("embedding."):
+            if values.is_floating_point() and values.ndim == 2:  # not those of Int8Rows, rounded already
+                values.copy_(Int8Rows(*as_int8(values)).whole())
         else:
             values.copy_(as_half(values))
