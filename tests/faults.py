@@ -314,8 +314,8 @@ MUTANTS = [
     Mutant(
         "a stage notes its inputs when its code is already loaded",
         "src/titles/stages/__init__.py",
-        'if sys.argv[0] == "-m" and',
-        'if sys.argv[0] == "" and',
+        'if sys.argv[0] == "-m" and (',
+        'if sys.argv[0] == "" and (',
         "test_inputs.py",
     ),
     Mutant(

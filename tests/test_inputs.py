@@ -110,6 +110,10 @@ def in_place(path: str) -> Callable[[], object]:
             replaced("more.yaml", "size: 3", "size: 4"), "more.yaml:size", id="of another file"
         ),
         pytest.param(replaced("all.json", "1", "2"), "all.json:a.b", id="of all of a file"),
+        pytest.param(lambda: Path("params.yaml").unlink(), "params.yaml", id="no parameters"),
+        pytest.param(lambda: Path("params.yaml").write_text("a: ["), "params.yaml", id="broken"),
+        pytest.param(lambda: Path("params.yaml").write_text("- a"), "params.yaml", id="a list"),
+        pytest.param(lambda: Path("all.json").write_text("{"), "all.json", id="broken, all of it"),
         pytest.param(
             replaced("dvc.yaml", "deps: [code", "deps: [elsewhere, code"), "clean in dvc.yaml", id="deps"
         ),
@@ -308,17 +312,31 @@ def test_files_that_dvc_ignores_may_change() -> None:
         inputs.check()
 
 
-def test_inputs_are_noted_before_python_looks_for_the_code_of_the_stage() -> None:
-    Path("dvc.yaml").unlink()
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-m", "titles.stages.none"],
+        ["-um", "titles.stages.none"],
+        ["-mtitles.stages.none"],
+        ["-W", "module", "-uBm", "titles.stages.none", "-m"],
+    ],
+    ids=" ".join,
+)
+def test_inputs_are_noted_before_python_looks_for_the_code_of_the_stage(options: list[str]) -> None:
+    """The stage is found by its module: a path that has no value is told of it only."""
+    Path("dvc.yaml").write_text(
+        "stages: {a: {cmd: python -m titles.stages.none, deps: ['${no.such}']}, "
+        "b: {cmd: python -m titles.stages.other, deps: ['${nor.this}']}}"
+    )
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "titles.stages.none"],
-        env=os.environ | {"DVC_STAGE": "none"},
+        [sys.executable, "-X", "importtime", *options],
         capture_output=True,
         text=True,
         check=False,
     )
-    noted, told, after = done.stderr.partition("warning: dvc.yaml has no stage none")
+    noted, told, after = done.stderr.partition("warning: ${no.such} in dvc.yaml has no value")
     loaded = [line.split("|")[-1].strip() for line in noted.splitlines()]
     ours = [name for name in loaded if name.startswith("titles")]
     assert (ours, bool(told)) == (["titles", "titles.data", "titles.data.inputs"], True)
     assert "No module named titles.stages.none" in after
+    assert "nor.this" not in after

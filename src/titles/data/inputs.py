@@ -45,16 +45,16 @@ class _File(NamedTuple):
 class _Noted:
     """What a stage started with; nothing where dvc.yaml does not have it.
 
-    settings: parameters by dotted name, and the decisive text of dvc.yaml. sections: names of parameters
-    by their file; none for all of the file. outs: files of each output. ignored: whether DVC ignores a
-    file, as far as it was asked. told: changes that a warning has named.
+    settings: by file, parameters by dotted name, or the decisive text of dvc.yaml. sections: names of
+        parameters by their file; none for all of the file. outs: files of each output. ignored: whether
+        DVC ignores a file, as far as it was asked. told: changes that a warning has named.
     """
 
     stage: str = ""
     roots: tuple[str, ...] = ()
     files: dict[str, _File] = field(default_factory=dict)
     sections: dict[str, list[str]] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
     outs: dict[str, dict[str, Signature]] = field(default_factory=dict)
     ignored: dict[str, bool] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
@@ -199,9 +199,13 @@ def _changes() -> dict[str, bool]:
         found[path + how] = Path(path).suffix != ".py"
     _, declared = _declared(_noted.stage, "")
     settings = _settings(_noted.stage, declared, _noted.sections)
-    for name in settings.keys() | _noted.settings.keys():
-        if settings.get(name) != _noted.settings.get(name):
-            found[name] = False
+    for file, new in settings.items():
+        old = _noted.settings[file]
+        if old and new:
+            changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+            found |= dict.fromkeys(changed, False)
+        elif old or new:  # the file cannot be read: no parameter was changed in it
+            found[file] = False
     return found
 
 
@@ -357,16 +361,21 @@ def _resolved(paths: Iterable[str], context: Mapping[str, Any]) -> list[str]:
 
 def _settings(
     stage: str, declared: Mapping[str, Any], sections: Mapping[str, Iterable[str]]
-) -> dict[str, str]:
-    settings = {f"{stage} in {_PIPELINE}": repr([declared.get(key) for key in _DECISIVE])}
+) -> dict[str, dict[str, str]]:
+    """Of each file; nothing of one that cannot be read."""
+    decisive = repr([declared.get(key) for key in _DECISIVE])
+    settings = {_PIPELINE: {f"{stage} in {_PIPELINE}": decisive}}
     for file, names in sections.items():
+        own = settings.setdefault(file, {})
         values = _read(file)
+        if values is None or (names and not isinstance(values, dict)):
+            continue
         prefix = "" if file == _PARAMETERS else f"{file}:"
         for name in names or [""]:
             place = values
             for key in filter(None, str(name).split(".")):
                 place = place.get(key) if isinstance(place, dict) else None
-            settings |= _flat(f"{prefix}{name}", place)
+            own.update(_flat(f"{prefix}{name}", place))
     return settings
 
 

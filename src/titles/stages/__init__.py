@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -20,8 +21,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # `python -m titles.stages.x` imports this package before it looks for x: what x imports is noted first.
-if sys.argv[0] == "-m" and "-m" in sys.orig_argv:
-    inputs.note(sys.orig_argv[sys.orig_argv.index("-m") + 1])
+# Options can be glued together, as in -um.
+if sys.argv[0] == "-m" and (_run := re.search(rf"{__name__}\.\w+", " ".join(sys.orig_argv))):
+    inputs.note(_run[0])
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:
