@@ -321,6 +321,7 @@ IDLE = [
         VECTORS,
         {"epochs": 4, "window": 4, "negative": 4, "subword_min": 2, "subword_max": 7, "workers": 2},
     ),
+    ("evaluate", {"confused_categories": 5_000}, {"confused_categories": 6_000}),
     *(
         (network, beside, changed)
         for network in NAMES

@@ -341,6 +341,18 @@ def test_sizes_of_batches_that_train_overrules_are_named(rows, changes, idle):
         assert len(sizes) == 1
 
 
+def test_leading_words_beyond_the_longest_title_are_named():
+    longest = max(map(len, TITLES))
+    found = [settings("mlp", leading_words=longest + more).beyond_titles(longest) for more in (0, 1)]
+    assert found == [{}, {"leading_words": f"no title has more than {longest} words"}]
+    net, read = network("mlp"), []
+    for net.leading_words in (longest - 1, longest, longest + 1):
+        read.append(answers(net))
+    assert torch.equal(read[1], read[2])
+    assert not torch.equal(read[0], read[1])
+    assert settings("cnn").beyond_titles(1) == {}
+
+
 def test_equal_categories_leave_priors_and_weights_without_effect():
     titles = encoded(TITLES, [0, 1, 2, 3] * 2)
     given = settings("mlp", logit_adjustment=1.0, class_weighting="balanced", subword_buckets=37)

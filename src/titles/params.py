@@ -248,6 +248,11 @@ class Training(_Section):
         own = self.model_dump(mode="json", exclude=set(Training.model_fields))
         return own | {"dropout": self.dropout}
 
+    def beyond_titles(self, longest: int) -> dict[str, str]:
+        """Parameters without effect where no title has more than `longest` words, each with the
+        reason."""
+        return {}
+
     def check_titles(self, max_words: int) -> None:
         """Raise ValueError if the network cannot read titles of at most `max_words` words."""
 

@@ -25,6 +25,11 @@ class MLPSection(Training):
     leading_words: NotNegative
     hidden_layers: Sizes
 
+    def beyond_titles(self, longest: int) -> dict[str, str]:
+        if self.leading_words <= longest:
+            return {}
+        return {"leading_words": f"no title has more than {longest} words"}
+
     def check_titles(self, max_words: int) -> None:
         if self.leading_words > max_words:
             raise ValueError(

@@ -28,7 +28,7 @@ def without_effect(rows: Rows, used_N: split.Flags, labels_N: NDArray[np.int32])
     return {}
 
 
-def warn(settings: Prepare, rows: Rows, used_N: split.Flags, labels_N: NDArray[np.int32]) -> None:
+def note(settings: Prepare, rows: Rows, used_N: split.Flags, labels_N: NDArray[np.int32]) -> None:
     """Name on stderr the parameters that change nothing with these rows; see `without_effect`."""
     found = settings.without_effect() | without_effect(rows, used_N, labels_N)
     note_without_effect("prepare", found)

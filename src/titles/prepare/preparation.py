@@ -73,7 +73,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
             f"have: {', '.join(unlearnable[:_NAMED])}{' ...' * (len(unlearnable) > _NAMED)}",
             file=sys.stderr,
         )
-    effects.warn(settings, rows, used_N, labels_N)
+    effects.note(settings, rows, used_N, labels_N)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
     if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(

@@ -10,6 +10,7 @@ from titles.models.parts import saved
 from titles.models.parts.calibration import divide_logits
 from titles.models.parts.inference import evaluate, set_up
 from titles.models.registry import CLASSIFIERS, NETWORKS, load_params
+from titles.params import note_without_effect
 from titles.stages import entry_point
 
 
@@ -22,6 +23,9 @@ def main() -> None:
     if len(test) == 0:
         raise ValueError("the test split is empty: no category has two rows")
     labels, words = read_labels(contract.LABELS), Vocabulary.read(contract.VOCABULARY)
+    if settings.confused_categories > len(labels):
+        reason = f"there are {len(labels)} categories"
+        note_without_effect("evaluate", {"confused_categories": reason})
     models = {name: saved.read(MODELS / name, NETWORKS) for name in NETWORKS}
     for name, model in models.items():
         if model.labels != labels or model.vocabulary != words:

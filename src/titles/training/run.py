@@ -54,7 +54,10 @@ def train(name: str, network: type[Network], params: Params) -> None:
     labels = read_labels(LABELS)
     train_split = EncodedTitles.open(PREPARED / "train")
     if distributed.rank() == 0:
-        note_without_effect(name, without_effect(settings, train_split, len(labels)))
+        splits = train_split, EncodedTitles.open(PREPARED / "validation")
+        longest = max(int(titles.lengths.max(initial=0)) for titles in splits)
+        found = without_effect(settings, train_split, len(labels)) | settings.beyond_titles(longest)
+        note_without_effect(name, found)
     architecture = settings.architecture
     made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
     used = {"batch_size": settings.titles_per_step(len(train_split))}
