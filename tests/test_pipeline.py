@@ -275,7 +275,7 @@ def test_a_tagged_model_is_fetched_by_name_and_version_alone(
         model = json.loads((out / "model.json").read_text())
         assert (model["architecture"], model["temperature"] > 0) == (name, True)
         assert {path.name for path in out.iterdir()} == {
-            *("labels.txt", "model.json", "vocabulary.tsv", "weights.safetensors")
+            *("golden.json", "labels.txt", "model.json", "vocabulary.tsv", "weights.safetensors")
         }
     assert not (clone / "models").exists()
 

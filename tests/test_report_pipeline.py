@@ -135,7 +135,7 @@ def test_parameters_and_curves_are_those_of_the_runs(
     assert differing == {
         "parameter": ["main", "narrow", "slow"],
         "cnn.filter_count": ["8", "5", "8"],
-        "mlp.learning_rate": ["0.004", "0.004", "0.001"],
+        "mlp.learning_rate": ["0.004", "0.004", "1e-05"],
     }
     monkeypatch.chdir(experiments)
     curves = load("narrow").curves
