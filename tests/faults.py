@@ -340,9 +340,16 @@ MUTANTS = [
         "test_older_versions.py -k warning",
     ),
     Mutant(
+        "pairs on one split count as independent",
+        "src/titles/experiments/seeds.py",
+        "return summarise([*map(statistics.fmean, by_split.values())])",
+        "return summarise([value for values in by_split.values() for value in values])",
+        "test_seeds.py -k better",
+    ),
+    Mutant(
         "the split of an old experiment is not that of its seed",
         "src/titles/experiments/older.py",
-        'lambda values: values.get("seed")',
+        """f"{values['seed']}{BY_WORDS}" if "seed" in values else None""",
         "0",
         "test_older_versions.py",
     ),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +121,44 @@ def test_bad_usage_has_a_code_of_its_own(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["gate", *arguments])
     assert ended.value.code == 2
+
+
+SCRIPT = """
+import sys
+from titles.cli import main
+from titles.experiments import gate
+level, failing = float(sys.argv[1]), sys.argv[2:]
+gate.gate = lambda *names: ([gate.Check("cnn", level, level, level, 0.0)], "a note" if failing else "")
+sys.exit(main(["gate", "one", "other"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "codes"),
+    [
+        ("| true", (0, 1)),
+        (">&-", (0, 1)),
+        ("> /dev/full 2> /dev/full", (3, 3)),
+        ("x 2> /dev/full", (3, 3)),
+    ],
+)
+def test_an_output_that_fails_does_not_change_the_verdict(
+    ending: str, codes: tuple[int, int], tmp_path: Path
+) -> None:
+    (tmp_path / "gate.py").write_text(SCRIPT)
+    for level, code in zip((0.1, -0.1), codes, strict=True):
+        command = f"{sys.executable} gate.py {level} {ending}; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr
+        # An error that stderr does not take fails the interpreter's end: with a code of its own.
+        assert done.returncode in ((code, 120) if "2>" in ending else (code,))
+
+
+def test_a_package_that_is_missing_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "titles.experiments.gate", None)
+    assert main(["gate", "old", "new"]) == 3
+    assert capsys.readouterr().err.startswith("error: not compared: ")

@@ -22,7 +22,7 @@ from titles.doctor import probes
 from titles.experiments import commands
 from titles.experiments.older import upgraded
 from titles.experiments.results import results_at
-from titles.experiments.store import find, head, unknown
+from titles.experiments.store import decides_split, find, head, unknown
 from titles.models.registry import parse_params
 from titles.tracking import mlflow
 from titles.tracking.provenance import flat
@@ -61,7 +61,7 @@ def test_what_the_first_version_lacked_has_the_value_that_it_had_in_effect() -> 
     given, found = flat(yaml.safe_load(FIRST)), of(FIRST)
     assert {name: found[name] for name in given} == given
     assert {name: value for name, value in found.items() if name not in given} == {
-        "prepare.split_seed": 2019,
+        "prepare.split_seed": "2019, by words",
         "prepare.reference": "data/pretrained/none",
         "cnn.min_steps": None,
         "mlp.min_steps": None,
@@ -87,7 +87,7 @@ def test_renamed_parameters_have_their_present_names() -> None:
     assert (found["cnn.gce_q"], found["mlp.gce_q"]) == (0.3, 0.2)
     assert found["evaluate.target_precision"] == 0.98
     assert not [name for name in found if "robustness" in name or "wanted" in name]
-    assert (found["prepare.split_seed"], found["cnn.word_dropout"]) == (4, 0.1)
+    assert (found["prepare.split_seed"], found["cnn.word_dropout"]) == ("4, by words", 0.1)
     # A number was a limit beside the steps: 1024, as for `auto` now, or one that cannot be given now.
     assert (found["cnn.batch_size"], found["cnn.min_steps"]) == ("auto", 200)
     assert (found["mlp.batch_size"], found["mlp.min_steps"]) == ("at most 512", 100)
@@ -132,6 +132,28 @@ def test_what_a_revision_lacks_is_named_and_a_section_once() -> None:
         "old has no seed, cnn.a, gru: its version did not know them",
     ]
     assert unknown({"one": {"a": 1}, "other": {"a": 2}}) == []
+
+
+def test_a_parameter_that_changes_no_result_is_not_missed() -> None:
+    now = flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    (line,) = unknown({"now": now, "first": of(FIRST)})
+    assert "evaluate.target_precision" in line
+    assert "drift" not in line
+    assert (
+        unknown({"now": {"embed.workers": 1, "compute.threads": 2, "seed": 1}, "old": {"seed": 1}}) == []
+    )
+
+
+def test_the_words_decided_the_split_of_an_old_experiment() -> None:
+    old, now = "2019, by words", 2019
+    for name in ("prepare.source", "prepare.max_title_chars", "prepare.split_seed"):
+        assert decides_split(name, old)
+        assert decides_split(name, now)
+    for name in ("prepare.digits", "prepare.max_words"):
+        assert decides_split(name, old)
+        assert not decides_split(name, now)
+    for name in ("seed", "prepare.min_count", "prepare.reference", "prepare.drift_length", "cnn.digits"):
+        assert not decides_split(name, old)
 
 
 def git(*arguments: str, text: str | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,6 +176,16 @@ def test_where_most_titles_are_shared_those_are_compared_and_it_is_said() -> Non
     )
     assert pair.tests["mlp"]["only_one"] == 5
     assert [change.title for change in pair.broken] == ["cars 29", "cars 28", "cars 27"]
+
+
+def test_only_what_decides_the_split_explains_other_test_titles() -> None:
+    changed = {"prepare.digits": "zero", "seed": 8, "prepare.drift_length": 3, "prepare.min_count": 9}
+    part = some_rows(NEW.predictions, range(20, 61))
+    assert "(their data differ)" in compare(OLD, experiment("part", part, **changed), "cnn").note
+    changed |= {"prepare.min_rows": 9, "prepare.language": "spanish"}
+    note = compare(OLD, experiment("part", part, **changed), "cnn").note
+    (named,) = re.findall(r"they differ in (.*)\)", note)
+    assert sorted(named.split(", ")) == ["prepare.language", "prepare.min_rows"]
 
 
 @pytest.mark.parametrize(("first", "compared"), [(30, True), (31, False)])

@@ -149,12 +149,16 @@ def test_parameters_and_curves_are_those_of_the_runs(
 
 @pytest.mark.endures
 def test_an_experiment_on_other_titles_is_told_and_not_compared(experiments: Path) -> None:
-    small_project.experiment(experiments, "other-seed", "seed=5")
-    report(experiments, "main", "other-seed", "--out", "other.html", "--markdown", "other.md")
+    small_project.experiment(experiments, "other-split", "prepare.split_seed=5")
+    report(experiments, "main", "other-split", "--out", "other.html", "--markdown", "other.md")
     page = (experiments / "other.html").read_text(encoding="utf-8")
-    assert "other-seed was not evaluated on the same test titles as main (they differ in seed)" in page
+    assert (
+        "other-split was not evaluated on the same test titles as main (they differ in prepare." in page
+    )
     assert "Too few to compare them" in page
-    (row,) = [row for row in tables(experiments, "other.md") if row[0] == "other-seed" and len(row) == 9]
+    (row,) = [
+        row for row in tables(experiments, "other.md") if row[0] == "other-split" and len(row) == 9
+    ]
     assert row[1] == "left out: evaluated on different test titles"
 
 

@@ -108,7 +108,7 @@ def _run_experiment(folder: Path, overrides: str, name: str) -> subprocess.Compl
 def test_the_run_of_an_experiment_ends_as_its_gate_does(tmp_path: Path, code: int) -> None:
     titles = tmp_path / "bin/titles"
     titles.parent.mkdir()
-    titles.write_text(f'#!/bin/sh\necho "ok $*"\nexit {code}\n')
+    titles.write_text(f'#!/bin/sh\necho "ok $*"\necho a reason >&2\nexit {code}\n')
     titles.chmod(0o755)
     variables = {
         "PATH": f"{titles.parent}{os.pathsep}{os.environ['PATH']}",
@@ -118,7 +118,7 @@ def test_the_run_of_an_experiment_ends_as_its_gate_does(tmp_path: Path, code: in
     }
     done = _run_step("Gate", tmp_path, **variables)
     assert (done.returncode, done.stderr) == (code, "")
-    assert done.stdout == "ok gate HEAD narrow --within=-1 x\n"
+    assert done.stdout == "ok gate HEAD narrow --within=-1 x\na reason\n"
     assert (tmp_path / "summary.md").read_text() == f"\n~~~\n{done.stdout}~~~\n"
     (job,) = PARSED["experiment.yml"]["jobs"].values()
     assert job["steps"][-1]["name"] == "Gate"  # after what is worth keeping in any case

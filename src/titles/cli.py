@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 
 from titles.commands import Command, classify, data, doctor, experiments, search, serving
@@ -19,15 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
         parser = _parser([doctor])
     options = parser.parse_args(arguments)
+    code = 0
     try:
-        code: int = options.run(options) or 0
-        sys.stdout.flush()
+        code = options.run(options) or 0
+        print(end="", flush=True)  # not by sys.stdout, which is None if it was closed
     except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        with suppress(OSError):  # stderr may fail as well
+            print(f"error: {error}", file=sys.stderr)
+        return code or 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

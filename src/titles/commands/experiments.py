@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from titles.commands import Commands, command, end_on_termination
@@ -129,19 +130,21 @@ def _gate(options: argparse.Namespace) -> int:
     interval of the difference of balanced accuracy on the same test titles lies below the margin. One
     line for each. Exit code 0: none is surely worse; 1: some are; 2: bad usage; 3: they cannot be
     compared."""
-    from titles.experiments.gate import gate
-
     try:
+        from titles.experiments.gate import gate
+
         checks, note = gate(options.baseline, options.candidate, options.within)
+        if note:
+            print(f"note: {note}", file=sys.stderr)
+        with suppress(BrokenPipeError):  # the reader needs no more
+            print(*checks, sep="\n", flush=True)
+        return int(any(check.is_worse for check in checks))
     except Exception as error:  # also of a bug: 1 would say that the candidate is worse
-        if not isinstance(error, (ValueError, OSError)):
-            traceback.print_exc()
-        print(f"error: not compared: {error}", file=sys.stderr)
+        with suppress(OSError):
+            if not isinstance(error, (ValueError, OSError, ImportError)):
+                traceback.print_exc()
+            print(f"error: not compared: {error}", file=sys.stderr)
         return 3
-    if note:
-        print(f"note: {note}", file=sys.stderr)
-    print(*checks, sep="\n")
-    return int(any(check.is_worse for check in checks))
 
 
 def _margin(text: str) -> float:

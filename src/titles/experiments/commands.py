@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -86,10 +87,25 @@ def _content(stream: IO[bytes]) -> str:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupt a process that began a session, with all that it started; kill what does not end."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(_PATIENCE)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+    """Interrupt a process that began a session, with all that it started, and kill what does not end.
+
+    A second interrupt kills at once.
+    """
+    try:
+        _signal(process, signal.SIGINT)
+        patience = time.monotonic() + _PATIENCE
+        while _signal(process, 0) and time.monotonic() < patience:
+            time.sleep(0.05)
+    finally:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Signal the group of a process; returns whether any of it is left."""
+    process.poll()  # else it stays in its group when it has ended
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

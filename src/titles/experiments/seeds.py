@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,25 +14,29 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from titles.experiments.commands import git, warn
+from titles.experiments.older import BY_WORDS
 from titles.experiments.spread import Summary, components, summarise
-from titles.experiments.store import Revision, canonical, experiments, find, unknown
+from titles.experiments.store import (
+    SPLIT_SEED,
+    Revision,
+    canonical,
+    decides_split,
+    experiments,
+    find,
+    unknown,
+)
 
-SEED, SPLIT_SEED = "seed", "prepare.split_seed"
-_DRIFT = ("prepare.drift_", "prepare.reference")  # they warn, and change no data
+SEED = "seed"
 # Of which less is better.
 _COSTS = ("loss", "calibration_error")
 _LEGEND = (
     "Runs on one split: mean, deviation and interval are over seeds of the training. On several splits, "
     "they are over the means of the splits."
 )
-_CAVEAT = (
-    "Pairs on one split share its test titles and count as independent here: if the difference varies "
-    "between splits (the split deviation is not near 0), the interval is too narrow."
-)
 
 
 class Key(NamedTuple):
-    """The seeds of a run."""
+    """The seeds of a run. split: a number, or text for a run of an older version: `older.BY_WORDS`."""
 
     split: Any
     seed: Any
@@ -49,22 +55,33 @@ def groups(found: Iterable[Revision]) -> list[Group]:
     Of two runs with the same settings and seeds, the later one counts. A line on stderr names each
     experiment that is left out, and the reason.
     """
-    together: dict[frozenset[tuple[str, Any]], Group] = {}
+    together: dict[str, Group] = {}
     for experiment in found:
         try:
             scores, (settings, key) = experiment.scores, _identity(experiment)
         except ValueError as error:
             warn(f"{experiment.name} is left out: {error}")
             continue
-        # Not as text: 1 and 1.0 are equal.
-        same = frozenset((k, tuple(v) if isinstance(v, list) else v) for k, v in settings.items())
-        runs = together.setdefault(same, Group(settings, {})).runs
+        runs = together.setdefault(_same(settings), Group(settings, {})).runs
         if key in runs and runs[key].scores != scores:
             names = f"{runs[key].name} and {experiment.name}"
             warn(f"{names} have the same settings and seeds, but other scores: the later counts")
         runs[key] = experiment
-    grouped = [Group(settings, dict(sorted(runs.items()))) for settings, runs in together.values()]
+    grouped = [
+        Group(settings, dict(sorted(runs.items(), key=lambda run: _order(run[0]))))
+        for settings, runs in together.values()
+    ]
     return sorted(grouped, key=lambda group: -len(group.runs))
+
+
+def _same(settings: Mapping[str, Any]) -> str:
+    """Equal for equal settings, whatever their values are: 1 and 1.0 are equal."""
+    text = json.dumps(settings, default=str, skipkeys=True)
+    return json.dumps(json.loads(text, parse_int=float), sort_keys=True)
+
+
+def _order(key: Key) -> tuple[bool, Any, int]:
+    return isinstance(key.split, str), key.split, key.seed
 
 
 def _warn_of_unknown(settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -73,12 +90,16 @@ def _warn_of_unknown(settings: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _identity(run: Revision) -> tuple[dict[str, Any], Key]:
-    """The settings of a run, and its seeds; raises ValueError if it has none."""
+    """The settings of a run, and its seeds; raises ValueError if it has none, or no numbers."""
     settings = {name: canonical(value) for name, value in run.params.items()}
     try:
         key = Key(settings.pop(SPLIT_SEED), settings.pop(SEED))
     except KeyError as error:
         raise ValueError(f"its params.yaml has no {error.args[0]}") from None
+    of_before = isinstance(key.split, str) and key.split == f"{key.seed}{BY_WORDS}"
+    for name, value in ((SEED, key.seed), (SPLIT_SEED, key.split)):
+        if type(value) is not int and not (name == SPLIT_SEED and of_before):  # true is no seed
+            raise ValueError(f"{name} in its params.yaml is {value!r}, not a whole number")
     code = git("ls-tree", run.commit, *run.inputs)
     settings["code"] = hashlib.sha256(code.encode()).hexdigest()[:7]
     return settings, key
@@ -122,14 +143,11 @@ def report(baseline: str, metric: str, form: str) -> str:
 
 def _rows(group: Group, metric: str) -> Iterator[dict[str, Any]]:
     for model, values in _measured(group, metric).items():
-        by_split: dict[Any, list[float]] = defaultdict(list)
-        for key, value in values.items():
-            by_split[key.split].append(value)
+        by_split = _by_split(values)
         several = len(by_split) > 1
         parts = [{split: found} for split, found in by_split.items() if several and len(found) > 1]
         for part in [*parts, by_split]:
-            points = next(iter(part.values())) if len(part) == 1 else [*map(_mean, part.values())]
-            summary, spread = summarise(points), components(part)
+            summary, spread = _summary(part), components(part)
             yield {
                 "network": model,
                 "splits": " ".join(map(str, part)),
@@ -141,8 +159,19 @@ def _rows(group: Group, metric: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _mean(values: Sequence[float]) -> float:
-    return summarise(values).mean
+def _summary(by_split: Mapping[Any, Sequence[float]]) -> Summary:
+    """Of the values on one split, or of the means of several: values on one are not independent."""
+    if len(by_split) == 1:
+        (values,) = by_split.values()
+        return summarise(values)
+    return summarise([*map(statistics.fmean, by_split.values())])
+
+
+def _by_split(values: Mapping[Key, float]) -> dict[Any, list[float]]:
+    found: dict[Any, list[float]] = defaultdict(list)
+    for key, value in values.items():
+        found[key.split].append(value)
+    return found
 
 
 def _without_count(summary: Summary) -> dict[str, float | None]:
@@ -155,7 +184,7 @@ def _measured(group: Group, metric: str) -> dict[str, dict[Key, float]]:
     for model in dict.fromkeys(name for run in group.runs.values() for name in run.scores):
         for key, run in group.runs.items():
             value = run.scores.get(model, {}).get(metric)
-            if value is None:
+            if not isinstance(value, (int, float)):
                 warn(f"{run.name} has no {metric} of {model}")
             else:
                 found.setdefault(model, {})[key] = value
@@ -166,7 +195,8 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
     """Compare the settings of two experiments by runs of both with the same seeds.
 
     For each model, the mean of the paired differences, `other` minus `one`, with its interval by
-    Student's t, and a sentence. All experiments of the project with the settings of the two count.
+    Student's t, and a sentence. With several splits, a difference is the mean of the pairs on one. All
+    experiments of the project with the settings of the two count.
 
     Args:
         one, other: names of experiments, or revisions.
@@ -200,16 +230,14 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
         if not (pairs := [key for key in shared if key in before and key in after]):
             warn(f"{model} is left out: no pair of runs has its {metric}")
             continue
-        difference: dict[Any, list[float]] = defaultdict(list)
-        for key in pairs:
-            difference[key.split].append(after[key] - before[key])
-        summary = summarise([value for values in difference.values() for value in values])
+        difference = _by_split({key: after[key] - before[key] for key in pairs})
+        summary = _summary(difference)
         rows.append(
             {
                 "network": model,
                 "pairs": len(pairs),
-                f"mean of {one}": _mean([before[key] for key in pairs]),
-                f"mean of {other}": _mean([after[key] for key in pairs]),
+                f"mean of {one}": _summary(_by_split({key: before[key] for key in pairs})).mean,
+                f"mean of {other}": _summary(_by_split({key: after[key] for key in pairs})).mean,
                 "difference": summary.mean,
                 **{k: v for k, v in _without_count(summary).items() if k != "mean"},
                 "split_deviation": components(difference).split,
@@ -217,33 +245,34 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
                 "seeds": " ".join(map(str, sorted({key.seed for key in pairs}))),
             }
         )
-        told.append(f"{model}: {_sentence(summary, one, other, metric)}.")
+        of = f"{len(difference)} splits" if len(difference) > 1 else f"{len(pairs)} pairs"
+        told.append(f"{model}: {_sentence(summary, of, one, other, metric)}.")
     if not rows:
         raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
     if form == "csv":
         return _table(rows, form)
     apart = differing([first, second])
     head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
-    notes = [_CAVEAT] if 1 < len({key.split for key in shared}) < len(shared) else []
-    data = [name for name in apart if name.startswith("prepare.") and not name.startswith(_DRIFT)]
-    if data:
-        notes.append(f"The test titles of a pair may differ, as do {', '.join(data)}.")
-    return "\n\n".join([head, _table(rows, form), "\n".join(told), *notes])
+    told_of = [head, _table(rows, form), "\n".join(told)]
+    splitting = [name for name in apart if any(decides_split(name, key.split) for key in shared)]
+    if splitting:
+        told_of.append(f"The test titles of a pair may differ, as do {', '.join(splitting)}.")
+    return "\n\n".join(told_of)
 
 
 def _group_of(revision: Revision, found: Sequence[Group]) -> Group:
     _ = revision.scores  # an experiment that was asked for is not left out
     settings, _ = _identity(revision)
-    return next(group for group in found if group.settings == settings)
+    return next(group for group in found if _same(group.settings) == _same(settings))
 
 
-def _sentence(difference: Summary, one: str, other: str, metric: str) -> str:
-    n, mean, deviation, low, high = difference
+def _sentence(difference: Summary, of: str, one: str, other: str, metric: str) -> str:
+    _, mean, deviation, low, high = difference
     if low is None or high is None:
-        return f"{mean:+.4f} on the only pair of runs; an interval needs two or more"
+        return f"not shown, {mean:+.4f} on the only pair of runs: an interval needs two or more"
     if mean == deviation == 0:
-        return f"the same in all {n} pairs"
-    told = f"{mean:+.4f} (95 % from {low:+.4f} to {high:+.4f}, {n} pairs)"
+        return f"the same in all {of}"
+    told = f"{mean:+.4f} (95 % from {low:+.4f} to {high:+.4f}, {of})"
     if low <= 0 <= high:
         return f"neither is surely better, {told}"
     better = other if (mean > 0) != (metric in _COSTS) else one

@@ -22,13 +22,29 @@ import yaml
 
 from titles.data.contract import METRICS, PLOTS
 from titles.experiments.commands import git
-from titles.experiments.older import upgraded
+from titles.experiments.older import BY_WORDS, upgraded
+from titles.params import Concerns, Params, Text
 from titles.tracking.provenance import flat
 
 WORKSPACE = "workspace"
 DETAILS = METRICS / "details.json"
 OLDER_DETAILS = METRICS / "evaluate.json"  # before there were two files
 _SHORT = 7
+SPLIT_SEED = "prepare.split_seed"
+# Parameters that decide to which split a title belongs.
+SPLITTING = tuple(
+    f"prepare.{name}"
+    for name in (
+        "source",
+        "language",
+        "max_title_chars",
+        "min_rows",
+        "validation_fraction",
+        "test_fraction",
+        "holdout_quality",
+        "split_seed",
+    )
+)
 _OLDER_CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/balanced_accuracy")
 
 Curve = list[tuple[int, float]]  # epoch and value
@@ -215,6 +231,13 @@ def canonical(value: Any) -> Any:
         return value
 
 
+def decides_split(name: str, split_seed: Any) -> bool:
+    """Whether a parameter decides to which split a title belongs, given the value of SPLIT_SEED."""
+    section, _, key = name.partition(".")
+    by_words = str(split_seed).endswith(BY_WORDS)
+    return name in SPLITTING or (by_words and section == "prepare" and key in Text.model_fields)
+
+
 def older_details(values: dict[str, Any]) -> dict[str, Any]:
     """What an older metrics/evaluate.json says in the form of metrics/details.json; {} if nothing."""
     sections = {name: section for name, section in values.items() if isinstance(section, dict)}
@@ -228,12 +251,13 @@ def older_details(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each revision that lacks parameters which another has.
+    """A line for each revision that lacks parameters which another has and which can change results.
 
     Args:
         params: those of each revision, by its name.
     """
     names = dict.fromkeys(name for values in params.values() for name in values)
+    names = {name: None for name in names if not _without_results(name)}
     found = []
     for revision, values in params.items():
         lacking = [name for name in names if name not in values]
@@ -244,6 +268,14 @@ def unknown(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if told:
             found.append(f"{revision} has no {', '.join(told)}: its version did not know them")
     return found
+
+
+def _without_results(name: str) -> bool:
+    """Whether a parameter concerns only speed or messages."""
+    section, _, key = name.partition(".")
+    field = Params.model_fields.get(section)
+    about = getattr(field and field.annotation, "model_fields", {}).get(key)
+    return any(isinstance(mark, Concerns) for mark in (about.metadata if about else ()))
 
 
 def stages_of(lock: bytes, name: str) -> Stages:

@@ -16,7 +16,7 @@ from titles.data.outcomes import Ints, Outcomes
 from titles.evaluation.metrics import paired_test
 from titles.evaluation.predictions import Predictions
 from titles.experiments.report.experiment import Experiment
-from titles.experiments.store import canonical
+from titles.experiments.store import SPLIT_SEED, canonical, decides_split
 
 # A single title changes the recall of a smaller category by more than 0.05.
 LEAST_ROWS = 20
@@ -142,7 +142,7 @@ def _note(baseline: Experiment, experiment: Experiment, common: int, before: int
     causes = [
         name
         for name, _ in differing_params([baseline, experiment])
-        if name == "seed" or name.startswith("prepare.")
+        if decides_split(name, baseline.params.get(SPLIT_SEED))
     ]
     why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
     return (

@@ -27,6 +27,7 @@ from titles.experiments.search.space import (
     same,
     shown,
 )
+from titles.experiments.store import SPLITTING
 from titles.experiments.suite.plan import Settings
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
 from titles.params import Params
@@ -40,17 +41,7 @@ _NOT_SEARCHED = {
     "prepare.drift_": "changes a warning, not a network",
     "prepare.reference": "changes a warning, not a network",
     **dict.fromkeys(
-        (
-            "prepare.source",
-            "prepare.language",
-            "prepare.split_seed",
-            "prepare.holdout_quality",
-            "prepare.validation_fraction",
-            "prepare.test_fraction",
-            "prepare.min_rows",
-            "prepare.max_title_chars",
-        ),
-        "changes the validation split: trials would be measured on different titles",
+        SPLITTING, "changes the validation split: trials would be measured on different titles"
     ),
 }
 _COMBINATIONS = 300  # drawn to find those that the schema refuses
