@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Summary(NamedTuple):
-    """Of n values. deviation: of the sample, over n - 1. low, high: 95 % interval of the mean, by t.
+    """Of n values. deviation: of the sample, over n - 1. low, high: interval of the mean, by t.
 
     Only the mean is known of a single value; the others are None.
     """
@@ -21,8 +21,12 @@ class Summary(NamedTuple):
     high: float | None
 
 
-def summarise(values: Sequence[float]) -> Summary:
-    """Raises ValueError if there are no values."""
+def summarise(values: Sequence[float], tail: float = 0.025) -> Summary:
+    """Raises ValueError if there are no values.
+
+    Args:
+        tail: probability on each side of the interval.
+    """
     if not values:
         raise ValueError("there are no values to summarise")
     mean = statistics.fmean(values)
@@ -31,7 +35,7 @@ def summarise(values: Sequence[float]) -> Summary:
     from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
 
     deviation = statistics.stdev(values)
-    half = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 1 - tail)) * deviation / math.sqrt(len(values))
     return Summary(len(values), mean, deviation, mean - half, mean + half)
 
 

@@ -51,12 +51,12 @@ class Confirmation:
             return []
         mark = f"{study.space.digest} {study.baseline}"
         fresh = confirm.fresh_seeds(mark, seeds, study.space.values["seed"])
-        compared = study.compared(chosen)
+        look = study.look(chosen, fresh)
         self.scores = {number: {} for number in (BASELINE, *chosen)}
         self._run([(number, seed) for number in self.scores for seed in fresh], fresh)
         looked = {number: searched[number] - searched[BASELINE] for number in chosen}
         tried = {number: self.scores[number] for number in chosen}
-        found = confirm.verdicts(self.scores[BASELINE], tried, looked, fresh, compared)
+        found = confirm.verdicts(self.scores[BASELINE], tried, looked, fresh, look)
         for verdict in found:
             self.tell(f"#{verdict.trial} against params.yaml: {verdict.told}")
         return found

@@ -8,13 +8,14 @@ Their differences, seed by seed, were not chosen for their size.
 from __future__ import annotations
 
 import hashlib
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# Of claiming that any candidate is better, if none is.
+from titles.experiments.spread import summarise
+
+# Of claiming that any candidate is better, if none is, however often one looks.
 LEVEL = 0.025
+_FIRST = 0.8  # the part of it that the first look has; each later one has half of what is left
 LEAST_SEEDS = 3
 
 
@@ -23,7 +24,8 @@ class Verdict:
     """A candidate against the baseline, over paired seeds.
 
     looked: the difference in the search. mean, low, high: of the differences of the fresh seeds, with an
-    interval that holds for all candidates together; None if it cannot be had, and `note` says why.
+    interval that holds for all candidates and looks together; None if it cannot be had, and `note` says
+    why. look: see `verdicts`.
     """
 
     trial: int
@@ -33,6 +35,7 @@ class Verdict:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    look: int = 1
 
     @property
     def better(self) -> bool:
@@ -43,11 +46,11 @@ class Verdict:
         if self.mean is None:
             return f"not shown to be better: {self.note}"
         interval = f"{self.mean:+.4f} ({self.low:+.4f} .. {self.high:+.4f})"
+        look = f", look {self.look}" if self.look > 1 else ""
         lead = "better" if self.better else "not shown to be better"
         less = f", {self.looked - self.mean:.4f} less than it looked" if self.looked > self.mean else ""
-        return (
-            f"{lead}: {interval} over {self.pairs} seeds; in the search it was {self.looked:+.4f}{less}"
-        )
+        seeds = f"{self.pairs} seeds{look}"
+        return f"{lead}: {interval} over {seeds}; in the search it was {self.looked:+.4f}{less}"
 
 
 def candidates(scores: Mapping[int, float], baseline: int, number: int) -> list[int]:
@@ -78,23 +81,21 @@ def verdicts(
     scores: Mapping[int, Mapping[int, float]],
     looked: Mapping[int, float],
     seeds: Sequence[int],
-    compared: int | None = None,
+    look: int = 1,
 ) -> list[Verdict]:
     """Compare candidates with the baseline.
 
-    Intervals are those of Student's t for the mean of paired differences. Their level is divided by the
-    number of candidates (Bonferroni), so that they hold together: with probability 1 - LEVEL at least,
-    no candidate that is not better is called better, whichever of them is looked at afterwards.
+    Intervals are those of Student's t for the mean of paired differences. LEVEL is spent over the looks,
+    and the part of a look is divided by the number of candidates (Bonferroni). So they hold together:
+    with probability 1 - LEVEL at least, no candidate that is not better is ever called better.
 
     Args:
         baseline, scores: by seed, and by candidate and seed. A run that failed has no score.
         looked: by candidate, its difference from the baseline in the search.
         seeds: all that were run.
-        compared: candidates that were ever compared in this search, at least those given.
+        look: its number, from 1, among comparisons of this search with other candidates or seeds.
     """
-    from scipy.special import stdtrit  # quantiles of Student's t; scipy.stats takes seconds to import
-
-    share = LEVEL / max(compared or 0, len(scores), 1)
+    part = _FIRST if look == 1 else (1 - _FIRST) / 2 ** (look - 1)
     paired = [seed for seed in seeds if seed in baseline]
     found = []
     for trial, by_seed in scores.items():
@@ -108,11 +109,8 @@ def verdicts(
         elif len({round(difference, 12) for difference in differences}) == 1 and differences[0]:
             note = f"all seeds gave the same difference {differences[0]:+.4f}, which has no interval"
         else:
-            mean = statistics.fmean(differences)
-            half = (
-                float(stdtrit(pairs - 1, 1 - share)) * statistics.stdev(differences) / math.sqrt(pairs)
-            )
-            found.append(Verdict(trial, looked[trial], pairs, mean, mean - half, mean + half))
+            _, mean, _, low, high = summarise(differences, LEVEL * part / len(scores))
+            found.append(Verdict(trial, looked[trial], pairs, mean, low, high, look=look))
             continue
-        found.append(Verdict(trial, looked[trial], pairs, note=note))
+        found.append(Verdict(trial, looked[trial], pairs, note=note, look=look))
     return found

@@ -17,8 +17,7 @@ from titles.experiments.search.space import ACCURACY, SECONDS, Space
 
 FOLDER = Path("search")
 # Attributes of a study, and of a trial.
-_BASELINE, _SPACE = "baseline", "space"
-COMPARED = "compared"
+_BASELINE, _SPACE, _LOOKS = "baseline", "space", "looks"
 EXPERIMENT, SETTINGS, REASON = "experiment", "settings", "reason"
 _DIRECTIONS = {ACCURACY: StudyDirection.MAXIMIZE, SECONDS: StudyDirection.MINIMIZE}
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -161,13 +160,13 @@ class Study:
             trial.set_user_attr(REASON, reason)
         self.study.tell(trial, values, state)
 
-    def compared(self, trials: list[int]) -> int:
-        """Note the trials that are compared with the baseline; the number of all that ever were."""
-        before = self.study.user_attrs.get(COMPARED, [])
-        compared = sorted({*before, *trials})
-        if compared != before:
-            self.study.set_user_attr(COMPARED, compared)
-        return len(compared)
+    def look(self, candidates: list[int], seeds: list[int]) -> int:
+        """Note a comparison with the baseline; its number, from 1, which it keeps when repeated."""
+        looks, this = self.study.user_attrs.get(_LOOKS, []), [sorted(candidates), sorted(seeds)]
+        if this not in looks:
+            looks = [*looks, this]
+            self.study.set_user_attr(_LOOKS, looks)
+        return int(looks.index(this)) + 1
 
     def front(self) -> list[int]:
         """Numbers of the trials that no other surpasses in all objectives."""
