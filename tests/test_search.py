@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -157,6 +156,63 @@ space:
             "all must set the same",
         ),
         ("network: mlp\nspace: {a: {choices: [1, 2]}}", "space.a: unknown parameter"),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: constant}}",
+            "patience.when: Input should be a valid dictionary, not 'constant'",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: null}}",
+            "patience.when: Input should be a valid dictionary, not None",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {choices: [1], when: [a]}}",
+            "patience.when: Input should",
+        ),
+        (
+            "network: mlp\nspace: {mlp.dropout: {low: 0, high: .inf, step: 0.1}}",
+            "dropout.high: Input sh",
+        ),
+        ("network: mlp\nspace: {mlp.dropout: {low: .nan, high: 0.5}}", "dropout.low: Input should"),
+        ("network: mlp\nspace: {mlp.epochs: {low: 1, high: 1e300}}", "epochs.high: Input should"),
+        ("network: mlp\nspace: {mlp.dropout: {low: 0, high: 0.5, step: 1e-320}}", "step must be larger"),
+        ("network: mlp\nspace: {mlp.dropout: {low: 0, high: 0.5, step: .inf}}", "dropout.step: Input"),
+        ("network: mlp\nspace: {mlp.dropout: {low: false, high: 0.5}}", "dropout.low: Input should be"),
+        ("network: mlp\nspace: {mlp.epochs: {low: 1, high: true}}", "epochs.high: Input should be"),
+        ("network: mlp\nspace: {mlp.dropout: {low: 0, high: 0.5, step: true}}", "dropout.step: Input"),
+        (
+            "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5, log: 1}}",
+            "dropout.log: Input should",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: {mlp.epochs: []}},"
+            " mlp.epochs: {choices: [2]}}",
+            "patience.when.mlp.epochs: List should have at least 1 item",
+        ),
+        ("network: mlp\nspace: {mlp.epochs: {choices: [!!binary aGk=]}}", "not a valid JSON value"),
+        ("network: mlp\nspace: {a: {choices: [{1: 2}]}}", "choices.list.0.dict.1"),
+        ("network: mlp\nspace: {a: {choices: [{}]}}", "a.choices: one sets no parameter"),
+        ("network: mlp\nspace: {a: {choices: [{mlp: {}}, {mlp.epochs: 1}]}}", "one sets no parameter"),
+        (
+            "network: mlp\nspace: {mlp.dropout: {choices: [{mlp.epochs: 1}, {mlp.epochs: 2}]}}",
+            "space.mlp.dropout: is a parameter, and its choices set others",
+        ),
+        ("network: mlp\nspace: {embed.workers: {low: 1, high: 2}}", "changes speed only, not results"),
+        ("network: mlp\nspace: {compute.threads: {low: 1, high: 2}}", "changes speed only, not results"),
+        ("network: mlp\nspace: {prepare.drift_length: {low: 1, high: 2}}", "changes messages only"),
+        ("network: mlp\nspace: {evaluate.calibration_bins: {low: 9, high: 12}}", "figures of the test"),
+        (
+            "network: average\nspace: {mlp.saved_weights: {choices: [int8, float32]}}",
+            "space.mlp.saved_weights: changes files of a model, not its training",
+        ),
+        (
+            "network: mlp\nspace: {mlp.patience: {low: 1, high: 2, when: {mlp.schedule: constant}},"
+            " mlp.schedule: {choices: [constant], when: {mlp.epoch: 3}}}",
+            "space.mlp.schedule.when.mlp.epoch: no parameter of this space",
+        ),
+        (
+            "network: mlp\nspace: {mlp.batch_size: {low: 64, high: 512, log: true}}",
+            "space.mlp.min_steps: must be null where batch_size is a number, not 200",
+        ),
         ("network: mlp\nspace: {mlp.epochs: {choices: []}}", "mlp.epochs.choices: List should have"),
         (
             "network: mlp\nspace: {mlp.epochs: {choices: [2]}, a: {choices: [{mlp.epochs: 1}]}}",
@@ -202,6 +258,30 @@ def test_a_space_that_is_wrong_is_refused(tmp_path: Path, text: str, told: str) 
     with pytest.raises(ValueError, match=r"space\.yaml has") as caught:
         space(text, tmp_path)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        "mlp.batch_size: {low: 64, high: 512, log: true}, mlp.min_steps: {choices: [null]}",
+        "steps: {choices: [{mlp.batch_size: auto, mlp.min_steps: 100},"
+        " {mlp.batch_size: 512, mlp.min_steps: null}]}",
+        "mlp.subword_min: {low: 6, high: 7}, mlp.subword_max: {low: 8, high: 9}",
+        "mlp.subword_max: {low: 1, high: 2}, mlp.subword_min: {choices: [1]}",
+        "mlp.epochs: {choices: [{mlp.epochs: 3, mlp.patience: 1}, {mlp.epochs: 4, mlp.patience: 2}]}",
+    ],
+)
+def test_values_that_fit_those_of_other_entries_are_taken(tmp_path: Path, entries: str) -> None:
+    found = space(f"network: mlp\nspace: {{{entries}}}", tmp_path)
+    asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for _ in range(20):
+        found.params(found.suggest(asked.ask()))
+
+
+def test_mistakes_elsewhere_do_not_make_a_value_one(tmp_path: Path) -> None:
+    text = "network: mlp\nspace: {mlp.batch_size: {choices: [64]}, mlp.min_steps: {choices: [null]},"
+    with pytest.raises(ValueError, match=r"has 1 mistake:\n  space\.mlp\.dropout: Input should be"):
+        space(f"{text} mlp.dropout: {{choices: [1.5]}}}}", tmp_path)
 
 
 def test_a_space_that_is_missing_is_told(tmp_path: Path) -> None:
@@ -630,9 +710,9 @@ def test_choices_have_short_names_on_axes() -> None:
     assert charts.choice_name("one_cycle") == "one_cycle"
 
 
-@pytest.mark.parametrize("marks", ["", "params.yaml"])
-def test_optuna_is_not_imported_for_other_commands(marks: str) -> None:
-    script = "import sys, titles.cli as c\ntry: c.main(['search', '--help'])\nexcept SystemExit: pass\n"
+@pytest.mark.parametrize("arguments", [["search", "--help"], ["predict", "--help"], ["seeds"]])
+def test_optuna_is_not_imported_for_other_commands(arguments: list[str]) -> None:
+    script = f"import sys, titles.cli as c\ntry: c.main({arguments})\nexcept SystemExit: pass\n"
     script += "print('optuna' in sys.modules, 'sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False False"
@@ -654,7 +734,13 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 def test_counts_and_names_are_checked() -> None:
     assert (_count("0"), _count("3"), _seeds("3"), _name("a-b.2_c")) == (0, 3, 3, "a-b.2_c")
-    for parse, text in ((_count, "-1"), (_seeds, "2"), (_name, "a b"), (_name, "-a"), (_name, "a/b")):
+    for parse, text in (
+        (_count, "-1"),
+        (_seeds, "2"),
+        (_name, "a b"),
+        (_name, "-a"),
+        (_name, "a/b"),
+        (_name, "a..b"),
+    ):
         with pytest.raises(argparse.ArgumentTypeError):
             parse(text)
-    assert os.sep not in _name("a")

@@ -34,9 +34,7 @@ def add(commands: Commands) -> None:
     search.argument("--out", text, type=Path, metavar="FILE")
 
 
-_EPILOG = (
-    "docs/experiments.md describes the file. The study is search/NAME.db; optuna-dashboard opens it."
-)
+_EPILOG = "docs/search.md describes the file. The study is search/NAME.db; optuna-dashboard opens it."
 
 
 def _search(options: argparse.Namespace) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from titles.experiments.suite.plan import Settings
+from titles.experiments.suite.plan import Settings, Strict
 from titles.models.registry import AVERAGE, NETWORKS, parse_params
 from titles.params import Number, Params
 
@@ -36,20 +36,24 @@ def as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+# Neither infinite nor too large for a whole number of Optuna.
+_Bounded = Annotated[Number, Field(ge=-1e15, le=1e15)]
 
 
 class _Entry(Strict):
     """when: names of parameters that this space sets, and the values that make this entry count."""
 
-    when: dict[str, Annotated[list[Any], BeforeValidator(as_list)]] = {}
+    model_config = ConfigDict(strict=True)  # true is no number
+
+    when: dict[str, Annotated[list[Any], Field(min_length=1), BeforeValidator(as_list)]] = Field(
+        default_factory=dict
+    )
 
 
 class Range(_Entry):
-    low: Number
-    high: Number
-    step: Annotated[Number, Field(gt=0)] | None = None
+    low: _Bounded
+    high: _Bounded
+    step: Annotated[_Bounded, Field(gt=0)] | None = None
     log: bool = False
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ import numpy as np
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError
 
 from titles.experiments.search.space import (
     ACCURACY,
@@ -21,32 +23,34 @@ from titles.experiments.search.space import (
     Parameter,
     Range,
     Space,
-    Strict,
     as_list,
     label,
     same,
     shown,
 )
 from titles.experiments.store import SPLITTING
-from titles.experiments.suite.plan import Settings
+from titles.experiments.suite.plan import Settings, Strict
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
-from titles.params import Params
+from titles.params import Concerns, Params
 from titles.tracking.provenance import flat
 
-# Why other parameters are not searched. Prefixes of dotted names.
+# Why other parameters and sections are not searched, beside those that the schema says change no result.
 _NOT_SEARCHED = {
     "seed": "is luck, not a setting: the search confirms its best trials with several seeds",
-    "compute.": "changes the time of a training, not its result",
-    "evaluate.": "changes figures of the test split, which a search does not read",
-    "prepare.drift_": "changes a warning, not a network",
+    "evaluate": "changes figures of the test split, which a search does not read",
     "prepare.reference": "changes a warning, not a network",
+    **dict.fromkeys(
+        (f"{network}.saved_weights" for network in NETWORKS),
+        "changes files of a model, not its training",
+    ),
     **dict.fromkeys(
         SPLITTING, "changes the validation split: trials would be measured on different titles"
     ),
 }
+_MOST_STEPS = 1e9
 _COMBINATIONS = 300  # drawn to find those that the schema refuses
 _MOST_TOLD = 5
-
+_OTHERS = 30  # drawn to find whether a value fits any of the others
 
 Objectives = Annotated[
     list[Literal["validation_balanced_accuracy", "training_seconds"]],
@@ -63,7 +67,7 @@ class _File(Strict):
     sampler: Literal["tpe", "random"] = "tpe"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     early_stopping: Literal["median", "hyperband", "none"] | None = None
-    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    space: Annotated[dict[str, dict[str, JsonValue]], Field(min_length=1)]
 
 
 def read_space(file: Path, base: Settings, params: Params) -> Space:
@@ -85,7 +89,7 @@ def read_space(file: Path, base: Settings, params: Params) -> Space:
     except (ValueError, OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise _mistakes(file, [str(error)]) from None  # OSError: the file holds a single value
     values = flat(params.model_dump(mode="json"))
-    found = _Reader(given, base, values)
+    found = _Reader(given, base, values, _NOT_SEARCHED | _without_result(params))
     space = found.space()
     if found.problems:
         raise _mistakes(file, found.problems)
@@ -95,8 +99,10 @@ def read_space(file: Path, base: Settings, params: Params) -> Space:
 class _Reader:
     """Makes a space of a file and collects all its mistakes."""
 
-    def __init__(self, given: _File, base: Settings, values: dict[str, Any]) -> None:
-        self._given, self._base, self._values = given, base, values
+    def __init__(
+        self, given: _File, base: Settings, values: dict[str, Any], refused: dict[str, str]
+    ) -> None:
+        self._given, self._base, self._values, self._refused = given, base, values, refused
         self.problems: list[str] = []
 
     def space(self) -> Space:
@@ -143,8 +149,11 @@ class _Reader:
     def _parameter(self, name: str, values: dict[str, Any]) -> Parameter | None:
         form: type[Range] | type[Choices] = Choices if "choices" in values else Range
         before = len(self.problems)
+        when = values.get("when", {})
         try:
-            entry = form.model_validate({**values, "when": flat(values.get("when", {}))})
+            entry = form.model_validate(
+                {**values, "when": flat(when) if isinstance(when, dict) else when}
+            )
         except ValidationError as error:
             self.problems += [f"space.{name}.{_described(dict(e), form)}" for e in error.errors()]
             return None
@@ -169,7 +178,9 @@ class _Reader:
         elif kinds == {True}:
             flattened = [flat(choice) for choice in entry.choices]
             entry.choices[:] = flattened
-            if len({frozenset(choice) for choice in flattened}) > 1:
+            if not all(flattened):
+                self.problems.append(f"space.{name}.choices: one sets no parameter")
+            elif len({frozenset(choice) for choice in flattened}) > 1:
                 self.problems.append(f"space.{name}.choices: all must set the same parameters")
 
     def _check_range(self, name: str, entry: Range, whole: bool) -> None:
@@ -182,6 +193,8 @@ class _Reader:
             self.problems.append(f"{place}: either log or step, not both")
         elif entry.log and entry.low <= 0:
             self.problems.append(f"{place}: low must be above 0 with log, not {entry.low:g}")
+        elif entry.step and (entry.high - entry.low) / entry.step > _MOST_STEPS:
+            self.problems.append(f"{place}: step must be larger, not {entry.step:g}")
         elif entry.step and abs((steps := (entry.high - entry.low) / entry.step) - round(steps)) > 1e-6:
             self.problems.append(f"{place}: high must be a whole number of steps above low")
         elif isinstance(self._values.get(name), int) and not whole:
@@ -190,6 +203,10 @@ class _Reader:
     def _check_names(self, parameters: list[Parameter]) -> None:
         seen: dict[str, str] = {}
         for parameter in parameters:
+            if parameter.name in self._values and parameter.name not in parameter.sets:
+                self.problems.append(
+                    f"space.{parameter.name}: is a parameter, and its choices set others: rename it"
+                )
             for name in parameter.sets:
                 if name not in self._values:
                     self.problems.append(f"space.{name}: unknown parameter{self._near(name)}")
@@ -215,10 +232,9 @@ class _Reader:
         return f"; did you mean {near[0]}?" if near else ""
 
     def _not_searched(self, name: str) -> str:
-        for prefix, why in _NOT_SEARCHED.items():
-            if name == prefix or (prefix.endswith((".", "_")) and name.startswith(prefix)):
-                return why
         section, network = name.partition(".")[0], self._given.network
+        if why := self._refused.get(name) or self._refused.get(section):
+            return why
         if section in NETWORKS and network in NETWORKS and section != network:
             return f"does not change the {network}, which this search is about"
         return ""
@@ -238,6 +254,19 @@ class _Reader:
             known |= {name for parameter in ready for name in parameter.sets}
             left = [parameter for parameter in left if parameter not in ready]
         return ordered
+
+
+def _without_result(section: BaseModel, prefix: str = "") -> dict[str, str]:
+    """Why parameters that change no result are not searched, under dotted names."""
+    found: dict[str, str] = {}
+    for name, about in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found |= _without_result(value, f"{prefix}{name}.")
+        for mark in about.metadata:
+            if isinstance(mark, Concerns):
+                found[f"{prefix}{name}"] = f"changes {mark.only} only, not results"
+    return found
 
 
 class _Drawn:
@@ -260,21 +289,31 @@ class _Drawn:
 
 
 def _refused_values(space: Space) -> Iterator[str]:
-    """Ends of ranges and choices that the schema of params.yaml refuses, and conditions that never hold.
+    """Ends of ranges and choices that the schema of params.yaml refuses beside all values of the other
+    entries, and conditions that never hold.
 
     Parameters that are unknown, or have conditions on such, are left out.
     """
-    known = {name for p in space.parameters if space.values.keys() >= {*p.sets} for name in p.sets}
-    for parameter in space.parameters:
-        if not known >= {*parameter.sets, *parameter.entry.when}:
-            continue
+    random = np.random.default_rng(0)
+    known, usable = set[str](), list[Parameter]()
+    for parameter in space.parameters:  # each after those of its conditions
+        if space.values.keys() >= {*parameter.sets} and known >= parameter.entry.when.keys():
+            known |= {*parameter.sets}
+            usable.append(parameter)
+    space = replace(space, parameters=usable)
+    for parameter in usable:
         parents = _satisfying(space, parameter)
         if isinstance(parents, str):
             yield f"space.{parameter.name}.when.{parents}"
             continue
         for end in parameter.ends:
-            for problem in _problems(space, parents | parameter.settings(end)):
-                yield f"space.{problem}"
+            settings = parents | parameter.settings(end)
+            told = _problems(space, settings)
+            for _ in range(_OTHERS if told else 0):
+                others = _problems(space, space.suggest(_Drawn(random)) | settings)
+                names = {problem.partition(":")[0] for problem in others}
+                told = [problem for problem in told if problem.partition(":")[0] in names]
+            yield from (f"space.{problem}" for problem in told)
 
 
 def _refused_combinations(space: Space) -> Iterator[str]:
@@ -313,7 +352,10 @@ def _problems(space: Space, settings: Mapping[str, Any]) -> list[str]:
     try:
         space.params(settings)
     except ValueError as error:
-        return [line.strip() for line in str(error).splitlines()[1:]]
+        # A search has no -S: docs/search.md tells how batch sizes are searched.
+        return [
+            re.sub(r": -S .*?(?=, not |$)", "", line.strip()) for line in str(error).splitlines()[1:]
+        ]
     return []
 
 

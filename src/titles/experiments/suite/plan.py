@@ -27,16 +27,16 @@ def _classifier(name: str) -> str:
     return name
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Figures(_Strict):
+class Figures(Strict):
     balanced_accuracy: Annotated[float, Field(ge=0, le=1)]
     loss: Annotated[float, Field(ge=0)]
 
 
-class Case(_Strict):
+class Case(Strict):
     """One experiment: the network it is about, the settings it changes, and published figures."""
 
     network: Annotated[str, AfterValidator(_classifier)]
@@ -44,7 +44,7 @@ class Case(_Strict):
     published: Figures | None = None
 
 
-class Plan(_Strict):
+class Plan(Strict):
     """A file of experiments. settings: of all of them; those of an experiment take precedence."""
 
     about: Annotated[str, Field(min_length=1)]
