@@ -72,13 +72,7 @@ def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], mode
 def _rendered(
     template: str, experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, **options: Any
 ) -> str:
-    environment = Environment(  # noqa: S701, in `options`, by the kind of page
-        loader=PackageLoader("titles.experiments.report"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        **options,
-    )
+    environment = templates(**options)
     environment.filters |= {
         "share": "{:.3f}".format,
         "difference": "{:+.3f}".format,
@@ -105,6 +99,17 @@ def _rendered(
         params=differing_params(experiments),
         limits={"rows": LEAST_ROWS, "categories": CATEGORIES, "titles": TITLES},
         command=shlex.join(["titles", "report", *(e.name for e in experiments), "--model", model]),
+    )
+
+
+def templates(**options: Any) -> Environment:
+    """The templates of pages. options: of Jinja, `autoescape=True` for HTML."""
+    return Environment(  # noqa: S701, in `options`
+        loader=PackageLoader("titles.experiments.report"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        **options,
     )
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.trial import FrozenTrial, TrialState
 
 from titles.data.contract import atomic_file
+from titles.experiments.report.page import templates
 from titles.experiments.search import charts
 from titles.experiments.search.confirm import Verdict
 from titles.experiments.search.space import SECONDS, Choices, label, shown, shown_value
@@ -32,13 +32,7 @@ def write_page(
     Raises:
         ValueError: the file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("titles.experiments.report"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        autoescape=True,
-    )
+    environment = templates(autoescape=True)
     environment.filters |= {
         "score": "{:.4f}".format,
         "difference": "{:+.4f}".format,
