@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+import yaml
 from optuna.trial import TrialState
 
 import small_project
@@ -91,6 +92,9 @@ def assert_clean(folder: Path) -> None:
     """The repository is as committed, and nothing runs or is left in temporary folders."""
     assert small_project.run(folder, "git", "status", "--porcelain") == ""
     assert small_project.run(folder, "git", "symbolic-ref", "HEAD").strip() == "refs/heads/main"
+    assert small_project.run(folder, "git", "stash", "list") == ""
+    refs = small_project.run(folder, "git", "for-each-ref", "--format=%(refname)").split()
+    assert [ref for ref in refs if not ref.startswith("refs/exps/")] == ["refs/heads/main"]
     assert below(folder) == []
     assert list((folder / ".dvc/tmp/search").glob("*/*/project")) == []
 
@@ -122,12 +126,14 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(project: P
     assert {trial.state for trial in found} == {TrialState.COMPLETE, TrialState.FAIL}
 
     # Complete trials are experiments with all their files; failed ones keep their reason and are none.
-    made = names(project)
+    made, locks = names(project), []
     for trial in found:
         if trial.state == TrialState.FAIL:
             assert "the loss is not finite" in trial.user_attrs["reason"]
             assert trial.params["mlp.learning_rate"] == 1e30
             assert f"s-{trial.number}" not in made
+            log = (place / f"s-{trial.number}/log.txt").read_text()
+            assert re.findall(r"Running stage '(\w+)'", log) == ["train_mlp"]
             continue
         ref = reference(
             small_project.run(project, "git", "rev-parse", "HEAD").strip(), f"s-{trial.number}"
@@ -136,8 +142,13 @@ def test_a_search_that_is_killed_and_interrupted_goes_on_where_it_was(project: P
         assert {"dvc.lock", "metrics/evaluate.json", "metrics/mlp.json", "plots/mlp.json"} <= {*files}
         metrics = json.loads(small_project.run(project, "git", "show", f"{ref}:metrics/mlp.json"))
         assert trial.values == [metrics["mlp"]["validation_balanced_accuracy"]]
-        lock = small_project.run(project, "git", "show", f"{ref}:dvc.lock")
-        assert lock.count("  train_cnn:") == 1
+        locks.append(
+            yaml.safe_load(small_project.run(project, "git", "show", f"{ref}:dvc.lock"))["stages"]
+        )
+    # The stages that no parameter of the space concerns are shared.
+    for stage in ("prepare", "embed", "train_cnn"):
+        assert all(lock[stage] == locks[0][stage] for lock in locks)
+    assert len({json.dumps(lock["train_mlp"]) for lock in locks}) == len(locks)
     shown = small_project.run(project, "dvc", "exp", "show", "--csv")
     assert all(f"s-{t.number}" in shown for t in found if t.state == TrialState.COMPLETE)
 
@@ -176,6 +187,7 @@ def test_names_of_an_earlier_search_are_not_taken_for_this_ones(project: Path) -
     small_project.run(project, "git", "update-ref", "-d", reference(commit, "other-3"))
     assert code == 1, told
     assert "`dvc exp remove other-3`" in told
+    assert not (project / "search/other.db").exists()
 
 
 def test_a_training_that_is_told_to_stop_leaves_no_model_and_no_checkpoint(

@@ -59,5 +59,7 @@ def positive(text: str, kind: str = "a positive integer", most: float = math.inf
 
 
 def end_on_termination() -> None:
-    """Let SIGTERM end the process with cleanup, like Ctrl-C."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Let SIGTERM, and the end of the terminal, end the process with cleanup, like Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under `nohup`
+            signal.signal(number, lambda number, _: sys.exit(128 + number))

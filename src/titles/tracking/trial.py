@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from titles.data.contract import atomic_file
 from titles.tracking.tracker import Tracker
 
 VARIABLE = "TITLES_TRIAL"  # in the environment: the folder of the trial
@@ -102,9 +103,19 @@ def _searching(folder: Path) -> bool:
         return False
 
 
+def forget(folder: Path, network: str) -> None:
+    """Drop the epochs of a network, which is to be trained anew."""
+    kept = [json.dumps(e._asdict()) for e in epochs(folder) if e.network != network]
+    with atomic_file(folder / _EPOCHS) as partial:
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
 def _append(path: Path, record: Mapping[str, object]) -> None:
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(f"{json.dumps(record)}\n")
+    """Append a line, in place of one that a kill left half-written."""
+    with path.open("a+b") as stream:
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        stream.write(f"{json.dumps(record)}\n".encode())
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

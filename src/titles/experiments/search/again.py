@@ -11,12 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from titles.experiments.search import confirm
-from titles.experiments.search.results import accuracy, cause, made, refuse_full_disk
+from titles.experiments.search.results import accuracy, cause, finished, made, refuse_full_disk
 from titles.experiments.search.space import nested
 from titles.experiments.search.study import Study, settings_of
 from titles.experiments.search.task import Task, together
 from titles.experiments.suite.plan import overrides
-from titles.experiments.suite.state import differing_params
 
 BASELINE = 0  # the number of the trial that is the default
 
@@ -81,12 +80,9 @@ class Confirmation:
                 name = f"{study.name}-confirm-{number}-{seed}"
                 given = overrides(nested(settings), params)
                 task = Task(name, Path.cwd(), study.baseline, given, self.folder / name)
-                experiment = made(study.baseline, name)
-                if experiment is None:
+                if not finished(task, params):
                     tasks[name] = (number, seed)
                     return task
-                if differing := differing_params(params, experiment.params):
-                    raise ValueError(f"the name {name} is taken ({differing}): `dvc exp remove {name}`")
                 self._note(task, number, seed, 0)
             return None
 

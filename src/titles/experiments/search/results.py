@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
-from titles.data.contract import METRICS
+from titles.data.contract import METRICS, PLOTS
 from titles.experiments.commands import git
 from titles.experiments.search.space import ACCURACY
-from titles.experiments.search.task import reference
-from titles.experiments.store import Revision
+from titles.experiments.search.task import Task, reference
+from titles.experiments.store import Revision, experiments
+from titles.experiments.suite.state import differing_params
 from titles.models.registry import AVERAGE
+from titles.params import Params
 
 _FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 
@@ -18,6 +22,33 @@ def made(baseline: str, name: str) -> Revision | None:
     """The experiment of a name on a commit, or None if it is not finished."""
     commit = git("for-each-ref", "--format=%(objectname)", reference(baseline, name)).strip()
     return Revision(name, commit, baseline, 0) if commit else None
+
+
+def names(search: str, baseline: str) -> list[str]:
+    """Experiments on a commit that have names of trials, or of confirmations, of a search."""
+    form = re.compile(rf"{re.escape(search)}-(confirm-\d+-)?\d+")
+    return [found.name for found in experiments(baseline) if form.fullmatch(found.name)]
+
+
+def finished(task: Task, params: Params) -> Revision | None:
+    """The experiment of a task with these parameters, if a call before has made it.
+
+    Raises:
+        ValueError: the name is taken by an experiment with others.
+    """
+    experiment = made(task.baseline, task.name)
+    if experiment and (differing := differing_params(params, experiment.params)):
+        raise ValueError(f"the name {task.name} is taken ({differing}): `dvc exp remove {task.name}`")
+    return experiment
+
+
+def curve(experiment: Revision, network: str) -> list[float]:
+    """Balanced accuracy on the validation split after each epoch; raises ValueError if there is none."""
+    try:
+        rows = json.loads(experiment.read(PLOTS / f"{network}.json"))
+        return [float(row[ACCURACY]) for row in rows]
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"its curve of the {network} is damaged: {error}") from None
 
 
 def accuracy(experiment: Revision, network: str) -> float:

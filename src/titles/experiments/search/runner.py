@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from errno import EISDIR
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,24 @@ from titles.experiments.commands import git
 from titles.experiments.search import page
 from titles.experiments.search.again import Confirmation
 from titles.experiments.search.confirm import Verdict
-from titles.experiments.search.results import accuracy, cause, made, refuse_full_disk
+from titles.experiments.search.results import (
+    accuracy,
+    cause,
+    curve,
+    finished,
+    made,
+    names,
+    refuse_full_disk,
+)
 from titles.experiments.search.space import ACCURACY, Space, nested, shown
 from titles.experiments.search.space_file import read_space
 from titles.experiments.search.study import FOLDER, Study, settings_of, written
-from titles.experiments.search.task import Task, end_leftovers, together
-from titles.experiments.store import WORKSPACE, Revision, experiments, find, head
+from titles.experiments.search.task import Task, end_leftovers, reference, together
+from titles.experiments.store import WORKSPACE, Revision, find, head
 from titles.experiments.suite.plan import overrides
 from titles.experiments.suite.runner import default_jobs
-from titles.experiments.suite.state import differing_params
 from titles.models.registry import load_params
+from titles.params import Params, Training
 from titles.tracking import trial as channel
 
 _TEMPORARY = Path(".dvc/tmp/search")
@@ -67,6 +78,7 @@ def search(
     space = read_space(file, base, params)
     baseline = head()
     _refuse_changes(tell)
+    _refuse_unwritable(out)
     jobs = _bounded(wanted.jobs, params.compute.threads, tell)
     folder = Path(_TEMPORARY / name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +88,13 @@ def search(
     except Timeout:
         raise ValueError(f"the search {name} is running already, in another process") from None
     with lock, written(study_file):
+        if not study_file.exists():
+            _refuse_names(name, baseline)
         study = Study(study_file, name, space, baseline)
-        running = _Search(study, folder, jobs, wanted, tell)
-        running.refuse_taken_names()
         end_leftovers(folder)
-        running.run_trials()
+        if not study.begun:
+            _remove_tasks(folder)
+        _Search(study, folder, jobs, wanted, tell).run_trials()
         page.write_page(study, [], {}, out)
         again = Confirmation(study, folder, jobs, tell)
         found = again.confirm(wanted.candidates, wanted.seeds)
@@ -101,47 +115,77 @@ def _refuse_changes(tell: Callable[[str], None]) -> None:
         tell(f"warning: trials do not see files outside git: {', '.join(untracked)}")
 
 
+def _refuse_unwritable(out: Path) -> None:
+    """The page is written after hours: its place is tried before them."""
+    try:
+        if out.is_dir():
+            raise IsADirectoryError(EISDIR, "it is a folder")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error.strerror}") from None
+
+
+def _refuse_names(name: str, baseline: str) -> None:
+    """A new search must not take the experiments of another for its own."""
+    if re.search(r"-confirm(-\d+)?$", name):
+        raise ValueError(f"experiments that confirm another search may be named {name}-0: give a --name")
+    if taken := names(name, baseline):
+        raise ValueError(
+            f"experiments of an earlier search have the names of this one: {', '.join(taken)}. "
+            f"Give another --name, or `dvc exp remove {' '.join(taken)}`"
+        )
+
+
+def _remove_tasks(folder: Path) -> None:
+    """Remove the folders of the tasks of an earlier study, whose epochs are not of this one."""
+    for place in folder.iterdir():
+        if place.is_dir():
+            shutil.rmtree(place)
+
+
 def _bounded(jobs: int | None, threads: int, tell: Callable[[str], None]) -> int:
     """Trials at once, such that their threads fit on the cores."""
-    most = default_jobs(threads)
-    if jobs is not None and jobs > most:
-        tell(f"{most} at once, not {jobs}: each has compute.threads = {threads}, and cores are no more")
-        return most
-    return jobs or most
+    most, cores = default_jobs(threads), default_jobs(1)
+    if threads > cores or (jobs or 1) > most:
+        asked = f", not {jobs}" if jobs and jobs > most else ""
+        tell(
+            f"{_count(most, 'trial')} at once{asked}: each needs {_count(threads, 'thread')}, and there "
+            f"{'is' if cores == 1 else 'are'} {_count(cores, 'core')}"
+        )
+    return min(jobs or most, most)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@dataclass
+class _Active:
+    """A trial under way. told: epochs reported to Optuna; stopped: after which epoch and why, or ""."""
+
+    trial: Trial
+    params: Params
+    told: int = 0
+    stopped: str = ""
 
 
 @dataclass
 class _Search:
-    """A search under way, by experiment: trials that run, epochs reported, why trials were stopped."""
+    """A search under way. active: trials that run, by experiment."""
 
     study: Study
     folder: Path
     jobs: int
     wanted: Wanted
     tell: Callable[[str], None]
-    active: dict[str, Trial] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)
-    stopped: dict[str, str] = field(default_factory=dict)
+    active: dict[str, _Active] = field(default_factory=dict)
     beat: float = field(default_factory=time.monotonic)
 
     @property
     def space(self) -> Space:
         return self.study.space
-
-    def refuse_taken_names(self) -> None:
-        """Experiments of this name on this commit that are not of this study are somebody's."""
-        begun = {self.study.experiment(trial.number) for trial in self.study.trials}
-        own = [f"{self.study.name}-", f"{self.study.name}-confirm-"]
-        names = [found.name for found in experiments(self.study.baseline)]
-        taken = [n for n in names if any(n.startswith(p) and n[len(p) :].isdecimal() for p in own)]
-        if self.study.ended or not (strangers := [name for name in taken if name not in begun]):
-            return
-        raise ValueError(
-            f"experiments of an earlier search have the names of this one: {', '.join(strangers)}. "
-            f"Give another --name, or `dvc exp remove {' '.join(strangers)}`"
-        )
-
-    # -- trials
 
     def run_trials(self) -> None:
         study, wanted = self.study, self.wanted
@@ -162,7 +206,10 @@ class _Search:
             while True:
                 if left:
                     trial = left.pop(0)
-                elif "0" in self.active or len(study.ended) + len(self.active) >= wanted.trials:
+                elif (
+                    study.experiment(0) in self.active
+                    or len(study.ended) + len(self.active) >= wanted.trials
+                ):
                     return None  # the default runs first, alone: the others share what it makes
                 elif wanted.timeout is not None and time.monotonic() - started > wanted.timeout:
                     return None
@@ -196,40 +243,18 @@ class _Search:
             return None
         ask = trial.number > 0 and self.space.early_stopping != "none"
         timed = self.space.networks if len(self.space.objectives) > 1 else []
-        task = Task(
-            name,
-            Path.cwd(),
-            self.study.baseline,
-            overrides(nested(settings), params),
-            self.folder / name,
-            timed,
-            ask,
-        )
-        self.active[str(trial.number)] = trial
-        experiment = made(self.study.baseline, name)
-        if experiment and (differing := differing_params(params, experiment.params)):
-            raise ValueError(f"the name {name} is taken ({differing}): `dvc exp remove {name}`")
-        self.stopped[name] = _stop(task.folder)
-        if experiment or self.stopped[name]:  # the search was killed before it could note this
+        given = overrides(nested(settings), params)
+        task = Task(name, Path.cwd(), self.study.baseline, given, self.folder / name, timed, ask)
+        experiment = finished(task, params)
+        active = self.active[name] = _Active(trial, params)
+        self._report(task, active)  # without the search, a training goes on with no answers
+        if experiment or active.stopped:
             self._end(task, 0)
             return None
         return task
 
     def _watch(self, task: Task, bar: Any) -> None:
-        """Report new epochs to Optuna, and answer whether the trial goes on."""
-        trial = self.active[task.name.rpartition("-")[2]]
-        epochs, answered = channel.epochs(task.folder), len(channel.answers(task.folder))
-        if self.space.early_stopping != "none":
-            for number, epoch in enumerate(epochs):
-                step = _step(self.space, epoch)
-                if number >= self.told.get(task.name, 0):
-                    known = self.study.trials[trial.number].intermediate_values
-                    if step not in known:
-                        trial.report(epoch.validation_balanced_accuracy, step)
-                    self.told[task.name] = number + 1
-                if task.answers and number >= answered:
-                    channel.answer(task.folder, self._verdict(trial, epoch))
-            self.stopped[task.name] = _stop(task.folder)
+        self._report(task, self.active[task.name])
         now = time.monotonic()
         if now - self.beat > (_HEARTBEAT if bar.disable else _REFRESH):
             self.beat = now
@@ -237,25 +262,59 @@ class _Search:
             if bar.disable:
                 self.tell(f"{bar.n} of {bar.total} trials ended; {self._running()}")
 
-    def _verdict(self, trial: Trial, epoch: channel.Epoch) -> str:
-        """Why a trial is to stop after an epoch; "" if it is not."""
-        by_median = self.space.early_stopping == "median"
-        if (by_median and epoch.epoch <= self.study.warm_up) or not trial.should_prune():
+    def _report(self, task: Task, active: _Active) -> None:
+        """Report new epochs to Optuna, and answer whether the trial goes on."""
+        if self.space.early_stopping == "none":
+            return
+        epochs, answered = channel.epochs(task.folder), len(channel.answers(task.folder))
+        for number in range(active.told, len(epochs)):
+            epoch = epochs[number]
+            self._note(active.trial, epoch.network, epoch.epoch, epoch.validation_balanced_accuracy)
+            if task.answers and number >= answered:
+                channel.answer(task.folder, self._verdict(active, epochs[: number + 1]))
+            active.told = number + 1
+        active.stopped = _stop(task.folder)
+
+    def _note(self, trial: Trial, network: str, epoch: int, score: float) -> None:
+        step = _step(self.space, network, epoch)
+        if step not in self.study.trials[trial.number].intermediate_values:
+            trial.report(score, step)
+
+    def _verdict(self, active: _Active, epochs: list[channel.Epoch]) -> str:
+        """Why a trial is to stop after the last of its epochs; "" if it is not."""
+        last = epochs[-1]
+        trained = [e for e in epochs if e.network == last.network]
+        if _is_over(trained, getattr(active.params, last.network)):  # nothing would be saved
             return ""
-        value = f"validation balanced accuracy {epoch.validation_balanced_accuracy:.4f} is"
-        if by_median:
-            return f"{value} below the median of the trials before it"
-        return f"{value} not among the best of its bracket (Hyperband)"
+        value = f"validation balanced accuracy {last.validation_balanced_accuracy:.4f} is"
+        if self.space.early_stopping == "hyperband":
+            stop = active.trial.should_prune()
+            return f"{value} not among the best of its bracket (Hyperband)" if stop else ""
+        best = max(epoch.validation_balanced_accuracy for epoch in trained)
+        step = _step(self.space, last.network, last.epoch)
+        if last.epoch <= self.study.warm_up or not self.study.below_median(best, step):
+            return ""
+        return f"{value} below the median of the trials before it"
 
     def _end(self, task: Task, code: int) -> None:
         """Note the result of a trial whose process has ended."""
-        number = task.name.rpartition("-")[2]
-        trial = self.active.pop(number)
+        active = self.active.pop(task.name)
+        trial = active.trial
         log = task.log()
         experiment = made(self.study.baseline, task.name)
-        if experiment:
+        if active.stopped:
+            if experiment:  # it had no answers, as the search was killed
+                git("update-ref", "-d", reference(self.study.baseline, task.name))
+            self.study.end(trial, TrialState.PRUNED, None, f"stopped {active.stopped}")
+            self.tell(f"#{trial.number}: stopped {active.stopped}")
+            shutil.rmtree(task.folder, ignore_errors=True)
+        elif experiment:
             try:
                 values = self._values(experiment, task)
+                if self.space.early_stopping != "none":  # trainings from DVC's cache told no epochs
+                    for network in self.space.networks:
+                        for epoch, score in enumerate(curve(experiment, network), 1):
+                            self._note(trial, network, epoch, score)
             except ValueError as error:
                 self._fail(trial, task, str(error))
                 return
@@ -266,12 +325,8 @@ class _Search:
                 f"{value:.4f}" if name == ACCURACY else f"{value:.1f} s"
                 for name, value in zip(self.space.objectives, values, strict=True)
             )
-            what = "params.yaml" if number == "0" else shown(_of(self.study, trial))
-            self.tell(f"#{number}: {scores}{star}; {what}")
-            shutil.rmtree(task.folder, ignore_errors=True)
-        elif reason := self.stopped.get(task.name):
-            self.study.end(trial, TrialState.PRUNED, None, f"stopped {reason}")
-            self.tell(f"#{number}: stopped {reason}")
+            settings = settings_of(self.study.trials[trial.number])
+            self.tell(f"#{trial.number}: {scores}{star}; {shown(settings)}")
             shutil.rmtree(task.folder, ignore_errors=True)
         else:
             refuse_full_disk(log)
@@ -304,10 +359,10 @@ class _Search:
 
     def _running(self) -> str:
         shown_trials = []
-        for number in self.active:
-            epochs = channel.epochs(self.folder / self.study.experiment(int(number)))
+        for name, active in self.active.items():
+            epochs = channel.epochs(self.folder / name)
             last = f" {epochs[-1].network} epoch {epochs[-1].epoch}" if epochs else ""
-            shown_trials.append(f"#{number}{last}")
+            shown_trials.append(f"#{active.trial.number}{last}")
         return f"running {', '.join(shown_trials)}" if shown_trials else "none running"
 
 
@@ -319,10 +374,13 @@ def _stop(folder: Path) -> str:
     return ""
 
 
-def _step(space: Space, epoch: channel.Epoch) -> int:
+def _step(space: Space, network: str, epoch: int) -> int:
     """An epoch's place among those of all networks, which are trained one after the other."""
-    return space.networks.index(epoch.network) * 10_000 + epoch.epoch
+    return space.networks.index(network) * 10_000 + epoch
 
 
-def _of(study: Study, trial: Trial) -> dict[str, Any]:
-    return settings_of(study.trials[trial.number])
+def _is_over(trained: list[channel.Epoch], settings: Training) -> bool:
+    """Whether the training of a network ends with the last of these epochs in any case."""
+    best = max(trained, key=lambda e: (e.validation_balanced_accuracy, e.epoch)).epoch
+    last = trained[-1].epoch
+    return last >= settings.epochs or bool(settings.patience and last - best >= settings.patience)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from titles.experiments.search.results import names
 from titles.experiments.search.space import ACCURACY, SECONDS, Space
 
 FOLDER = Path("search")
@@ -20,10 +24,45 @@ FOLDER = Path("search")
 _BASELINE, _SPACE, _LOOKS = "baseline", "space", "looks"
 EXPERIMENT, SETTINGS, REASON = "experiment", "settings", "reason"
 _DIRECTIONS = {ACCURACY: StudyDirection.MAXIMIZE, SECONDS: StudyDirection.MINIMIZE}
+_MEDIAN_OF = 5  # complete trials, at least
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line per trial comes from the search itself
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class _Sampler(optuna.samplers.BaseSampler):
+    """Draws each value with a generator of its own: a search that was killed between two values of a
+    trial draws the same others when it goes on.
+
+    Args:
+        kind: tpe or random.
+    """
+
+    def __init__(self, kind: str, seed: int) -> None:
+        self._kind = optuna.samplers.RandomSampler if kind == "random" else optuna.samplers.TPESampler
+        self._seed = seed
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        digest = hashlib.sha256(f"{self._seed} {trial.number} {param_name}".encode()).digest()
+        sampler = self._kind(seed=int.from_bytes(digest[:4]))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 class Study:
@@ -59,6 +98,7 @@ class Study:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.study.set_metric_names(space.objectives)
+        self.study.sampler = _Sampler(space.sampler, space.seed)
         self.study.pruner = self._pruner()
         if _BASELINE not in attributes:
             self.study.set_user_attr(_SPACE, space.digest)
@@ -68,9 +108,11 @@ class Study:
 
     def _check(self, file: Path, attributes: dict[str, Any]) -> None:
         """Refuse to mix trials that do not compare."""
-        remedy = f"begin another with --name NAME, or remove {file} to begin this one anew"
         if _BASELINE not in attributes:
             return
+        remedy = f"begin another with --name NAME, or remove {file} to begin this one anew"
+        if old := names(self.name, self.baseline):
+            remedy += f", and its experiments with `dvc exp remove {' '.join(old)}`"
         if attributes.get(_SPACE) != self.space.digest:
             raise ValueError(f"the search in {file} is of another space: {remedy}")
         if (on := attributes[_BASELINE]) != self.baseline:
@@ -80,12 +122,21 @@ class Study:
             )
 
     def _pruner(self) -> optuna.pruners.BasePruner:
-        epochs = self._epochs()
-        if self.space.early_stopping == "median":
-            return optuna.pruners.MedianPruner(n_startup_trials=5)
         if self.space.early_stopping == "hyperband":
-            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=self._epochs())
         return optuna.pruners.NopPruner()
+
+    def below_median(self, best: float, step: int) -> bool:
+        """Whether a network is worse than the median of complete trials after the same step.
+
+        The rule of Golovin et al., "Google Vizier" (KDD 2017). Optuna's MedianPruner takes the best of
+        all steps, which are those of two networks where their average is searched.
+
+        Args:
+            best: its best validation balanced accuracy up to the step.
+        """
+        known = [t.intermediate_values[step] for t in self.complete if step in t.intermediate_values]
+        return len(known) >= _MEDIAN_OF and best < median(known)
 
     @property
     def warm_up(self) -> int:
@@ -101,6 +152,11 @@ class Study:
     @property
     def trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a trial that does not only wait for its turn, as the default does."""
+        return any(trial.state != TrialState.WAITING for trial in self.trials)
 
     @property
     def ended(self) -> list[FrozenTrial]:
@@ -125,21 +181,11 @@ class Study:
     def interrupted(self) -> list[Trial]:
         """Trials that began and did not end, in their order."""
         running = (trial for trial in self.trials if trial.state == TrialState.RUNNING)
-        return [self._seeded(trial.number, trial._trial_id) for trial in running]
+        return [Trial(self.study, trial._trial_id) for trial in running]
 
     def ask(self) -> Trial:
         """The next trial; the default of params.yaml is the first."""
-        return self._seeded(max((t.number for t in self.trials if t.state != TrialState.WAITING),
-                                default=-1) + 1)  # fmt: skip
-
-    def _seeded(self, number: int, trial_id: int | None = None) -> Trial:
-        # A sampler of its own for each: proposals do not depend on how often the search was resumed.
-        seed = (self.space.seed + number) % 2**32
-        if self.space.sampler == "random":
-            self.study.sampler = optuna.samplers.RandomSampler(seed=seed)
-        else:
-            self.study.sampler = optuna.samplers.TPESampler(seed=seed)
-        return Trial(self.study, trial_id) if trial_id is not None else self.study.ask()
+        return self.study.ask()
 
     def settings(self, trial: Trial) -> dict[str, Any]:
         """The settings of a trial, under dotted names; none for the first, which is the default."""

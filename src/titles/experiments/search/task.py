@@ -14,14 +14,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from titles.data.contract import PLOTS
 from titles.experiments.clones import cloned
 from titles.experiments.commands import end, environment, git
 from titles.tracking import trial
@@ -66,8 +69,8 @@ class Task:
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "titles.experiments.search.task"],
-                cwd=self.folder,  # by which `end_leftovers` finds it and its children
-                env=_environment(self.project, self.folder),
+                cwd=self.folder,
+                env=_environment(self.project, self.folder),  # by which `end_leftovers` finds it
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -124,20 +127,34 @@ def together(
                 code = task.poll()  # before the last look at what it wrote
                 watch(task)
                 if code is not None:
-                    running.remove(task)
                     task.end()
+                    running.remove(task)
                     yield task, code
     finally:
-        for task in running:
-            task.end()
+        with _undisturbed(), ThreadPoolExecutor(len(running) or 1) as pool:  # all have the same time
+            list(pool.map(Task.end, running))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ignore further requests to end, such as another Ctrl-C, while what runs is ended."""
+    # No SIG_IGN, which programs that are started meanwhile would inherit.
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in asked}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_leftovers(folder: Path) -> None:
-    """End what a killed search has left running below a folder, and remove its clones."""
+    """End what a killed search has left running for the tasks below a folder, and remove its clones."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
-            if Path(process.cwd()).is_relative_to(folder.resolve()):
+            task = process.environ().get(trial.VARIABLE)
+            if task and Path(task).is_relative_to(folder.resolve()):
                 found.append(process)
     for process in found:
         with suppress(psutil.Error):
@@ -179,8 +196,15 @@ def main() -> None:
     _dvc(clone, "checkout", "--quiet", "--allow-missing")
     settings = (word for override in task["overrides"] for word in ("--set-param", override))
     _dvc(clone, "exp", "run", "--name", name, *settings)
-    trained = {epoch.network for epoch in trial.epochs(folder)}
-    for network in set(task["timed"]) - trained:
+    trained = Counter(epoch.network for epoch in trial.epochs(folder))
+    for network in task["timed"]:
+        curve = json.loads((clone / PLOTS / f"{network}.json").read_bytes())
+        if trained[network] == len(curve):
+            continue
+        # None were trained, or a part before an interrupt. Nothing is resumed: checkpoints are in the
+        # project, which is now the clone.
+        trial.forget(folder, network)
+        os.environ[PROJECT] = str(clone)
         stage = f"train_{network}"
         _dvc(clone, "repro", "--single-item", "--force", "--no-run-cache", "--no-commit", stage)
     ref = reference(task["baseline"], name)
