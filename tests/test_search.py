@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -11,16 +13,17 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 import yaml
 from optuna.trial import TrialState
 
 from titles.commands.search import _count, _duration, _name, _seeds
-from titles.experiments.search import charts
+from titles.experiments.search import charts, results, runner, task
 from titles.experiments.search.confirm import candidates, fresh_seeds, verdicts
 from titles.experiments.search.page import importances, winner, write_page
 from titles.experiments.search.results import accuracy, cause, refuse_full_disk
@@ -32,6 +35,7 @@ from titles.experiments.store import Revision
 from titles.experiments.suite.plan import overrides
 from titles.experiments.suite.runner import default_jobs
 from titles.models.registry import parse_params
+from titles.tracking import provenance
 from titles.tracking import trial as channel
 
 ROOT = Path(__file__).parent.parent
@@ -481,22 +485,27 @@ def test_the_default_is_trial_0_and_all_is_in_the_file(tmp_path: Path) -> None:
         assert stored.execute("select count(*) from trials").fetchall() == [(2,)]
 
 
-def test_proposals_do_not_depend_on_interruptions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_proposals_do_not_depend_on_interruptions(tmp_path: Path, sampler: str) -> None:
+    text = f"sampler: {sampler}\n{GOOD}"
+
     def run(folder: Path, reopened: bool) -> list[dict[str, Any]]:
         folder.mkdir()
-        found, settings = study(folder), []
-        for number in range(14):
-            if reopened:
-                found = study(folder)
+        found, settings = study(folder, text), []
+        for number in range(13):
+            if reopened and number % 3 == 0:
+                found = study(folder, text)
             trial = found.ask()
-            if reopened and number == 12:  # killed before all values were proposed
+            if reopened and number in (3, 12):  # killed before all values were proposed
                 trial.suggest_float("mlp.learning_rate", 1e-3, 1e-2, log=True)
-                (trial,) = study(folder).interrupted()
+                (trial,) = study(folder, text).interrupted()
             settings.append(found.settings(trial))
             found.end(trial, TrialState.COMPLETE, [number % 5 / 10])
         return settings
 
-    assert run(tmp_path / "a", False) == run(tmp_path / "b", True)
+    proposed = run(tmp_path / "a", False)
+    assert proposed == run(tmp_path / "b", True)
+    assert len({json.dumps(settings) for settings in proposed}) == len(proposed)
 
 
 def test_a_look_that_is_repeated_is_not_another(tmp_path: Path) -> None:
@@ -570,6 +579,20 @@ def test_a_line_that_is_half_written_does_not_count(tmp_path: Path) -> None:
     assert len(channel.epochs(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("half", ['{"st', '{"stop": ""}', "{"])
+def test_a_line_is_written_in_place_of_a_half_written_one(tmp_path: Path, half: str) -> None:
+    channel.answer(tmp_path, "")
+    with (tmp_path / "answers.jsonl").open("a") as stream:
+        stream.write(half)
+    channel.answer(tmp_path, "it is bad")
+    assert channel.answers(tmp_path) == ["", "it is bad"]
+    (tmp_path / "epochs.jsonl").write_text(half)
+    for _ in range(2):  # the second is a training that resumes
+        channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
+    channel.TrialTracker("mlp", tmp_path).log({"validation/balanced_accuracy": 0.25}, 1)
+    assert [(e.network, e.epoch) for e in channel.epochs(tmp_path)] == [("cnn", 1), ("mlp", 1)]
+
+
 def test_the_first_epoch_does_not_count_for_the_time() -> None:
     trained = [channel.Epoch("cnn", n, s, 0.5) for n, s in ((1, 60.0), (2, 2.0), (3, 4.0))]
     assert channel.training_seconds(trained) == 9
@@ -631,10 +654,301 @@ def test_threads_never_exceed_the_cores() -> None:
     told: list[str] = []
     cores = default_jobs(1)
     assert _bounded(cores + 1, 1, told.append) == cores
-    assert f"{cores} at once, not {cores + 1}" in told[0]
+    assert f"at once, not {cores + 1}: each needs 1 thread, and there " in told[0]
     assert _bounded(5, cores + 1, told.append) == 1
+    assert told[1].startswith(f"1 trial at once, not 5: each needs {cores + 1} threads, and there ")
+    assert _bounded(None, cores + 1, told.append) == 1
+    assert told[2].startswith(f"1 trial at once: each needs {cores + 1} threads, and there ")
     assert _bounded(None, 1, lambda line: pytest.fail(line)) == cores
     assert _bounded(1, 1, lambda line: pytest.fail(line)) == 1
+
+
+# -- early stopping
+
+
+AVERAGED = "network: average\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}"
+BY_MEDIAN = "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}"
+EPOCHS = BASE["mlp"]["epochs"]
+CURVES = {"cnn": 0.9, "mlp": 0.5}  # of the complete trials, the same after each epoch
+
+
+def under_way(
+    folder: Path, text: str, complete: int = 5, told: list[str] | None = None
+) -> tuple[runner._Search, runner._Active]:
+    """A search with complete trials, and a trial of it that runs."""
+    found = study(folder, text)
+    for _ in range(complete):
+        trial = found.ask()
+        found.settings(trial)
+        for network in found.space.networks:
+            for epoch in range(1, EPOCHS + 1):
+                trial.report(CURVES[network], runner._step(found.space, network, epoch))
+        found.end(trial, TrialState.COMPLETE, [0.7])
+    lines = [] if told is None else told
+    search = runner._Search(found, folder, 1, runner.Wanted(9), lines.append)
+    trial = found.ask()
+    return search, runner._Active(trial, found.space.params(found.settings(trial)))
+
+
+def curve(network: str, *scores: float) -> list[channel.Epoch]:
+    return [channel.Epoch(network, n, 1.0, score) for n, score in enumerate(scores, 1)]
+
+
+def test_the_median_is_that_of_the_network_after_the_same_epoch(tmp_path: Path) -> None:
+    search, active = under_way(tmp_path, AVERAGED)
+    late = search.study.warm_up + 1
+    cnn = curve("cnn", *[0.95] * late)
+    assert search._verdict(active, cnn) == ""
+    assert search._verdict(active, cnn + curve("mlp", *[0.6] * late)) == ""
+    worse = cnn + curve("mlp", *[0.4] * late)  # than other MLPs, whatever the CNN was
+    assert "0.4000 is below the median" in search._verdict(active, worse)
+    assert "0.8000 is below the median" in search._verdict(active, curve("cnn", *[0.8] * late))
+    # The best epoch so far counts, and the first ones do not.
+    assert search._verdict(active, curve("mlp", *[0.6, *[0.4] * (late - 1)])) == ""
+    assert search._verdict(active, curve("mlp", *[0.1] * (late - 1))) == ""
+
+
+def test_few_complete_trials_stop_none(tmp_path: Path) -> None:
+    search, active = under_way(tmp_path, BY_MEDIAN, complete=4)
+    assert search._verdict(active, curve("mlp", *[0.1] * (EPOCHS - 1))) == ""
+
+
+def test_a_training_that_is_over_is_not_stopped(tmp_path: Path) -> None:
+    search, active = under_way(tmp_path, BY_MEDIAN)
+    assert search._verdict(active, curve("mlp", *[0.1] * (EPOCHS - 1))) != ""
+    assert search._verdict(active, curve("mlp", *[0.1] * EPOCHS)) == ""
+    (tmp_path / "b").mkdir()
+    search, active = under_way(tmp_path / "b", BY_MEDIAN[:-1] + ", mlp.patience: {choices: [2]}}")
+    assert active.params.mlp.patience == 2
+    late = EPOCHS - 3
+    assert search._verdict(active, curve("mlp", *[0.1] * late, 0.2, 0.1)) != ""
+    assert search._verdict(active, curve("mlp", *[0.1] * (late - 1), 0.2, 0.1, 0.1)) == ""
+
+
+def test_hyperband_stops_the_worst_of_a_bracket(tmp_path: Path) -> None:
+    text = BY_MEDIAN.replace("space:", "early_stopping: hyperband\nspace:")
+    search, _ = under_way(tmp_path, text, complete=1)
+    stopped = []
+    for number in range(5):
+        trial = search.study.ask()
+        active = runner._Active(trial, search.space.params(search.study.settings(trial)))
+        verdict, score = "", 0.9 - 0.05 * number
+        for epoch in range(1, EPOCHS + 1):
+            search._note(trial, "mlp", epoch, score)
+            if verdict := search._verdict(active, curve("mlp", *[score] * epoch)):
+                break
+        stopped.append(verdict)
+        state, values = (TrialState.PRUNED, None) if verdict else (TrialState.COMPLETE, [score])
+        search.study.end(trial, state, values)
+    assert stopped[0] == ""  # the best is the first
+    assert [verdict for verdict in stopped if "(Hyperband)" in verdict]
+
+
+class _Result(NamedTuple):
+    """An experiment of a training that went on after the search was killed."""
+
+    name: str
+
+
+@pytest.mark.parametrize("score", [0.4, 0.6])
+def test_a_training_that_went_on_without_the_search_has_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float
+) -> None:
+    search, active = under_way(tmp_path, BY_MEDIAN)
+    folder = tmp_path / search.study.experiment(active.trial.number)
+    folder.mkdir()
+    removed: list[tuple[str, ...]] = []
+    epochs = curve("mlp", *[score] * EPOCHS)
+    lines = [json.dumps(epoch._asdict()) + "\n" for epoch in epochs[:-2]]
+    (folder / "epochs.jsonl").write_text("".join(lines))
+    channel.answer(folder, "")
+    monkeypatch.setattr(runner, "finished", lambda task, params: _Result(task.name))
+    monkeypatch.setattr(runner, "made", lambda baseline, name: _Result(name))
+    monkeypatch.setattr(runner, "git", lambda *arguments: removed.append(arguments))
+    monkeypatch.setattr(runner, "accuracy", lambda experiment, network: score)
+    monkeypatch.setattr(runner, "curve", lambda experiment, network: [score] * EPOCHS)
+    assert search._task(active.trial) is None
+    ended = search.study.trials[active.trial.number]
+    if score < CURVES["mlp"]:
+        assert ended.state == TrialState.PRUNED
+        assert f"stopped after epoch {search.study.warm_up + 1} of mlp" in ended.user_attrs["reason"]
+        assert removed == [("update-ref", "-d", f"refs/exps/aa/{'a' * 38}/s-{active.trial.number}")]
+    else:
+        assert (ended.state, ended.values, removed) == (TrialState.COMPLETE, [score], [])
+        # The epochs that nobody told, as of trainings from DVC's cache, are those of its curve.
+        assert ended.intermediate_values == dict.fromkeys(range(1, EPOCHS + 1), score)
+    assert not folder.exists()
+    assert search.active == {}
+
+
+# -- the tasks
+
+
+@pytest.mark.parametrize(("trained", "again"), [(0, True), (2, True), (3, False)])
+def test_a_time_is_that_of_a_whole_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: int, again: bool
+) -> None:
+    clone = tmp_path / "project"
+    commands: list[str] = []
+    given = {"name": "s-1", "project": "/p", "baseline": COMMIT, "overrides": [], "timed": ["mlp"]}
+    (tmp_path / "task.json").write_text(json.dumps(given))
+    told = curve("cnn", 0.5) + curve("mlp", *[0.5] * trained)
+    lines = [json.dumps(epoch._asdict()) + "\n" for epoch in told]
+    (tmp_path / "epochs.jsonl").write_text("".join(lines))
+
+    def cloned(project: Path, commit: str, folder: Path) -> Path:
+        (clone / "plots").mkdir(parents=True)
+        (clone / "plots/mlp.json").write_text(json.dumps([{"epoch": n} for n in (1, 2, 3)]))
+        return clone
+
+    def dvc(folder: Path, *arguments: str) -> None:
+        if arguments[0] == "repro":
+            commands.append(arguments[-1])
+            assert [epoch.network for epoch in channel.epochs(tmp_path)] == ["cnn"]
+            assert provenance.project_folder() == clone.resolve()  # which has no checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(provenance.PROJECT, "/p")
+    monkeypatch.setattr(task, "cloned", cloned)
+    monkeypatch.setattr(task, "_dvc", dvc)
+    monkeypatch.setattr(task, "git", lambda *arguments, folder: "x")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    task.main()
+    assert commands == (["train_mlp"] if again else [])
+
+
+def test_only_processes_of_tasks_are_ended(tmp_path: Path) -> None:
+    """A shell that the user opened in the folder of a task lives."""
+    place = tmp_path / "s/s-1"
+    (place / "project").mkdir(parents=True)
+
+    def begun(cwd: Path, **given: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "print(flush=True); input()"]
+        pipe, environment = subprocess.PIPE, os.environ | given
+        process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=pipe, stdout=pipe)
+        assert process.stdout
+        process.stdout.readline()
+        return process
+
+    training = begun(tmp_path, **{channel.VARIABLE: str(place)})
+    others = [begun(place), begun(place, **{channel.VARIABLE: str(tmp_path / "other/s-1")})]
+    try:
+        task.end_leftovers(tmp_path / "s")
+        assert not psutil.pid_exists(training.pid)
+        assert [other.poll() for other in others] == [None, None]
+        assert not (place / "project").exists()
+    finally:
+        for process in [training, *others]:
+            process.kill()
+            process.communicate()
+
+
+_TWO_TASKS = """
+import subprocess, sys, time
+from contextlib import closing
+from pathlib import Path
+from titles.commands import end_on_termination
+from titles.experiments.search.task import Task, together
+
+CODE = '''
+import signal, sys, time
+from pathlib import Path
+folder = Path(sys.argv[1])
+def end(*_):
+    (folder / "asked").touch()
+    time.sleep(2)
+    (folder / "ended").touch()
+    sys.exit(1)
+signal.signal(signal.SIGINT, end)
+(folder / "begun").touch()
+time.sleep(60)
+'''
+
+class Slow(Task):
+    def start(self):
+        (self.folder / "project").mkdir(parents=True)
+        command = [sys.executable, "-c", CODE, str(self.folder)]
+        self._process = subprocess.Popen(command, start_new_session=True)
+
+end_on_termination()
+tasks = [Slow(n, Path(), "", [], Path(sys.argv[1]) / n) for n in ("a", "b")]
+with closing(together(lambda: tasks.pop() if tasks else None, 2, lambda task: None)) as ended:
+    for _ in ended:
+        pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_interrupt_does_not_break_the_end_of_tasks(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-c", _TWO_TASKS, str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+
+    def wait_for(what: str) -> None:
+        limit = time.monotonic() + 60
+        while len(list(tmp_path.glob(f"*/{what}"))) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+
+    wait_for("begun")
+    process.send_signal(number)
+    wait_for("asked")
+    assert list(tmp_path.glob("*/ended")) == []  # both are asked before one has ended
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == (-number if number == signal.SIGINT else 128 + number)
+    made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*"))
+    assert made == [f"{task}/{what}" for task in "ab" for what in ("asked", "begun", "ended")]
+
+
+# -- what a search refuses before it trains
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_all_work(tmp_path: Path) -> None:
+    runner._refuse_unwritable(tmp_path / "new/s.html")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for out in (tmp_path, tmp_path / "file/s.html"):
+        with pytest.raises(ValueError, match="cannot write"):
+            runner._refuse_unwritable(out)
+
+
+def test_only_names_of_trials_and_confirmations_are_those_of_a_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = ["s.1-0", "s.1-12", "s.1-confirm-3-123456"]
+    others = ["s.1", "s.1-a", "s.1-confirm", "s.1-confirm-3", "s.1-0-1", "s21-0", "xs.1-0", "s.1-0x"]
+    made = [Revision(name, COMMIT, COMMIT, 0) for name in (*own, *others)]
+    monkeypatch.setattr(results, "experiments", lambda baseline: made)
+    assert results.names("s.1", COMMIT) == own
+    with pytest.raises(ValueError, match=r"dvc exp remove s\.1-0 s\.1-12 s\.1-confirm-3-123456`"):
+        runner._refuse_names("s.1", COMMIT)
+    for name in ("a-confirm", "a-confirm-3"):
+        with pytest.raises(ValueError, match="give a --name"):
+            runner._refuse_names(name, COMMIT)
+    runner._refuse_names("confirm", COMMIT)
+
+
+def test_to_begin_a_study_anew_its_experiments_go_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(tmp_path)
+    monkeypatch.setattr(results, "experiments", lambda _: [Revision("s-0", COMMIT, COMMIT, 0)])
+    told = r"remove .*s\.db .*, and its experiments with `dvc exp remove s-0`"
+    with pytest.raises(ValueError, match=told):
+        study(tmp_path, GOOD.replace("high: 4", "high: 5"))
+
+
+def test_a_new_study_takes_no_epochs_of_an_earlier_one(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    assert not found.begun
+    found.ask()
+    assert study(tmp_path).begun
+    tasks = tmp_path / "tasks"
+    (tasks / "s-1/project").mkdir(parents=True)
+    (tasks / "lock").touch()
+    runner._remove_tasks(tasks)
+    assert [path.name for path in tasks.iterdir()] == ["lock"]
 
 
 # -- the page
