@@ -637,6 +637,27 @@ def test_an_experiment_without_a_score_has_none(
         accuracy(_Made("x", COMMIT, COMMIT, 0), "mlp")
 
 
+class _Curve(Revision):
+    """An experiment whose curve is given."""
+
+    text = ""
+
+    def read(self, path: Path) -> bytes:
+        assert path.as_posix() == "plots/mlp.json"
+        return self.text.encode()
+
+
+def test_a_curve_is_read_and_a_damaged_one_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = _Curve("x", COMMIT, COMMIT, 0)
+    rows = json.loads((ROOT / "plots/mlp.json").read_bytes())
+    monkeypatch.setattr(_Curve, "text", json.dumps(rows))
+    assert results.curve(experiment, "mlp") == [row["validation_balanced_accuracy"] for row in rows]
+    for damaged in ("", "[1]", '[{"epoch": 1}]', '[{"validation_balanced_accuracy": null}]', "7"):
+        monkeypatch.setattr(_Curve, "text", damaged)
+        with pytest.raises(ValueError, match="curve of the mlp is damaged"):
+            results.curve(experiment, "mlp")
+
+
 def test_the_cause_of_a_failure_is_told() -> None:
     log = "epoch 1\nerror: the loss is not finite in epoch 1: lower learning_rate\nERROR: failed"
     assert cause(log, 1).startswith("error: the loss is not finite")
