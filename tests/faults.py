@@ -299,8 +299,8 @@ MUTANTS = [
     Mutant(
         "category names are not escaped in a report",
         "src/titles/experiments/report/page.py",
-        "autoescape=True",
-        "autoescape=False",
+        "model, autoescape=True",
+        "model, autoescape=False",
         "test_report.py",
     ),
     # -- what dvc.lock says
