@@ -35,8 +35,10 @@ run: install ## Run the experiment on the embedded sample and show it beside the
 	@$(MAKE) --no-print-directory table
 
 table: install ## Compare experiments: their scores and the parameters that differ
-	@dvc exp show --no-pager --md --only-changed --precision 4 --drop '$(DETAILS)' \
+	@dvc exp show --no-pager --md --only-changed --precision 4 --drop '$(DETAILS)' --keep '$(SCORES)' \
 	  --sort-by average.balanced_accuracy --sort-order desc | cat
+# Shown even if all are equal.
+SCORES := .*balanced_accuracy$$
 DETAILS := ^(Created|Executor|src/.*|data/.*|models/.*|.*\.(accuracy|loss))$$
 
 pruebas: install ## Run the course's experiments in DVC's queue, beside the course's figures

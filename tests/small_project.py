@@ -167,7 +167,7 @@ def make_base(folder: Path) -> None:
     told = {"main": run(folder, "dvc", "repro", mlflow=True)}
     run(folder, "dvc", "push", "-q")
     commit(folder, "run")
-    for name, setting in (("narrow", "cnn.filter_count=5"), ("slow", "mlp.learning_rate=1e-5")):
+    for name, setting in (("narrow", "cnn.filter_count=5"), ("slow", "mlp.learning_rate=1e-3")):
         told[name] = experiment(folder, name, setting, mlflow=True)
     (folder / ".git/told").mkdir()
     for name, text in told.items():
