@@ -88,7 +88,7 @@ def slice_of(parameter: Parameter, rows: Sequence[Row]) -> Markup:
         scale = {"type": "log" if parameter.entry.log else "linear", "zero": False, "nice": False}
         x |= {"type": "quantitative", "scale": {**scale, "padding": 8}}
         form = "~e" if parameter.entry.log and parameter.entry.low < 1e-4 else "~g"
-        x["axis"] = {"tickCount": 5, "format": form, "labelOverlap": True}
+        x["axis"] = {"tickCount": 5, "format": form, "labelOverlap": True, "labelSeparation": 8}
     return svg({"width": 300, "height": 160, "layer": [_points(rows, "value", "accuracy", x)]})
 
 
