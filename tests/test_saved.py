@@ -132,6 +132,14 @@ def other_sizes(name):
     return SIZES["mlp"] | ({"hidden_layers": [13, 15], "dropout": 0.5} if name == "mlp" else {})
 
 
+def assert_refused(folder, action, message):
+    """A saved model is refused by its name and in these words once it is damaged."""
+    action(folder)
+    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
+        saved.read(folder, NETWORKS)
+    assert str(folder) in str(caught.value)
+
+
 DAMAGES = {
     "weights cut short": (truncate, "weights do not fit"),
     "weights without a header": (flip_header, "weights do not fit"),
@@ -250,11 +258,7 @@ DAMAGES_OF_INT8 = {
 def test_quantised_weights_that_do_not_fit_are_refused_in_words(tmp_path, damage):
     folder = tmp_path / "model"
     write(model("mlp", subwords=SUBWORDS, saved_weights="int8"), folder)
-    action, message = DAMAGES_OF_INT8[damage]
-    action(folder)
-    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
-        saved.read(folder, NETWORKS)
-    assert str(folder) in str(caught.value)
+    assert_refused(folder, *DAMAGES_OF_INT8[damage])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -366,22 +370,14 @@ DAMAGES_OF_LETTERS = {
 def test_letters_that_do_not_fit_are_refused_in_words(tmp_path, damage):
     folder = tmp_path / "model"
     write(model("mlp", subwords=SUBWORDS), folder)
-    action, message = DAMAGES_OF_LETTERS[damage]
-    action(folder)
-    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
-        saved.read(folder, NETWORKS)
-    assert str(folder) in str(caught.value)
+    assert_refused(folder, *DAMAGES_OF_LETTERS[damage])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_model_is_refused_in_words(tmp_path, damage):
     folder = tmp_path / "model"
     write(model("mlp"), folder)
-    action, message = DAMAGES[damage]
-    action(folder)
-    with pytest.raises(ValueError, match=f"(?s){message}") as caught:
-        saved.read(folder, NETWORKS)
-    assert str(folder) in str(caught.value)
+    assert_refused(folder, *DAMAGES[damage])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -21,6 +21,7 @@ from titles.experiments.store import (
     Revision,
     canonical,
     decides_split,
+    differing,
     experiments,
     find,
     unknown,
@@ -105,13 +106,6 @@ def _identity(run: Revision) -> tuple[dict[str, Any], Key]:
     return settings, key
 
 
-def differing(found: Sequence[Group]) -> dict[str, list[Any]]:
-    """The settings that differ between groups, with the value of each; None where there is none."""
-    names = dict.fromkeys(name for group in found for name in group.settings)
-    rows = {name: [group.settings.get(name) for group in found] for name in names}
-    return {name: values for name, values in rows.items() if any(v != values[0] for v in values)}
-
-
 def report(baseline: str, metric: str, form: str) -> str:
     """Summarise the experiments on a commit, for each group and model.
 
@@ -126,7 +120,7 @@ def report(baseline: str, metric: str, form: str) -> str:
     """
     found = groups(experiments(baseline))
     _warn_of_unknown({next(iter(group.runs.values())).name: group.settings for group in found})
-    apart = differing(found)
+    apart = differing([group.settings for group in found])
     rows = [
         {**{name: values[place] for name, values in apart.items()}, **row}
         for place, group in enumerate(found)
@@ -251,7 +245,7 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
         raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
     if form == "csv":
         return _table(rows, form)
-    apart = differing([first, second])
+    apart = differing([first.settings, second.settings])
     head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
     told_of = [head, _table(rows, form), "\n".join(told)]
     splitting = [name for name in apart if any(decides_split(name, key.split) for key in shared)]

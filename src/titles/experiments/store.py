@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -276,6 +276,13 @@ def _without_results(name: str) -> bool:
     field = Params.model_fields.get(section)
     about = getattr(field and field.annotation, "model_fields", {}).get(key)
     return any(isinstance(mark, Concerns) for mark in (about.metadata if about else ()))
+
+
+def differing(found: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What differs between mappings: by name, the value in each; None where there is none."""
+    names = dict.fromkeys(name for values in found for name in values)
+    rows = {name: [values.get(name) for values in found] for name in names}
+    return {name: row for name, row in rows.items() if any(value != row[0] for value in row)}
 
 
 def stages_of(lock: bytes, name: str) -> Stages:

@@ -16,7 +16,7 @@ from titles.data.outcomes import Ints, Outcomes
 from titles.evaluation.metrics import paired_test
 from titles.evaluation.predictions import Predictions
 from titles.experiments.report.experiment import Experiment
-from titles.experiments.store import SPLIT_SEED, canonical, decides_split
+from titles.experiments.store import SPLIT_SEED, canonical, decides_split, differing
 
 # A single title changes the recall of a smaller category by more than 0.05.
 LEAST_ROWS = 20
@@ -49,9 +49,8 @@ class Pair:
 
 def differing_params(experiments: Sequence[Experiment]) -> list[tuple[str, list[Any]]]:
     """Names of the parameters that differ, with a value for each experiment; None if it has none."""
-    names = dict.fromkeys(name for experiment in experiments for name in experiment.params)
-    rows = [(name, [canonical(e.params.get(name)) for e in experiments]) for name in names]
-    return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
+    params = [{name: canonical(value) for name, value in e.params.items()} for e in experiments]
+    return list(differing(params).items())
 
 
 def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
-from titles.data.contract import METRICS, PLOTS
+from titles.data.contract import METRICS
 from titles.experiments.commands import git
 from titles.experiments.search.space import ACCURACY
 from titles.experiments.search.task import Task, reference
@@ -45,9 +44,8 @@ def finished(task: Task, params: Params) -> Revision | None:
 def curve(experiment: Revision, network: str) -> list[float]:
     """Balanced accuracy on the validation split after each epoch; raises ValueError if there is none."""
     try:
-        rows = json.loads(experiment.read(PLOTS / f"{network}.json"))
-        return [float(row[ACCURACY]) for row in rows]
-    except (TypeError, KeyError, ValueError) as error:
+        return [score for _, score in experiment.curves(network)["validation/balanced_accuracy"]]
+    except (KeyError, ValueError) as error:
         raise ValueError(f"its curve of the {network} is damaged: {error}") from None
 
 
