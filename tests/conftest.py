@@ -127,6 +127,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler | 
     return Scheduler(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
+@pytest.fixture(autouse=True, scope="module")
+def same_folder() -> Iterator[None]:
+    """A file of tests leaves the current folder as it was: others depend on it."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small project, run; one for all processes, changed by none: see `small_project.make_base`."""

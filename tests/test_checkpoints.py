@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from contextlib import suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,20 +60,16 @@ def place(tmp_path, monkeypatch):
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.setattr(recording, "MlflowTracker", lambda *_: Tracker())
     monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 0)
-    return new_place(tmp_path / "project")
+    with new_place(tmp_path / "project") as folder:
+        yield folder
 
 
+@contextmanager
 def new_place(folder):
     folder.mkdir()
-    os.chdir(folder)
-    write_prepared()
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def back(place):
-    yield
-    os.chdir(place.parent)
+    with chdir(folder):
+        write_prepared()
+        yield folder
 
 
 def train(name="mlp", cut_at=None, **changes):
@@ -114,12 +110,9 @@ def results():
 
 def unbroken(folder, name="mlp", **changes):
     """The results of the same training without a break, made in a folder of its own."""
-    before = Path.cwd()
-    new_place(folder)
-    train(name, **changes)
-    found = results()
-    os.chdir(before)
-    return found
+    with new_place(folder):
+        train(name, **changes)
+        return results()
 
 
 def only_checkpoint():
@@ -359,11 +352,11 @@ def test_a_run_in_another_folder_goes_on_where_the_first_was_cut_off(tmp_path, m
     root_elsewhere(tmp_path, monkeypatch)
     train(cut_at=4)
     assert not checkpoints.FOLDER.exists()
-    new_place(tmp_path / "other")
-    capsys.readouterr()
-    train()
-    assert "resumed after epoch 3 of 6" in capsys.readouterr().out
-    assert results() == expected
+    with new_place(tmp_path / "other"):
+        capsys.readouterr()
+        train()
+        assert "resumed after epoch 3 of 6" in capsys.readouterr().out
+        assert results() == expected
 
 
 def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkeypatch, capsys):
@@ -372,8 +365,8 @@ def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkey
     train(cut_at=3)
     (kept,) = folder.glob("*.safetensors")
     before = kept.read_bytes()
-    with FileLock(kept.with_suffix(".lock")):  # as the other has it
-        new_place(tmp_path / "second")
+    # as the other has it
+    with FileLock(kept.with_suffix(".lock")), new_place(tmp_path / "second"):
         capsys.readouterr()
         train()
         told = capsys.readouterr().out
@@ -381,10 +374,10 @@ def test_the_same_training_in_two_folders_at_once_harms_neither(tmp_path, monkey
         assert "resumed" not in told
         assert results() == expected
         assert kept.read_bytes() == before
-    new_place(tmp_path / "third")
-    train()
-    assert "resumed after epoch 2" in capsys.readouterr().out
-    assert results() == expected
+    with new_place(tmp_path / "third"):
+        train()
+        assert "resumed after epoch 2" in capsys.readouterr().out
+        assert results() == expected
 
 
 def test_a_second_training_in_the_same_folder_is_refused(monkeypatch):

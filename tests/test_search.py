@@ -434,6 +434,48 @@ def test_only_processes_of_tasks_are_ended(tmp_path: Path) -> None:
             process.communicate()
 
 
+def test_a_process_that_is_started_while_others_are_ended_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "s/s-1").mkdir(parents=True)
+    code = (
+        "import subprocess, sys, time; print(flush=True); input(); "
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "
+        "stdout=subprocess.DEVNULL).pid, flush=True); time.sleep(60)"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {channel.VARIABLE: str(tmp_path / "s/s-1")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdin
+    assert first.stdout
+    first.stdout.readline()
+    listed = psutil.process_iter
+    started: list[int] = []
+
+    def process_iter() -> list[psutil.Process]:
+        found = list(listed())
+        if not started:  # after the list was made, and before anything is killed
+            assert first.stdin
+            assert first.stdout
+            print(file=first.stdin, flush=True)
+            started.append(int(first.stdout.readline()))
+        return found
+
+    monkeypatch.setattr(psutil, "process_iter", process_iter)
+    try:
+        task.end_leftovers(tmp_path / "s")
+        assert not psutil.pid_exists(started[0]) or (
+            psutil.Process(started[0]).status() == psutil.STATUS_ZOMBIE
+        )
+    finally:
+        first.kill()
+        first.communicate()
+
+
 _TWO_TASKS = """
 import subprocess, sys, time
 from contextlib import closing

@@ -93,12 +93,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """
     try:
         _signal(process, signal.SIGINT)
-        patience = time.monotonic() + _PATIENCE
-        while _signal(process, 0) and time.monotonic() < patience:
-            time.sleep(0.05)
+        _wait_for_all(process, _PATIENCE)
     finally:
         _signal(process, signal.SIGKILL)
         process.wait()
+        _wait_for_all(process, 1.0)  # no longer: where none takes care of orphans, they stay listed
+
+
+def _wait_for_all(process: subprocess.Popen[bytes], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while _signal(process, 0) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> bool:

@@ -110,16 +110,19 @@ class Study:
         """Refuse to mix trials that do not compare."""
         if _BASELINE not in attributes:
             return
+        other_space = attributes.get(_SPACE) != self.space.digest
+        if not other_space and attributes[_BASELINE] == self.baseline:
+            return
         remedy = f"begin another with --name NAME, or remove {file} to begin this one anew"
         if old := names(self.name, self.baseline):
             remedy += f", and its experiments with `dvc exp remove {' '.join(old)}`"
-        if attributes.get(_SPACE) != self.space.digest:
+        if other_space:
             raise ValueError(f"the search in {file} is of another space: {remedy}")
-        if (on := attributes[_BASELINE]) != self.baseline:
-            raise ValueError(
-                f"the search in {file} is on commit {on[:7]}, and {self.baseline[:7]} is checked out: "
-                f"`git checkout {on[:7]}`, {remedy}"
-            )
+        on = attributes[_BASELINE][:7]
+        raise ValueError(
+            f"the search in {file} is on commit {on}, and {self.baseline[:7]} is checked out: "
+            f"`git checkout {on}`, {remedy}"
+        )
 
     def _pruner(self) -> optuna.pruners.BasePruner:
         if self.space.early_stopping == "hyperband":

@@ -150,18 +150,22 @@ def _undisturbed() -> Iterator[None]:
 
 def end_leftovers(folder: Path) -> None:
     """End what a killed search has left running for the tasks below a folder, and remove its clones."""
-    found = []
+    while found := list(_below(folder)):  # again: one of them may have started another meanwhile
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, 10)
+    for place in folder.iterdir():
+        _remove_clone(place)
+
+
+def _below(folder: Path) -> Iterator[psutil.Process]:
+    """Processes that run for the tasks below a folder."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
             task = process.environ().get(trial.VARIABLE)
             if task and Path(task).is_relative_to(folder.resolve()):
-                found.append(process)
-    for process in found:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(found, 10)
-    for place in folder.iterdir():
-        _remove_clone(place)
+                yield process
 
 
 def _remove_clone(folder: Path) -> None:
