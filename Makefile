@@ -13,10 +13,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run table pruebas test test-all unit check mutants coverage soak bench picture mlflow clean
+.PHONY: help install run table pruebas test test-all test-emulated unit check mutants coverage soak bench picture mlflow clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## Make the virtual environment from requirements.lock
 
@@ -51,8 +51,11 @@ PYTEST := pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile --no
 test: check ## Lint, types and all that can be tested in minutes
 	$(PYTEST) -m 'not endures'
 
-test-all: check ## Lint, types and every test: half an hour
-	$(PYTEST)
+test-all: check ## Lint, types and every test but those of test-emulated: half an hour
+	$(PYTEST) -m 'not emulated'
+
+test-emulated: install ## Do other processors, emulated by qemu, give the same bytes? An hour
+	$(PYTEST) -m emulated
 
 unit: install ## Tests without pipelines and servers: a minute
 	$(PYTEST) -m 'not pipeline and not endures'

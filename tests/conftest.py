@@ -1,3 +1,6 @@
+import titles  # noqa: F401, first: numpy and torch read the settings that it makes
+
+# isort: split
 import os
 import re
 import shutil

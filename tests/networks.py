@@ -172,7 +172,7 @@ def params(**changes: Any) -> Params:
     return _committed().model_copy(
         update={
             "seed": 3,
-            "compute": Compute(device="cpu", threads=1),
+            "compute": Compute(device="cpu", threads=1, portable=True),
             "cnn": settings("cnn", **changes),
             "mlp": settings("mlp", **changes),
         }

@@ -120,7 +120,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_prepared()
     values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
-    values["compute"] = {"device": "cpu", "threads": 1}
+    values["compute"] = {"device": "cpu", "threads": 1, "portable": True}
     values["mlp"] |= {"hidden_layers": [13], "epochs": 4, "min_steps": 30, "subword_buckets": 37}
     values["mlp"] |= {"dropout": 0.0, "learning_rate": 0.03}
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")

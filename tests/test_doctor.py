@@ -27,6 +27,7 @@ from mlflow_server import closed_port
 from servers import serve_http, serve_ssh
 from small_project import commit, environment, run
 from titles import cli, doctor
+from titles.data import processor
 from titles.doctor import probes
 
 pytestmark = pytest.mark.pipeline
@@ -178,6 +179,23 @@ def test_wrong_parameters_are_all_named(project: Path) -> None:
     assert "did you mean device?" in told(found, "params", "problem")
     assert "seed" in told(found, "params", "problem")
     assert "threads" not in found
+
+
+def test_the_processor_is_told_with_its_limits(project: Path) -> None:
+    expected = "same bytes on every x86-64 with AVX2" if processor.portable() else "which this is not"
+    (one,) = examine(project)["processor"]
+    assert expected in one["found"]
+    change(project / "params.yaml", "portable: true", "portable: false")
+    assert "bytes are those of" in told(examine(project), "processor", "ok")
+
+
+@pytest.mark.skipif(not processor.portable(), reason="NOT RUN: needs x86-64 with AVX2")
+def test_settings_of_the_user_and_emulated_products_are_found(project: Path) -> None:
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("precision: float32", "precision: bfloat16", 1))
+    found = examine(project, ONEDNN_MAX_CPU_ISA="AVX512_CORE")
+    assert "ONEDNN_MAX_CPU_ISA=AVX512_CORE is set" in told(found, "processor", "problem")
+    assert "emulated with compute.portable" in told(found, "precision", "warning")
 
 
 @pytest.mark.endures

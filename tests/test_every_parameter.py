@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from networks import NAMES
 from small_project import QUICK, ROOT
+from titles.data import processor
 from titles.data.contract import SPLITS
 from titles.datasets.sample import write_csv
 from titles.models.registry import load_params
@@ -123,7 +124,11 @@ CASES = {
         "target_precision": Case(0.2, {"target_precision": 0.3}),
         "confused_categories": Case(14),
     },
-    "compute": {"device": Case("cpu", stage="mlp"), "threads": Case(2, stage="mlp")},
+    "compute": {
+        "device": Case("cpu", stage="mlp"),
+        "threads": Case(2, stage="mlp"),
+        "portable": Case(False, stage="mlp"),
+    },
     "": {"seed": Case(2020, stage="mlp")},
 }
 
@@ -298,13 +303,20 @@ def test_a_parameter_for_messages_changes_them_and_no_output(project: Project, n
 
 def test_parameters_for_speed_are_these_and_the_device_changes_no_output(project: Project) -> None:
     speed = {f"{section}.{name}" for (section, name), only in DECLARED.items() if only == "speed"}
-    # Other numbers of threads give other sums, or other vectors; that they only round is not shown here.
-    assert speed == {"compute.device", "compute.threads", "embed.workers"}
+    # Other workers give other vectors; `test_processor.py` has compute.portable.
+    assert speed == {"compute.device", "compute.threads", "compute.portable", "embed.workers"}
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"compute\.device is cuda, but no GPU is usable"):
             project.done("mlp", {"compute.device": "cuda"})
         changed = project.done("mlp", {"compute.device": "cpu"})
         assert changed.hashes == project.done("mlp", {}).hashes
+
+
+@pytest.mark.skipif(not processor.portable(), reason="only for x86-64 with AVX2")
+@pytest.mark.parametrize("network", NAMES)
+def test_the_number_of_threads_changes_no_output(project: Project, network: str) -> None:
+    one = project.done(network, {"compute.threads": 1}).hashes
+    assert project.done(network, {"compute.threads": 3}).hashes == one
 
 
 COMPARED = {"reference": "data/raw/profile.json"}

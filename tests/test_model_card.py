@@ -52,6 +52,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def card(given: Params | None = None) -> str:
     losses = zip(NAMES, (0.1, 0.3), strict=True)
     models: dict[str, SavedModel] = {n: replace(model(n), calibrated_loss=loss) for n, loss in losses}
+    models["cnn"] = replace(models["cnn"], training={"machine": "a machine"})
     path = Path("models/card.md")
     for name in NAMES:
         folder = path.with_name(name)
@@ -102,8 +103,8 @@ def test_measures_stand_in_the_row_of_their_model() -> None:
 
 def test_saved_weights_and_sizes_are_those_of_the_folders() -> None:
     text = card()
-    assert row(text, "cnn", "saved weights")[1:] == ["int8", "1.5 MB"]
-    assert row(text, "mlp", "saved weights")[1:] == ["float32", "1.5 MB"]
+    assert row(text, "cnn", "saved weights")[1:] == ["int8", "1.5 MB", "a machine"]
+    assert row(text, "mlp", "saved weights")[1:] == ["float32", "1.5 MB", "-"]
 
 
 def test_all_parameters_are_there() -> None:

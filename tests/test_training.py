@@ -53,7 +53,7 @@ def trained(net, name, titles=None, validation=None, seed=1, **changes):
 
 
 def compute(device):
-    return Compute(device=device, threads=1)
+    return Compute(device=device, threads=1, portable=True)
 
 
 def losses_by_hand(net, titles=TITLES, labels=CATEGORIES):
@@ -75,7 +75,7 @@ def test_setting_up_asks_for_repeatable_operations_and_loads_no_compiler():
         import sys, torch
         from titles.params import Compute
         from titles.models.parts.inference import set_up
-        set_up(Compute(device="cpu", threads=1), 3)
+        set_up(Compute(device="cpu", threads=1, portable=True), 3)
         repeatable = torch.are_deterministic_algorithms_enabled()
         only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
         print(repeatable, only_warns, torch.get_num_threads(), torch.initial_seed())

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from titles.data import processor
 from titles.experiments.store import Revision
-from titles.experiments.verify import Verification, compare, shown, stale, verdict
+from titles.experiments.verify import (
+    Verification,
+    compare,
+    refuse_other_machine,
+    shown,
+    stale,
+    verdict,
+)
 
 AT = Revision("main", "0" * 40, "", 0)
 
@@ -51,3 +63,45 @@ def test_a_lock_that_does_not_fit_what_is_committed_is_told_from_rounding() -> N
     different = Verification(AT, compare(lock(), lock(made="o"), ["one"]), ["src/one.py"])
     assert "written with other src/one.py" in verdict(different)
     assert "DIFFERENT" in shown(different)
+
+
+class Recorded:
+    """An experiment as far as its machine goes."""
+
+    name = "main"
+
+    def __init__(self, machine: str | None, portable: bool | None) -> None:
+        self.params = {"compute.device": "cpu", "compute.portable": portable}
+        self.used = {"machine": machine} if machine else {}
+
+    def read(self, path: Path) -> bytes:
+        if path.name == "cnn.json":
+            return json.dumps({"used": self.used}).encode()
+        raise ValueError(f"{path} is not there")
+
+
+@pytest.mark.parametrize(
+    ("there", "portable", "stages", "refused"),
+    [
+        ("x86-64 with AVX2", True, ["embed", "evaluate"], False),
+        ("GPU NVIDIA H200", True, ["train_cnn"], True),
+        ("GPU NVIDIA H200", True, ["prepare"], False),
+        ("x86_64, another, avx2", False, ["prepare", "embed"], True),
+        (None, None, ["embed"], False),
+        (None, True, ["train_cnn"], False),
+    ],
+)
+def test_bytes_are_compared_within_a_class_of_machines(
+    there: str | None,
+    portable: bool | None,
+    stages: list[str],
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processor, "_has_avx2", lambda: True)
+    recorded: Any = Recorded(there, portable)
+    if not refused:
+        refuse_other_machine(recorded, stages)
+        return
+    with pytest.raises(ValueError, match=f"main was run on {there}, and this machine is .*report"):
+        refuse_other_machine(recorded, stages)

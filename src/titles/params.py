@@ -105,6 +105,7 @@ class _Section(BaseModel):
 class Compute(_Section):
     device: Annotated[Literal["auto", "cpu", "cuda"], Concerns("speed")]
     threads: Annotated[Positive, Concerns("speed")]
+    portable: Annotated[bool, Concerns("speed")]
 
 
 class Text(_Section):

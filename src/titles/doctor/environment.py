@@ -151,18 +151,20 @@ def params(root: Path) -> Iterator[Finding]:
     """Whether params.yaml is valid and asks for no more cores and GPUs than there are."""
     from joblib import cpu_count
 
-    from titles.models.registry import load_params
+    from titles.models.registry import NETWORKS, load_params
 
     try:
-        compute = load_params(root / "params.yaml").compute
+        known = load_params(root / "params.yaml")
+        compute = known.compute
     except ValueError as error:
         yield problem("params", str(error), "correct params.yaml, or `git checkout params.yaml`")
         return
     yield ok("params", "params.yaml is valid")
+    yield from _processor(compute.portable, [getattr(known, name).precision for name in NETWORKS])
     cores = cpu_count()
     if compute.threads > cores:
         found = f"compute.threads is {compute.threads}, more than the {cores} cores: threads will wait"
-        do = f"`dvc exp run -S compute.threads={cores}`; weights then differ in their last digits"
+        do = f"`dvc exp run -S compute.threads={cores}`"
         yield warning("threads", found, do)
     else:
         yield ok("threads", f"{compute.threads} of {cores} cores")
@@ -183,6 +185,28 @@ def params(root: Path) -> Iterator[Finding]:
         yield warning("device", found, "install a torch for the CUDA version that nvidia-smi shows")
     else:
         yield ok("device", "auto: the CPU, since torch has no GPU")
+
+
+def _processor(portable: bool, precisions: list[str]) -> Iterator[Finding]:
+    """Whether runs here give the bytes of other processors, and are as fast as their precision says."""
+    from titles.data import processor
+
+    here = processor.machine(portable)
+    if portable and processor.conflicts():
+        do = "undo it, or set compute.portable to false: stages refuse to run"
+        yield problem("processor", "; ".join(processor.conflicts()), do)
+    elif here == processor.PORTABLE_CLASS:
+        yield ok("processor", f"runs give the same bytes on every {here}")
+    elif portable:
+        found = f"bytes are the same on every {processor.PORTABLE_CLASS}, which this is not: {here}"
+        yield warning("processor", found, "compare metrics with runs of other machines, not hashes")
+    else:
+        yield ok("processor", f"compute.portable is false: bytes are those of {here}")
+    if "bfloat16" in precisions and (where := processor.emulates_bfloat16(portable)):
+        found = f"products in bfloat16 are emulated {where}: about ten times as slow as float32"
+        yield warning(
+            "precision", found, "precision: float32, or compute.portable: false and a newer processor"
+        )
 
 
 def file_names(root: Path) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def bootstrap_interval(
     random = np.random.default_rng(seed)
     drawn_BS3 = random.multinomial(draws_S, counts_S3 / rows_S[:, None], (samples, len(rows_S)))
     mean_BS = (drawn_BS3[..., 2] - drawn_BS3[..., 0]) / draws_S
-    low, high = np.quantile(mean_BS @ weight_S / weight_S.sum(), (0.025, 0.975))
+    low, high = np.quantile((mean_BS * weight_S).sum(axis=1) / weight_S.sum(), (0.025, 0.975))
     return float(low), float(high)
 
 

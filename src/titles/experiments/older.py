@@ -30,6 +30,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "precision": "float32",
         "saved_weights": "float32",
     },
+    "threads": {"portable": False},
     "hidden_layers": {"leading_words": 0},
 }
 

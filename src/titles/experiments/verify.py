@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,13 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
+from titles.data.contract import METRICS
 from titles.experiments.clones import cloned
 from titles.experiments.commands import dvc, end, environment, git
 from titles.experiments.store import Revision, Stages, find, stages_of
+from titles.models.parts.inference import machine
+from titles.models.registry import NETWORKS
+from titles.params import Compute
 
 
 class Output(NamedTuple):
@@ -64,6 +69,7 @@ def verify(name: str, stages: Sequence[str] = (), keep: bool = False) -> Verific
     if unknown := [stage for stage in stages if stage not in before]:
         raise ValueError(f"{name} has no stage {', '.join(unknown)}; it has {', '.join(before)}")
     chosen = [stage for stage in before if stage in (stages or before)]
+    refuse_other_machine(revision, chosen)
     with _workspace(revision.commit, keep) as folder:
         # `dvc exp save` puts plots into git that DVC then refuses to make.
         made = [path for stage in chosen for path in _hashes(before[stage], "outs")]
@@ -74,6 +80,27 @@ def verify(name: str, stages: Sequence[str] = (), keep: bool = False) -> Verific
         _repro([*some, "--force", "--no-run-cache", "--no-commit"], folder)
         after = stages_of((folder / "dvc.lock").read_bytes(), "dvc.lock")
     return Verification(revision, compare(before, after, chosen), stale(before, after, chosen))
+
+
+def refuse_other_machine(revision: Revision, stages: Sequence[str]) -> None:
+    """Bytes compare only within a class of machines: others would be found different for nothing."""
+    if stages == ["prepare"]:  # it computes with whole numbers
+        return
+    values = revision.params
+    device, portable = (values.get(f"compute.{name}") for name in ("device", "portable"))
+    here = machine(Compute(device=device or "auto", threads=1, portable=bool(portable)))
+    for network in NETWORKS:
+        try:
+            written = json.loads(revision.read(METRICS / f"{network}.json"))
+        except (ValueError, OSError):
+            continue  # the stages say what is missing
+        there = written.get("used", {}).get("machine")  # older runs did not note it
+        if there and there != here:
+            raise ValueError(
+                f"{revision.name} was run on {there}, and this machine is {here}: bytes compare only "
+                "within a class of machines. Verify it on one of that class, or compare metrics with "
+                "`titles report`; `titles verify --stage prepare` works everywhere"
+            )
 
 
 def compare(before: Stages, after: Stages, stages: Sequence[str]) -> list[Output]:
@@ -166,6 +193,16 @@ def _short(digest: str) -> str:
     return digest if digest in ("missing", "none") else digest[:7]
 
 
+def _cause(params: Mapping[str, Any]) -> str:
+    if params.get("compute.portable"):
+        return "Another version of torch, numpy or gensim"
+    threads = params.get("compute.threads", "unknown")
+    return (
+        "Another processor, a GPU, another version of torch or another number of threads "
+        f"(compute.threads: {threads})"
+    )
+
+
 def verdict(found: Verification) -> str:
     """The number of differences, and possible causes."""
     told = (
@@ -186,9 +223,7 @@ def verdict(found: Verification) -> str:
             f"{told}: embed.workers is {params.get('embed.workers')}, and only 1 gives the same vectors "
             "twice"
         )
-    threads = params.get("compute.threads", "unknown")
     return (
-        f"{told}, though code, data and parameters are the same. Another processor, a GPU, another "
-        f"version of torch or another number of threads (compute.threads: {threads}) rounds "
-        "differently: then networks differ slightly and metrics hardly"
+        f"{told}, though code, data and parameters are the same. {_cause(params)} rounds differently: "
+        "then networks differ slightly and metrics hardly"
     )

@@ -18,6 +18,7 @@ from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, max_over_time_conv
 from titles.models.parts.network import Network
+from titles.models.parts.products import Linear
 from titles.params import Positive, Sizes, Training, distinct
 
 
@@ -65,8 +66,8 @@ class TitleCNN(Network):
         super().__init__(embedding, classes)
         self.filters = WindowFilters(embedding.dimension, filter_lengths, filter_count)
         self.dropout = Dropout(dropout)
-        self.hidden = nn.Linear(filter_count * len(filter_lengths), fc_size)
-        self.output = nn.Linear(fc_size, classes)
+        self.hidden = Linear(filter_count * len(filter_lengths), fc_size)
+        self.output = Linear(fc_size, classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""
@@ -92,7 +93,7 @@ class WindowFilters(nn.Module):
     def __init__(self, dimension: int, lengths: Sequence[int], count: int) -> None:
         super().__init__()
         self.lengths, self.count = tuple(lengths), count
-        self.project = nn.Linear(dimension, sum(lengths) * count, bias=False)
+        self.project = Linear(dimension, sum(lengths) * count, bias=False)
         self.bias_F = nn.Parameter(torch.zeros(len(lengths) * count))
         blocks = torch.split(self.project.weight, [length * count for length in lengths])
         biases = torch.split(self.bias_F, count)

@@ -16,6 +16,7 @@ from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, embedding_bag
 from titles.models.parts.network import Network
+from titles.models.parts.products import Linear
 from titles.params import NotNegative, Sizes, Training
 
 
@@ -66,9 +67,9 @@ class TitleMLP(Network):
         self.leading_words = leading_words
         means = 2 if leading_words else 1
         sizes = [means * embedding.dimension, *hidden_layers]
-        self.hidden = nn.ModuleList(nn.Linear(size, following) for size, following in pairwise(sizes))
+        self.hidden = nn.ModuleList(Linear(size, following) for size, following in pairwise(sizes))
         self.dropout = Dropout(dropout)
-        self.output = nn.Linear(sizes[-1], classes)
+        self.output = Linear(sizes[-1], classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""

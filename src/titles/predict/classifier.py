@@ -21,6 +21,7 @@ from titles.data.encoded import EncodedTitles
 from titles.data.subwords import Subwords
 from titles.models.parts import saved
 from titles.models.parts.embedding import embedding_of
+from titles.models.parts.products import weighted_sum
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
 from titles.prepare.text import words_of
 
@@ -156,7 +157,7 @@ class Classifier:
         for rows in ordered(titles, _BATCH, among=among):
             batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
             logits = [network(batches[_kind(network)]) for network in self.networks]
-            yield rows, torch.tensordot(self._weight_M, torch.stack(logits), dims=1).softmax(dim=1)
+            yield rows, weighted_sum(self._weight_M, logits).softmax(dim=1)
 
 
 def _kind(network: nn.Module) -> Subwords | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from titles.data import inputs
+from titles.data import inputs, processor
 from titles.data.contract import (
     EMBEDDED,
     METRICS,
@@ -24,6 +24,7 @@ from titles.stages import entry_point
 @entry_point
 def main() -> None:
     params = load_params()
+    processor.check(params.compute.portable)
     words = Vocabulary.read(VOCABULARY)
     text = Text.read(TEXT)
     note_without_effect("embed", params.embed.without_effect())

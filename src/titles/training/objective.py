@@ -107,7 +107,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
         ctx.mark_non_differentiable(log_right_B)
         losses_B = (smoothing - 1) * log_right_B
         if smoothing:
-            losses_B -= smoothing * (log_BC @ smooth_C.to(log_BC.dtype))
+            losses_B -= smoothing * (log_BC * smooth_C.to(log_BC.dtype)).sum(dim=1)
         return losses_B, log_right_B
 
     @staticmethod

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from titles.data import inputs
+from titles.data import inputs, processor
 from titles.data.contract import (
     EMBEDDED,
     LABELS,
@@ -28,7 +29,7 @@ from titles.data.vocabulary import Vocabulary, read_labels
 from titles.models.parts import distributed, saved
 from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
-from titles.models.parts.inference import set_up
+from titles.models.parts.inference import machine, set_up
 from titles.models.parts.network import Network
 from titles.params import LARGEST_BATCH, Params, Text, Training, note_without_effect
 from titles.tracking.recording import tracked
@@ -58,9 +59,10 @@ def train(name: str, network: type[Network], params: Params) -> None:
         longest = max(int(titles.lengths.max(initial=0)) for titles in splits)
         found = without_effect(settings, train_split, len(labels)) | settings.beyond_titles(longest)
         note_without_effect(name, found)
+        _note_machine(name, settings, params, device)
     architecture = settings.architecture
     made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
-    used = {"batch_size": settings.titles_per_step(len(train_split))}
+    used = {"batch_size": settings.titles_per_step(len(train_split)), "machine": machine(params.compute)}
     model = saved.SavedModel(
         name,
         architecture,
@@ -94,6 +96,23 @@ def without_effect(settings: Training, titles: EncodedTitles, categories: int) -
     if settings.min_steps and not settings.min_steps <= rows < (LARGEST_BATCH + 1) * settings.min_steps:
         found["min_steps"] = f"train has {rows} titles: batches of {settings.titles_per_step(rows)}"
     return found
+
+
+def _note_machine(name: str, settings: Training, params: Params, device: torch.device) -> None:
+    """Say on stderr if the machine is slow at the precision, or gives bytes of its own."""
+    where = processor.emulates_bfloat16(params.compute.portable) if device.type == "cpu" else ""
+    if where and settings.precision == "bfloat16":
+        print(
+            f"note: products in bfloat16 are emulated {where}: {name} takes about ten times as long as "
+            f"with -S {name}.precision=float32",
+            file=sys.stderr,
+        )
+    if params.compute.portable and (here := machine(params.compute)) != processor.PORTABLE_CLASS:
+        print(
+            f"note: compute.portable is for {processor.PORTABLE_CLASS}; bytes of this run are those of "
+            f"{here} only",
+            file=sys.stderr,
+        )
 
 
 def _key(model: saved.SavedModel, settings: Training, params: Params, device: torch.device) -> str:

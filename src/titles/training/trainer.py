@@ -24,6 +24,7 @@ from titles.data.outcomes import balanced_accuracy
 from titles.models.parts import distributed
 from titles.models.parts.embedding import embedding_of
 from titles.models.parts.inference import DivergedError, evaluate
+from titles.models.parts.products import total
 from titles.params import Training
 from titles.training.objective import Objective
 from titles.training.optimisers import LazyAdam, one_cycle
@@ -169,7 +170,7 @@ class Trainer:
         """One pass over train; returns the mean cross-entropy without weights, logit adjustment and
         smoothing, so that runs and splits compare."""
         self._model.train()
-        total = torch.zeros((), dtype=torch.float64, device=self._device)
+        losses = torch.zeros((), dtype=torch.float64, device=self._device)
         rank, world_size = distributed.rank(), distributed.world_size()
         with tqdm(
             total=len(self._titles),
@@ -180,13 +181,13 @@ class Trainer:
         ) as bar:
             for step, rows in enumerate(ordered(self._titles, self._batch_size, self._shuffle)):
                 own = rows[rank::world_size]
-                total += self._step(own if len(own) else rows[:1], counts=len(own) > 0)
+                losses += self._step(own if len(own) else rows[:1], counts=len(own) > 0)
                 if step % _STEPS_PER_CHECK == 0:
-                    _check_finite(distributed.total(total), number)
+                    _check_finite(distributed.total(losses), number)
                 bar.update(len(rows))
-        total = distributed.total(total)
-        _check_finite(total, number)
-        return float(total) / len(self._titles)
+        losses = distributed.total(losses)
+        _check_finite(losses, number)
+        return float(losses) / len(self._titles)
 
     def _step(self, rows: NDArray[np.int64], counts: bool) -> Tensor:
         """One step; returns the sum of the batch's cross-entropies.
@@ -210,13 +211,13 @@ class Trainer:
         if not counts:
             losses_B, weight_B = losses_B[:0], weight_B[:0]
         # By the weights of the whole batch, since gradients are averaged over the processes.
-        loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())
+        loss = (losses_B * weight_B).sum() / distributed.mean(total(weight_B))
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in self._optimisers:
             optimiser.step()
         self._steps_done += 1
         if self._objective.is_plain or not counts:
-            return losses_B.detach().sum()
+            return total(losses_B)
         return F.cross_entropy(logits_BC.detach(), batch.labels_B, reduction="sum")
 
     def _set_rates(self) -> None:

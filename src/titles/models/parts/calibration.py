@@ -85,12 +85,18 @@ def _loss(logits_NC: Tensor, labels_N: Tensor) -> Callable[[float], float]:
     def loss(log_temperature: float) -> float:
         sharpness = math.exp(-log_temperature)
         normalisers = math.fsum(
-            float((part_BC.double() * sharpness).logsumexp(dim=1).sum())
+            float(_normalisers(part_BC.double() * sharpness).sum())
             for part_BC in torch.split(logits_NC, _BATCH)
         )
         return (normalisers - sharpness * aim) / count
 
     return loss
+
+
+def _normalisers(logits_BC: Tensor) -> Tensor:
+    """The logarithm of each row's sum of exponentials, (B,); torch's logsumexp rounds differently on
+    other processors."""
+    return logits_BC[:, 0] - logits_BC.log_softmax(dim=1)[:, 0]
 
 
 @torch.no_grad()

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from titles.data import processor
 from titles.data.batching import Batcher, ordered
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.models.parts import distributed
 from titles.models.parts.embedding import embedding_of
+from titles.models.parts.products import weighted_sum
 from titles.params import Compute
 
 # Titles per step; it changes memory and speed, not results.
@@ -30,8 +32,10 @@ def set_up(compute: Compute, seed: int) -> torch.device:
     """Choose the device and make what follows repeatable.
 
     Raises:
-        ValueError: cuda is asked for and there is none, or fewer GPUs than processes.
+        ValueError: cuda is asked for and there is none, or fewer GPUs than processes; or results would
+            not be portable, see `processor.check`.
     """
+    processor.check(compute.portable)
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("compute.device is cuda, but no GPU is usable here: set it to auto or cpu")
     torch.manual_seed(seed + distributed.rank())  # each process has its own dropout masks
@@ -43,6 +47,12 @@ def set_up(compute: Compute, seed: int) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     use_gpu = compute.device != "cpu" and torch.cuda.is_available()
     return distributed.own_gpu() if use_gpu else torch.device("cpu")
+
+
+def machine(compute: Compute) -> str:
+    """The class of machines that compute the same bytes as this one, see `processor.machine`."""
+    gpu = compute.device != "cpu" and torch.cuda.is_available()
+    return processor.machine(compute.portable, torch.cuda.get_device_name() if gpu else "")
 
 
 @torch.inference_mode()
@@ -80,7 +90,7 @@ def evaluate(
         labels_B1 = made[0].labels_B[:, None]
         logits = [model(batch).double() for model, batch in zip(models, made, strict=True)]
         if weight_M is not None:
-            logits.append(torch.tensordot(weight_M.to(logits[0]), torch.stack(logits), dims=1))
+            logits.append(weighted_sum(weight_M.to(logits[0]), logits))
         for outcomes, logits_BC in zip(found, logits, strict=True):
             probability_BC = logits_BC.softmax(dim=1)
             if not torch.isfinite(probability_BC).all():
@@ -90,5 +100,6 @@ def evaluate(
             outcomes.predicted_N[rows] = predicted_B.cpu().numpy()
             outcomes.confidence_N[rows] = confidence_B.cpu().numpy()
             outcomes.rank_N[rows] = (probability_BC > right_B1).sum(dim=1).cpu().numpy()
-            outcomes.loss_N[rows] = -right_B1[:, 0].clamp(min=1e-300).log().cpu().numpy()
+            # Not torch's logarithm, which rounds differently on other processors.
+            outcomes.loss_N[rows] = -np.log(right_B1[:, 0].clamp(min=1e-300).cpu().numpy())
     return found

@@ -49,7 +49,8 @@ class SavedModel:
     temperature: divisor that calibration has applied to the output layer; 1 is an uncalibrated network.
     calibrated_loss: cross-entropy on validation with that temperature, in nats per title; weights the
         network in the average. 1 if it was not measured.
-    training: what the training used where a parameter leaves it open, such as batch_size: auto.
+    training: what the training used where a parameter leaves it open, such as batch_size: auto, and the
+        class of the machine, see `processor.machine`.
     saved_weights: int8 rounds weights when they are written, see models/parts/quantisation.py; float32
         writes them as they are.
     """
