@@ -147,7 +147,7 @@ def test_columns_are_chosen_by_name(tmp_path):
     ("content", "kind", "message"),
     [
         pytest.param(b"", CSV, "is empty: expected a header with title", id="no header"),
-        pytest.param(b"id;title\n1;a\n", CSV, "no column 'title'.*separated by commas", id="semicolons"),
+        pytest.param(b"id:title\n1:a\n", CSV, "no column 'title'.*separated by commas", id="colons"),
         pytest.param(b"title,title\na,b\n", CSV, "has the column 'title' twice", id="title twice"),
         pytest.param(b'"a"b\n', CSV, "the header is no CSV", id="broken header"),
         pytest.param(gzip.compress(GOOD * 99)[:-9], CSV, "damaged", id="cut gzip"),

@@ -357,4 +357,4 @@ def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path):
         ("part-3.parquet", "Mesa roja"),
     ]
     (tmp_path / "empty").mkdir()
-    assert "has neither .csv, .csv.gz, .parquet files" in refusal(tmp_path / "empty")
+    assert "has neither .csv, .tsv or .parquet files" in refusal(tmp_path / "empty")
