@@ -1,5 +1,7 @@
 import gzip
 import json
+import lzma
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -358,3 +360,119 @@ def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path):
     ]
     (tmp_path / "empty").mkdir()
     assert "has neither .csv, .tsv or .parquet files" in refusal(tmp_path / "empty")
+
+
+def test_a_folder_is_read_with_all_below_it_and_the_rest_is_named(tmp_path, capsys):
+    for path, row in {
+        "a.csv": "Uno,A",
+        "b.CSV": "Dos,A",
+        "c.tsv": "Tres\tA",
+        "sub/a.csv": "Cinco,A",
+        "sub/deeper/e.TSV.GZ": "Seis\tA",
+        "sub/f.csv.xz": "Siete,A",
+        ".hidden/g.csv": "Ocho,A",
+        "sub/._a.csv": "no listing",
+        ".gitignore": "/a.csv",
+        "h.xlsx": "no listing",
+        "sub/notes.txt": "Nueve,A",
+        "z.jsonl": "{}",
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        header = "title\tcategory" if "\t" in row else "title,category"
+        text = f"{header}\n{row}\n".encode()
+        name = file.name.lower()
+        packed = gzip.compress(text) if name.endswith("gz") else text
+        write(file, lzma.compress(text) if name.endswith("xz") else packed)
+    parquet(tmp_path / "d.pq", LISTINGS)
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    found = {(c.file, title) for c in sources.read(tmp_path, "all", 1000) for title in c.titles}
+    assert found == {
+        ("a.csv", "Uno"),
+        ("b.CSV", "Dos"),
+        ("c.tsv", "Tres"),
+        *(("d.pq", title) for title in LISTINGS["title"]),
+        ("sub/a.csv", "Cinco"),
+        ("sub/deeper/e.TSV.GZ", "Seis"),
+        ("sub/f.csv.xz", "Siete"),
+    }
+    left = ".hidden/g.csv, h.xlsx, linked, sub/._a.csv, sub/notes.txt and 1 more"
+    told = capsys.readouterr().err
+    assert told.endswith(f"these are left out: {left}\n")
+    assert told.startswith(f"warning: {tmp_path}: ")
+    assert told.count("\n") == 1
+
+
+def test_nothing_is_said_of_a_folder_that_is_read_whole(tmp_path, course, capsys):
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards/a.csv", "title,category\nMesa,A\n")
+    read(tmp_path / "shards")
+    (tmp_path / "shards/a.csv").unlink()
+    (tmp_path / "shards").rmdir()
+    read(course(), "spanish")  # the Portuguese files are left out by the parameter
+    assert capsys.readouterr().err == ""
+
+
+def test_course_files_may_have_capitals_or_no_compression_and_others_are_named(course, capsys):
+    folder = course(["spanish"])
+    rows = read(folder)
+    (folder / "spanish.train.jsonl.gz").rename(folder / "Spanish.TRAIN.jsonl.gz")
+    plain = gzip.decompress((folder / "spanish.test.jsonl.gz").read_bytes())
+    (folder / "spanish.test.jsonl.gz").unlink()
+    write(folder / "spanish.test.jsonl", plain)
+    write(folder / "more.csv", "title,category\nMesa,A\n")
+    assert read(folder) == rows
+    assert "these are left out: more.csv\n" in capsys.readouterr().err
+    write(folder / "spanish.train.jsonl.gz", b"")
+    assert "which are the same: remove one" in refusal(folder)
+
+
+def test_a_folder_without_a_listing_names_what_it_has(tmp_path):
+    (tmp_path / "meli").mkdir()
+    write(tmp_path / "meli/spanish.train.jsonl.gz", b"")
+    write(tmp_path / "a\x1b.txt", "Mesa")
+    message = refusal(tmp_path)
+    assert "it has a\\x1b.txt, meli/spanish.train.jsonl.gz" in message
+    assert message.isprintable()
+
+
+SPELLINGS = [
+    "ROPA BEBÉ",
+    "ROPA BEBE\u0301",
+    "ROPA\u00a0BEBÉ",
+    "ROPA  BEBÉ",
+    " ROPA BEBÉ\t",
+    "ROPA\u200b BEBÉ",
+]
+
+
+def test_spellings_of_a_category_are_one_category_and_are_counted(tmp_path):
+    rows = "".join(f"Body {n},{name}\n" for n, name in enumerate([*SPELLINGS, *SPELLINGS, "Ropa Bebé"]))
+    file = write(tmp_path / "a.csv", "title,category\n" + rows + "Mesa,\u200b\u00a0\n")
+    found, rejected = read(file)
+    assert [row[3] for row in found] == ["ROPA BEBÉ"] * 12 + ["Ropa Bebé"]
+    assert rejected == [(15, "empty_category")]
+    respelled = sum((chunk.respelled for chunk in sources.read(file, "all", 99)), Counter())
+    assert respelled == dict.fromkeys(SPELLINGS[1:], 2)
+    table = parquet(tmp_path / "a.parquet", {"title": [*"abcdef"], "category": SPELLINGS})
+    assert {row[3] for row in read(table)[0]} == {"ROPA BEBÉ"}
+
+
+@pytest.mark.parametrize("name", ["\ufeffcategory", "category\u00a0", " category\u200b"])
+def test_spellings_of_a_column_are_one_column(tmp_path, course, name):
+    text = f"{name},title\nA,Mesa\n"
+    assert read(write(tmp_path / "a.csv", text))[0][0][2:4] == ("Mesa", "A")
+    table = parquet(tmp_path / "a.parquet", {name: ["A"], "title": ["Mesa"]})
+    assert read(table)[0][0][2:4] == ("Mesa", "A")
+    folder = course(["spanish"], spanish_train=json.dumps({name: "A", "title": "Mesa"}))
+    assert read(folder)[0][0][2:4] == ("Mesa", "A")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_course_files_come_in_any_encoding(course, encoding, end):
+    lines = [json.dumps(record(title), ensure_ascii=False) for title in ("Ñandú", "Mesa 50 €")]
+    content = gzip.compress((end.join(lines) + end).encode(encoding))
+    rows, rejected = read(course(["spanish"], spanish_train=content))
+    assert [(row[1], row[2]) for row in rows if row[0] == "train"] == [(1, "Ñandú"), (2, "Mesa 50 €")]
+    assert rejected == []

@@ -178,11 +178,19 @@ def test_damaged_packings_are_never_taken_for_shorter_files(tmp_path: Path, pack
     if packing != "zip":  # whose end has the list of files
         damages += [whole[:-2], whole + b"more"]
     for damage in damages:
-        with pytest.raises(ValueError, match="is damaged near line"):
+        with pytest.raises(ValueError, match=r"is damaged near line|is a zip that is damaged"):
             predicted(written(tmp_path / "a", damage), LINES)
 
 
+def with_password() -> bytes:
+    content = bytearray(zipped(b"Mesa\n"))
+    content[6] |= 1  # the flags before the file's data and in the list of files
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
 REFUSED = {
+    "a zip that is damaged, or cannot be read: File": with_password(),
     "a zip of 2 files (a.csv, b\\x1b.csv), which must have one: unpack it": zipped(
         b"x", "a.csv", "b\x1b.csv"
     ),

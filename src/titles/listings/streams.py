@@ -11,6 +11,7 @@ import codecs
 import io
 import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +29,10 @@ DAMAGE = EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFi
 # Bytes read at a time; the first of them tell the kind of a file. What a larger block has before the
 # damage of a compressed file would be lost, and with it the line of the damage.
 _BLOCK = 8 * 1024
+_MEMORY = 256 * 1024 * 1024  # bytes that a file of xz may ask for; xz -9 asks for 65 million
 _LEAST = 512  # bytes from which a share of control characters means something
 _NAMED = 5  # files of an archive in a message
+_EXCERPT = 200  # characters of their names
 
 _ZIP = b"PK\x03\x04"
 _XZ = b"\xfd7zXZ\x00"
@@ -159,30 +162,31 @@ def _member(file: Path | None, name: str) -> Iterator[Any]:
     """Open the only file of a zip; raises ValueError if there are several, or it cannot be read."""
     if not (file and file.is_file()):
         raise ValueError(f"{name} is a zip, which cannot be read from a pipe: name the file")
-    with zipfile.ZipFile(file) as archive:
-        found = [each for each in archive.infolist() if not each.is_dir()]
-        # Copies of a Mac's attributes.
-        found = [each for each in found if not each.filename.startswith("__MACOSX/")]
-        names = [printable(each.filename) for each in found]
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            found = [each for each in archive.infolist() if not each.is_dir()]
+            # Copies of a Mac's attributes.
+            found = [each for each in found if not each.filename.startswith("__MACOSX/")]
+            names = [printable(each.filename) for each in found]
+            member = stack.enter_context(archive.open(found[0])) if len(found) == 1 else None
+        # NotImplementedError: the method of compression; RuntimeError: a password; the others: damage.
+        except (*DAMAGE, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
+            told = printable(str(error))
+            raise ValueError(f"{name} is a zip that is damaged, or cannot be read: {told}") from None
         if "xl/workbook.xml" in names:
             raise ValueError(f"{name} is an Excel workbook, which is not read: save the sheet as CSV")
-        if len(found) != 1:
+        if not member:
             listed = ", ".join(names[:_NAMED]) + " ..." * (len(names) > _NAMED)
             raise ValueError(
-                f"{name} is a zip of {len(names)} files ({listed}), which must have one: unpack it"
+                f"{name} is a zip of {len(names)} files ({listed[:_EXCERPT]}), which must have one: "
+                "unpack it"
             )
-        if found[0].flag_bits & 1:
-            raise ValueError(f"{name} is a zip with a password: unpack it")
-        try:
-            member = archive.open(found[0])
-        except NotImplementedError as error:
-            raise ValueError(f"{name} is a zip that cannot be read ({error}): unpack it") from None
-        with member:
-            yield member
+        yield member
 
 
 def _unxz() -> lzma.LZMADecompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, _MEMORY)
 
 
 def _unpacked(blocks: Iterable[bytes], new: Callable[[], Any]) -> Iterator[bytes]:
@@ -193,13 +197,15 @@ def _unpacked(blocks: Iterable[bytes], new: Callable[[], Any]) -> Iterator[bytes
     unpacker, started = new(), False
     for block in blocks:
         data = block
-        while data:
+        while data or not (unpacker.eof or unpacker.needs_input):
             if unpacker.eof:
                 unpacker, started = new(), False
             if not started and new is _unxz:
                 data = data.lstrip(b"\x00")  # padding between streams
-            started = started or bool(data)
-            yield unpacker.decompress(data)
+                if not data:
+                    break
+            started = True
+            yield unpacker.decompress(data, _BLOCK)
             data = unpacker.unused_data
     if started and not unpacker.eof:
         raise EOFError("the compressed data ends too early")
