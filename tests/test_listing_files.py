@@ -371,6 +371,14 @@ def test_names_of_columns_that_are_not_utf8_are_written_out(tmp_path):
     assert read(file, CSV)[0] == ["title", "a\\udcf1o", "a\\udcf1o.3"]
 
 
+def test_parquet_with_a_name_that_is_not_utf8_is_refused(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"title": ["Mesa"], "anno": [1]}), file, store_schema=False)
+    written(file, file.read_bytes().replace(b"anno", b"a\xf1os"))
+    with pytest.raises(ValueError, match=r"a\.parquet: the name of a column is not UTF-8"):
+        read(file, PARQUET)
+
+
 def test_columns_of_parquet_whose_names_begin_alike_are_not_mixed_up(tmp_path):
     table = pa.table({"a.b": ["1"], "title.x": ["2"], "title": ["Mesa"], "a": [{"b": 3}]})
     pq.write_table(table, tmp_path / "a.parquet")

@@ -26,9 +26,15 @@ _TEXTS = (
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """Open a pyarrow ParquetFile; raises ValueError if it is damaged, or not a Parquet file."""
-    with _whole(file):
-        table = pq.ParquetFile(file)
+    """Open a pyarrow ParquetFile.
+
+    Raises ValueError if it is damaged, not a Parquet file, or has names that are not UTF-8.
+    """
+    try:
+        with _whole(file):
+            table = pq.ParquetFile(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: the name of a column is not UTF-8: {error}") from None
     with table:
         yield table
 
