@@ -135,7 +135,9 @@ def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_pa
         ),
         pytest.param("titulo,category\nMesa,A\n", "columns titulo,category are not known", id="renamed"),
         pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa,TABLES are not known", id="no header"),
-        pytest.param("title,category,title\na,B,c\n", "a column stands twice", id="doubled column"),
+        pytest.param(
+            "title,category,title\na,B,c\n", "has the column 'title' twice", id="doubled column"
+        ),
         pytest.param('"title"x,category\na,B\n', "the header is no CSV", id="broken header"),
         pytest.param(b"\x00\x15\x04\x00\xff\xfe", "are not known", id="another kind of file"),
         pytest.param(b"PAR1\x15\x04\x00\xff\xfe", "damaged, or no Parquet file", id="broken Parquet"),
@@ -147,6 +149,48 @@ def test_a_file_without_titles_and_categories_is_refused(tmp_path, content, mess
 
 def test_a_file_with_a_header_alone_has_no_rows(tmp_path):
     assert read(write(tmp_path / "a.csv", HEADER)) == ([], [])
+
+
+def test_a_field_past_the_limit_without_a_quote_costs_its_row(tmp_path):
+    long = "x" * (1024 * 1024 + 1)
+    for row in (f"{long},A", f'"{long}",A'):
+        file = write(tmp_path / "a.csv", f"title,category\nMesa,T\n{row}\nSilla,S\n")
+        (rejected,) = [row for chunk in sources.read(file, "all", 50) for row in chunk.rejected]
+        assert (rejected.line, rejected.reason) == (3, "broken_csv")
+        assert "field larger than field limit" in rejected.excerpt
+        assert [row[1:3] for row in read(file)[0]] == [(2, "Mesa"), (4, "Silla")]
+    file = write(tmp_path / "a.csv", f'title,category\nMesa,T\n"Silla,S\n{long},A\n')
+    assert "the quote opened in line 3 is not closed by line 4" in refusal(file)
+
+
+UNUSED = {
+    "unnamed": ["title", "category", "", ""],
+    "repeated": ["title", "price", "category", "price"],
+    "repeated with spaces": ["price ", "title", "category", " price"],
+}
+
+
+@pytest.mark.parametrize("names", UNUSED.values(), ids=list(UNUSED))
+def test_columns_that_are_not_used_may_have_any_names(tmp_path, names):
+    rows = [
+        [{"title": title, "category": "A"}.get(name.strip(), "1") for name in names] for title in "ab"
+    ]
+    content = "\n".join(map(",".join, [names, *rows]))
+    table = pa.Table.from_arrays([pa.array(column) for column in zip(*rows, strict=True)], names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for file in (write(tmp_path / "a.csv", content), tmp_path / "a.parquet"):
+        found, rejected = read(file)
+        assert [row[2:4] for row in found] == [("a", "A"), ("b", "A")]
+        assert rejected == []
+
+
+@pytest.mark.parametrize("name", ["title", "category", "language", "label_quality"])
+def test_a_column_that_is_used_must_be_there_once(tmp_path, name):
+    names = ["title", "category", "language", "label_quality", f" {name}"]
+    table = pa.Table.from_arrays([pa.array(["a"])] * 5, names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for file in (write(tmp_path / "a.csv", ",".join(names)), tmp_path / "a.parquet"):
+        assert f"has the column '{name}' twice" in refusal(file)
 
 
 def test_a_quote_that_never_closes_ends_the_reading_with_its_line(tmp_path):
@@ -267,6 +311,15 @@ def test_a_folder_of_anything_else_is_refused(tmp_path):
             id="split of another file",
         ),
         pytest.param(b'{"title": " ", "category": "A"}', "empty_title", id="blank title"),
+        pytest.param(b'{"title": NaN, "category": "A"}', "field_is_not_text", id="NaN for a title"),
+        pytest.param(
+            b'{"title": "Mesa", "category": %s}' % (b"[" * 300 + b"]" * 300),
+            "nested_too_deeply",
+            id="deep",
+        ),
+        pytest.param(
+            b'{"title": "Mesa", "category": ' + b"[" * 99_999, "nested_too_deeply", id="no end"
+        ),
         pytest.param(b'{"title": "Mesa", "category": "A\\nB"}', "newline_in_category", id="newline"),
     ],
 )
@@ -277,6 +330,30 @@ def test_only_the_json_line_that_breaks_the_schema_is_set_aside(course, line, re
     assert rejected == [(4, reason)]
     assert [row[1] for row in rows if row[0] == "train"] == [1, 2, 5, 6]
     assert rows[0] == ("train", 1, "a\nb", "A", "spanish", "reliable")
+
+
+def test_a_byte_order_mark_before_a_course_file_costs_no_row(course):
+    content = "\ufeff" + json.dumps(record("Mesa"), ensure_ascii=False) + "\n"
+    names = [f"spanish_{split}" for split in ("train", "validation", "test")]
+    rows, rejected = read(course(["spanish"], **dict.fromkeys(names, content)))
+    assert [row[:3] for row in rows] == [(name[8:], 1, "Mesa") for name in names]
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud83d"', b'"caf\xe9"', b"[" * 300 + b"]" * 300]
+)
+def test_a_field_that_is_not_used_may_hold_anything(course, value):
+    line = b'{"title": "Mesa", "category": "A", "more": ' + value + b"}\n"
+    rows, rejected = read(course(["spanish"], spanish_train=gzip.compress(line)))
+    assert rows[0] == ("train", 1, "Mesa", "A", "unspecified", "unspecified")
+    assert rejected == []
+
+
+def test_a_number_in_place_of_text_is_listed_with_all_its_digits(course):
+    line = '{"title": 123456789012345678901234567890, "category": "A"}\n'
+    rejected = next(sources.read(course(["spanish"], spanish_train=line), "all", 50)).rejected
+    assert [row.excerpt.split(",")[0] for row in rejected] == ["123456789012345678901234567890"]
 
 
 def test_a_course_file_without_language_and_quality_is_unspecified(course):
@@ -332,6 +409,42 @@ def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
     assert chunk.lines == [1, 3]
     assert [(row.line, row.reason) for row in chunk.rejected] == [(2, "field_is_not_text")]
     assert chunk.rows_read == 3
+
+
+TEXT_TYPES = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()]
+CASES = [(kind, encoded) for kind in TEXT_TYPES for encoded in (False, True)]
+VIEWS = [(pa.string_view(), False), (pa.binary_view(), False)]  # Arrow has no dictionaries of them
+
+
+@pytest.mark.usefixtures("one_chunk")
+@pytest.mark.parametrize(("kind", "encoded"), CASES + VIEWS, ids=str)
+def test_text_in_parquet_may_be_of_each_type_that_holds_it(tmp_path, kind, encoded):
+    titles = pa.array([b"Tel\xc3\xa9fono", b"caf\xe9", None, b"Mesa"])
+    titles = (titles if "binary" in str(kind) else titles.view(pa.string())).cast(kind, safe=False)
+    columns = {
+        "title": titles,
+        "category": pa.array([b"A", b"A", b"A", b"\xff"]).cast(titles.type, safe=False),
+    }
+    if encoded:
+        columns = {name: column.dictionary_encode() for name, column in columns.items()}
+    rows, rejected = read(parquet(tmp_path / "a.parquet", columns))
+    assert rows == [("", 1, "Teléfono", "A", "unspecified", "unspecified")]
+    assert rejected == [(2, "invalid_utf8"), (3, "field_is_not_text"), (4, "invalid_utf8")]
+
+
+@pytest.mark.parametrize("name", ["title", "category", "language", "label_quality"])
+@pytest.mark.parametrize("values", [[1, 2], [1.5, None], [True, False]])
+def test_another_type_than_text_in_parquet_is_refused_by_name_and_type(tmp_path, name, values):
+    file = parquet(
+        tmp_path / "a.parquet", {"title": ["a", "b"], "category": ["A", "B"]} | {name: values}
+    )
+    assert f"column '{name}' holds {pa.array(values).type}, not text" in refusal(file)
+
+
+@pytest.mark.usefixtures("one_chunk")
+def test_a_column_without_any_value_sets_its_rows_aside(tmp_path):
+    file = parquet(tmp_path / "a.parquet", LISTINGS | {"category": pa.nulls(3)})
+    assert read(file) == ([], [(line, "field_is_not_text") for line in (1, 2, 3)])
 
 
 def test_parquet_without_rows_gives_none(tmp_path):

@@ -40,14 +40,13 @@ class CsvReader:
             raise ValueError(f"{name}: the header is no CSV: {printable(error)}")
         self._lines.give_back(lines[used:])
 
-    def rows(self, columns: Sequence[str], *, keep: bool) -> Iterator[Batch]:
-        """Yield the values of some columns of all rows; blank lines are skipped.
+    def rows(self, places: Sequence[int], *, keep: bool) -> Iterator[Batch]:
+        """Yield the values of the columns at these places of all rows; blank lines are skipped.
 
         keep: a broken row costs its first line only, and the lines after it are parsed anew; otherwise
         it costs all the lines that the CSV parser takes for it. Raises ValueError if the file is damaged
         or, unless `keep`, a stray quote hides an unknown number of rows.
         """
-        places = [self.header.index(name) for name in columns]
         lines = self._lines
         first = lines.number
         while taken := lines.take():
@@ -81,7 +80,8 @@ class CsvReader:
             if keep and isinstance(row, Broken):
                 used = 1
             elif not keep and (
-                used > _MOST_LINES or "unexpected end" in error or "field limit" in error
+                # A field past the limit within one line hides no other row.
+                used > _MOST_LINES or "unexpected end" in error or ("field limit" in error and used > 1)
             ):
                 raise ValueError(
                     f"{self._name}: the quote opened in line {first + at} is not closed by line "

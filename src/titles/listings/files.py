@@ -87,20 +87,20 @@ def opened(
         from titles.listings import parquet_reader
 
         with parquet_reader.opened(file) as table:
-            given = table.schema_arrow.names
-            columns = _kept(name, list(map(canonical, given)), column, keep, hint)
-            stored = {canonical(each): each for each in given}
-            types = {each: table.schema_arrow.field(stored[each]).type for each in columns}
+            columns = _kept(name, list(map(canonical, table.schema_arrow.names)), column, keep, hint)
+            types = {each: table.schema_arrow.types[place] for each, place in columns.items()}
             if not parquet_reader.is_text(types[column]):
                 raise ValueError(f"{name}: column {column!r} holds {types[column]}, not text; {hint}")
-            batches = parquet_reader.rows(file, table, [stored[each] for each in columns])
-            yield of_batches(columns, column, batches, list(types.values()), table.metadata.num_rows)
+            places = list(columns.values())
+            batches = parquet_reader.rows(file, table, places, {columns[column]})
+            total = table.metadata.num_rows
+            yield of_batches(list(columns), column, batches, list(types.values()), total)
         return
     with streams.opened(file) as raw:
         if kind == CSV:
             table = CsvReader(raw, name, f"with {column}", {column, *(keep or ())})
             columns = _kept(name, table.header, column, keep, hint)
-            yield of_batches(columns, column, table.rows(columns, keep=True))
+            yield of_batches(list(columns), column, table.rows(list(columns.values()), keep=True))
         elif kind == JSON_LINES:
             lines = Lines(streams.lines(raw), name)
             keys, count = json_reader.first_keys(lines, KEY_LINES)
@@ -133,18 +133,38 @@ def _plain_lines(lines: Lines[bytes]) -> Iterator[Batch]:
 
 def _kept(
     name: str, names: Sequence[str], column: str, keep: Sequence[str] | None, hint: str
-) -> list[str]:
-    """The columns to keep, in the order of the file; they include that of the titles.
+) -> dict[str, int]:
+    """The columns to keep, each with its place, in the order of the file; they include the titles.
 
-    Raises ValueError if one of them is missing, or there twice.
+    Raises ValueError if one that was asked for is missing, or there twice.
     """
-    wanted = [column, *(names if keep is None else keep)]
-    for each in wanted:
-        if each not in names:
+    places = {each: place for place, each in enumerate(_distinct(names))}
+    asked = [column, *(keep or ())]
+    for each in asked:
+        if names.count(each) > 1:
+            raise ValueError(f"{name} has the column {each!r} twice")
+        if each not in places:
             raise ValueError(
                 f"{name} has no column {each!r}. Its columns, separated by commas, are "
                 f"{printable(','.join(names)[:200])}; {hint}"
             )
-        if names.count(each) > 1:
-            raise ValueError(f"{name} has the column {each!r} twice")
-    return [each for each in names if each in wanted]
+    return places if keep is None else {each: p for each, p in places.items() if each in asked}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names; a repeated one has its place added, and so has an empty one, called column.
+
+    Bytes that are not UTF-8 are written out.
+    """
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    taken = set(names)
+    found: list[str] = []
+    for place, name in enumerate(names, start=1):
+        each = name
+        if not name or name in names[: place - 1]:
+            each = f"{name or 'column'}.{place}"
+            while each in taken:
+                each += "_"
+        taken.add(each)
+        found.append(each)
+    return found

@@ -24,10 +24,14 @@ Line = TypeVar("Line", str, bytes)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Stands for a row that cannot be parsed. excerpt: the start of the row, or the parser's message."""
+    """Stands for a row that cannot be parsed.
+
+    excerpt: the start of the row, or the parser's message. values: those that can be read, if any.
+    """
 
     reason: str
     excerpt: str
+    values: list[Any] | None = None
 
 
 Row = Any  # a sequence of values, or Broken

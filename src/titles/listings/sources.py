@@ -201,9 +201,11 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
         from titles.listings import parquet_reader
 
         with parquet_reader.opened(file) as table:
-            given = {canonical(name): name for name in table.schema_arrow.names}
-            names = _known_columns(file, table.schema_arrow.names)
-            yield names, parquet_reader.rows(file, table, [given[name] for name in names])
+            places = _known_columns(file, table.schema_arrow.names)
+            for name, place in places.items():
+                if not parquet_reader.is_text(kind := table.schema_arrow.types[place]):
+                    raise ValueError(f"{file}: column {name!r} holds {kind}, not text: convert it")
+            yield list(places), parquet_reader.rows(file, table, [*places.values()], {*places.values()})
         return
     with streams.opened(file) as raw:
         if split:
@@ -215,20 +217,21 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
                 raise ValueError(f"{file} is empty: expected one JSON object per line")
         else:
             reader = CsvReader(raw, str(file), "such as title,category", {"title", "category"})
-            names = _known_columns(file, reader.header)
-            yield names, reader.rows(names, keep=False)
+            places = _known_columns(file, reader.header)
+            yield list(places), reader.rows(list(places.values()), keep=False)
 
 
-def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
-    """The columns of a file that are used, in its order.
+def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
+    """The columns of a file that are used, each with its place, in the file's order.
 
-    Raises ValueError if titles or categories are missing, or a column is there twice.
+    Raises ValueError if titles or categories are missing, or one of these columns is there twice.
     """
     names = list(map(canonical, header))
     listed = printable(",".join(names)[:_EXCERPT])
     wanted = "title,label_quality,language,category or title,category"
-    if len(set(names)) != len(names):
-        raise ValueError(f"{file}: a column stands twice in the header {listed}")
+    for name in _COLUMNS:
+        if names.count(name) > 1:
+            raise ValueError(f"{file} has the column {name!r} twice, in the header {listed}")
     if "title" in names and "category" not in names:
         raise ValueError(
             f"{file} has titles but no categories (columns {listed}): there is nothing to learn from; "
@@ -239,7 +242,7 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
             f"{file}: columns {listed} are not known; expected {wanted}, in lower case, separated by "
             "commas, in UTF-8"
         )
-    return [name for name in names if name in _COLUMNS]
+    return {name: place for place, name in enumerate(names) if name in _COLUMNS}
 
 
 def _chunk(file: str, split: str, names: Sequence[str], batch: Batch) -> Chunk:
