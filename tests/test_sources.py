@@ -589,3 +589,14 @@ def test_course_files_come_in_any_encoding(course, encoding, end):
     rows, rejected = read(course(["spanish"], spanish_train=content))
     assert [(row[1], row[2]) for row in rows if row[0] == "train"] == [(1, "Ñandú"), (2, "Mesa 50 €")]
     assert rejected == []
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "sub")))
+        yield from ()
+
+    write(tmp_path / "a.csv", "title,category\nMesa,A\n")
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(PermissionError, match="sub"):
+        read(tmp_path)

@@ -58,6 +58,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2 in two streams": lambda data: bz2.compress(data[:30]) + bz2.compress(data[30:]),
     "xz": lzma.compress,
     "xz in two streams": lambda d: lzma.compress(d[:30]) + bytes(8) + lzma.compress(d[30:]),
+    "xz with padding": lambda data: lzma.compress(data) + bytes(16 * 1024),
     "zip": zipped,
     "zip of a Mac": lambda data: zipped(data, "a.csv", "__MACOSX/._a.csv"),
 }
@@ -287,13 +288,26 @@ def test_columns_are_found_in_any_spelling(tmp_path: Path, spelling: str) -> Non
 def test_rows_of_json_may_spell_a_key_differently(tmp_path: Path) -> None:
     composed, apart = "título", unicodedata.normalize("NFD", "título")
     rows = [{composed: "Mesa"}, {apart: "Silla"}, {composed: "a", apart: "b"}, {"id": 1}]
-    file = written(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    lines = [*map(json.dumps, rows), "no JSON"]
+    file = written(tmp_path / "a.jsonl", "\n".join(lines).encode())
     assert predicted(file, JSON_LINES, apart) == [
         ("Mesa", ""),
         ("Silla", ""),
         ("", "broken JSON"),
         ("", "no title"),
+        ("", "broken JSON"),
     ]
+
+
+def test_an_error_of_the_system_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            del buffer
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Failing())))  # type: ignore[type-var]
+    with pytest.raises(OSError, match="Input/output error"):
+        predicted(None, LINES)
 
 
 def test_two_spellings_of_a_column_are_the_same_column_twice(tmp_path: Path) -> None:
