@@ -240,7 +240,7 @@ def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
     if not {"title", "category"} <= set(names):
         raise ValueError(
             f"{file}: columns {listed} are not known; expected {wanted}, in lower case, separated by "
-            "commas, in UTF-8"
+            "commas, semicolons, tabs or bars, in UTF-8"
         )
     return {name: place for place, name in enumerate(names) if name in _COLUMNS}
 

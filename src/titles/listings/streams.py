@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import gzip
 import io
 import lzma
 import re
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +22,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from titles.data import contract
 from titles.listings.names import printable
 
 # Raised while a damaged file is read; bz2 and gzip raise an OSError.
@@ -35,6 +36,7 @@ _NAMED = 5  # files of an archive in a message
 _EXCERPT = 200  # characters of their names
 
 _ZIP = b"PK\x03\x04"
+_GZIP = b"\x1f\x8b"
 _XZ = b"\xfd7zXZ\x00"
 _BZ2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)")
 _MARKS = {  # the longer first: that of UTF-16 opens that of UTF-32
@@ -45,7 +47,7 @@ _MARKS = {  # the longer first: that of UTF-16 opens that of UTF-32
 }
 _UNREADABLE = {
     b"PAR1": "a Parquet file",  # in place of text
-    b"\x1f\x8b": "compressed by gzip, inside another compression: unpack it once",
+    _GZIP: "compressed by gzip twice: unpack it once",
     b"(\xb5/\xfd": "compressed by Zstandard, which is not read: unpack it, as by zstd -d",
     b"\x04\x22M\x18": "compressed by LZ4, which is not read: unpack it",
     b"\x1f\x9d": "compressed by compress, which is not read: unpack it",
@@ -73,12 +75,16 @@ def opened(file: Path | None) -> Iterator[io.BufferedReader]:
     name = str(file or "the standard input")
     with ExitStack() as stack:
         try:
-            stream: Any = stack.enter_context(contract.opened(file))
+            stream: Any = stack.enter_context(file.open("rb")) if file else sys.stdin.buffer
             head, blocks = _beginning(iter(lambda: stream.read1(_BLOCK), b""))
             if head.startswith(_ZIP):
                 member = stack.enter_context(_member(file, name))
                 head, blocks = _beginning(iter(lambda: member.read1(_BLOCK), b""))
-            if _BZ2.match(head):
+            if head.startswith(_GZIP):
+                packed = io.BufferedReader(_Joined(blocks), _BLOCK)
+                unpacked = stack.enter_context(gzip.open(packed))
+                head, blocks = _beginning(iter(lambda: unpacked.read1(_BLOCK), b""))
+            elif _BZ2.match(head):
                 head, blocks = _beginning(_unpacked(blocks, bz2.BZ2Decompressor))
             elif head.startswith(_XZ):
                 head, blocks = _beginning(_unpacked(blocks, _unxz))
