@@ -177,8 +177,8 @@ MUTANTS = [
     Mutant(
         "a damaged end of a file goes unnoticed",
         "src/titles/listings/rows.py",
-        "zlib.error) as error:\n            raise ValueError(",
-        "zlib.error) as error:\n            return lines\n            raise ValueError(",
+        "except DAMAGE as error:\n            raise",
+        "except DAMAGE as error:\n            return lines\n            raise",
         "test_sources.py",
     ),
     # -- measures

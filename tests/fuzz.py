@@ -12,9 +12,11 @@ and its number alone, so that a failure can be had again:
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 import resource
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,7 +135,19 @@ def _csv() -> list[bytes]:
         + "".join(f"Teléfono {n} 😀 16gb,unreliable,portuguese,PHONES\n" for n in range(5))
     )
     plain = 'title,category\nuna silla,CHAIRS\n\n"dos\nlineas",CHAIRS\n'
-    return [rows.encode(), plain.encode(), gzip.compress(rows.encode(), mtime=0)]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("listings.csv"), rows)
+    return [
+        rows.encode(),
+        plain.encode(),
+        gzip.compress(rows.encode(), mtime=0),
+        bz2.compress(plain.encode()),
+        lzma.compress(plain.encode()),
+        packed.getvalue(),
+        plain.encode("utf-16"),
+        plain.replace(",", ";").encode(),
+    ]
 
 
 def _course() -> list[bytes]:

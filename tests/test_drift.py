@@ -236,3 +236,26 @@ def test_the_commands_of_the_page_do_what_it_says(base: Path, tmp_path: Path) ->
     drifted = json.loads((tmp_path / "metrics/prepare.json").read_text(encoding="utf-8"))["drift"]
     assert drifted["new_categories"] == 3
     assert "drift.categories" in printed  # of dvc metrics show
+
+
+def test_spellings_of_a_category_are_no_drift(
+    tmp_path: Path, reference: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = json.loads(Path(reference).read_text(encoding="utf-8"))
+    profile["categories"] = {"ROPA BEBÉ": 0.3, "ROPA BEBE\u0301": 0.2, "MESA\u00a0": 0.1, "CASES": 0.4}
+    Path(reference).write_text(json.dumps(profile), encoding="utf-8")
+    read_again = drift.read(reference)
+    assert read_again
+    assert read_again.categories == {"ROPA BEBÉ": 0.5, "MESA": 0.1, "CASES": 0.4}
+    names = ["ROPA  BEBÉ"] * 25 + ["ROPA BEBE\u0301"] * 25 + ["CASES"] * 40 + ["MESA"] * 10
+    rows = "".join(f"nombre n{number},,spanish,{name}\n" for number, name in enumerate(names))
+    source = tmp_path / "a.csv"
+    source.write_text("title,id,language,category\n" + rows, encoding="utf-8")
+    capsys.readouterr()
+    metrics = prepared(tmp_path, "a", str(source), reference=reference)
+    assert metrics["drift"]["categories"] == 0
+    assert metrics["drift"]["new_categories"] == metrics["drift"]["vanished_categories"] == 0
+    (line,) = told(capsys)
+    assert line.startswith("note: 50 rows have a category in another spelling")
+    assert "'ROPA  BEB\\xc9' as 'ROPA BEBÉ' (25)" in line
+    assert "'ROPA BEBE\\u0301' as 'ROPA BEBÉ' (25)" in line

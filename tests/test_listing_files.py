@@ -1,6 +1,7 @@
 """Rows to classify, from files of all kinds: each row is there, in order, whatever is wrong with it."""
 
 import csv
+import datetime
 import gzip
 import io
 import json
@@ -147,7 +148,7 @@ def test_columns_are_chosen_by_name(tmp_path):
     ("content", "kind", "message"),
     [
         pytest.param(b"", CSV, "is empty: expected a header with title", id="no header"),
-        pytest.param(b"id;title\n1;a\n", CSV, "no column 'title'.*separated by commas", id="semicolons"),
+        pytest.param(b"id:title\n1:a\n", CSV, "no column 'title'.*separated by commas", id="colons"),
         pytest.param(b"title,title\na,b\n", CSV, "has the column 'title' twice", id="title twice"),
         pytest.param(b'"a"b\n', CSV, "the header is no CSV", id="broken header"),
         pytest.param(gzip.compress(GOOD * 99)[:-9], CSV, "damaged", id="cut gzip"),
@@ -199,6 +200,193 @@ def test_a_broken_line_of_json_costs_itself_alone(tmp_path):
     assert read(file, JSON_LINES)[0] == ["id", "title", "more"]
 
 
+NUMBERS = [
+    "123456789012345678901234567890",
+    "18446744073709551616",
+    "-9223372036854775809",
+    "-0",
+    "9007199254740993",
+    "1" * 5000,  # more digits than int() takes
+    "0.1000000000000000055511151231257827",
+    "12345678901234567.25",
+    "199.90",
+    "0.00001",
+    "1e5",
+    "1E+400",
+    "-2.5e-400",
+    "NaN",
+    "-Infinity",
+]
+
+
+@pytest.mark.parametrize("value", ["{}", "[{}]", '{{"a": [1, {}]}}'], ids=["bare", "list", "object"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_of_json_keep_all_their_digits(tmp_path, number, value):
+    line = '{"title": "Mesa -0 1.5", "id": ' + value.format(number) + ', "n": 7}\n'
+    _, rows = read(written(tmp_path / "a.jsonl", line.encode() * 3), JSON_LINES)
+    for _, (title, found, seven), _, problem in rows:
+        assert (title, seven, problem) == ("Mesa -0 1.5", 7, "")
+        while isinstance(found, list | dict):
+            found = found["a"] if isinstance(found, dict) else found[-1]
+        assert str(found) == number
+
+
+def test_a_byte_order_mark_before_json_is_no_part_of_it(tmp_path):
+    lines = b'\xef\xbb\xbf{"title": "Funda"}\n{"title": "Mesa"}\n'
+    rows = [(1, ["Funda"], "Funda", ""), (2, ["Mesa"], "Mesa", "")]
+    for content in (lines, gzip.compress(lines)):
+        assert read(written(tmp_path / "a.jsonl", content), JSON_LINES) == (["title"], rows)
+    twice = read(written(tmp_path / "a.jsonl", lines * 2), JSON_LINES)[1]  # files that were joined
+    assert [row[2] for row in twice] == ["Funda", "Mesa"] * 2
+    assert read(written(tmp_path / "a.jsonl", b"\xef\xbb\xbf\n"), JSON_LINES) == (["title"], [])
+    (row,) = read(written(tmp_path / "a.jsonl", b"\xef\xbb\xbf" * 5000 + lines), JSON_LINES)[1][:1]
+    assert row[3] == "broken JSON"
+
+
+ODD_JSON = {
+    "NaN": (b"NaN", ""),
+    "infinity": (b"[-Infinity]", ""),
+    "not UTF-8": (b'"caf\xe9"', "broken JSON"),
+    "half of a surrogate pair": (b'["\\ud83d"]', "broken JSON"),
+    "half of a surrogate pair in a key": (b'{"\\ud83d": 1}', "broken JSON"),
+    "deeper than can be written": (b"[" * 300 + b"]" * 300, "JSON nested too deeply"),
+    "objects deeper than can be written": (b'{"a":' * 300 + b"1" + b"}" * 300, "JSON nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_JSON)
+def test_an_odd_value_of_json_matters_only_where_it_is_read(tmp_path, odd):
+    value, problem = ODD_JSON[odd]
+    lines = [b'{"title": "Silla"}', b'{"title": "Mesa", "note": ' + value + b"}"]
+    file = written(tmp_path / "a.jsonl", b"\n".join(lines * 2))
+    assert [row[2:] for row in read(file, JSON_LINES, keep=[])[1]] == [("Silla", ""), ("Mesa", "")] * 2
+    rows = read(file, JSON_LINES)[1]
+    assert [row[3] for row in rows] == ["", problem] * 2
+    assert [row[2] for row in rows] == ["Silla", "" if problem else "Mesa"] * 2
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"a":' * 100_000, b"NaN" + b"[" * 100_000])
+def test_json_nested_without_end_is_a_broken_row(tmp_path, deep):
+    file = written(
+        tmp_path / "a.jsonl", b'{"title": "Mesa", "note": ' + deep + b'\n{"title": "Silla"}\n'
+    )
+    assert [bool(row[3]) for row in read(file, JSON_LINES)[1]] == [True, False]
+
+
+TEXT_TYPES = [
+    *(pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())),
+    *(pa.binary(), pa.large_binary(), pa.binary_view(), pa.dictionary(pa.int8(), pa.binary())),
+]
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES, ids=str)
+def test_titles_in_parquet_may_be_of_each_type_that_holds_text(tmp_path, kind):
+    storage = kind.value_type if pa.types.is_dictionary(kind) else kind
+    titles = pa.array([b"Tel\xc3\xa9fono", None, b"caf\xe9", b"Mesa"])
+    titles = (
+        titles.view(pa.string()).cast(pa.binary())
+        if "binary" in str(storage)
+        else titles.view(pa.string())
+    )
+    titles = titles.cast(storage, safe=False)
+    titles = titles.dictionary_encode() if pa.types.is_dictionary(kind) else titles
+    pq.write_table(pa.table({"title": titles}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", PARQUET)[1] == [
+        (0, ["Teléfono"], "Teléfono", ""),
+        (0, [None], "", "no title"),
+        (0, ["caf\\udce9"], "", "not UTF-8"),
+        (0, ["Mesa"], "Mesa", ""),
+    ]
+
+
+def test_a_column_of_titles_without_any_is_no_title_in_each_row(tmp_path):
+    pq.write_table(pa.table({"title": pa.nulls(2), "id": [1, 2]}), tmp_path / "a.parquet")
+    rows = read(tmp_path / "a.parquet", PARQUET)[1]
+    assert rows == [(0, [None, 1], "", "no title"), (0, [None, 2], "", "no title")]
+
+
+BAD_TEXT = pa.array([b"caf\xe9", b"x"]).view(pa.string())
+UNREADABLE = {
+    "date": (pa.array([10**7, 0], pa.date32()), datetime.date(1970, 1, 1)),
+    "time": (pa.array([2**55, 0], pa.timestamp("ms")), datetime.datetime(1970, 1, 1)),
+    "time before Christ": (pa.array([-(2**55), 0], pa.timestamp("ms")), datetime.datetime(1970, 1, 1)),
+    "duration": (pa.array([2**62, 0], pa.duration("s")), datetime.timedelta(0)),
+    "dates in a list": (pa.array([[0, 10**7], []], pa.list_(pa.date32())), []),
+    "text in a list": (pa.ListArray.from_arrays([0, 1, 2], BAD_TEXT), ["x"]),
+    "text in an object": (pa.StructArray.from_arrays([BAD_TEXT], ["q"]), {"q": "x"}),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_value_of_parquet_that_cannot_be_read_costs_its_row(tmp_path, case):
+    column, readable = UNREADABLE[case]
+    table = pa.table({"id": [1, 2], "v": column, "title": ["Mesa", "Silla"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = read(tmp_path / "a.parquet", PARQUET)[1]
+    assert rows == [
+        (0, [1, None, "Mesa"], "", "unreadable value in column v"),
+        (0, [2, readable, "Silla"], "Silla", ""),
+    ]
+    rows = read(tmp_path / "a.parquet", PARQUET, keep=["id"])[1]
+    assert [row[2:] for row in rows] == [("Mesa", ""), ("Silla", "")]
+
+
+def test_times_of_an_unknown_zone_are_read_in_utc(tmp_path):
+    times = pa.array([0, None], pa.timestamp("us", tz="Nowhere/City"))
+    pq.write_table(pa.table({"title": ["Mesa", "Silla"], "at": times}), tmp_path / "a.parquet")
+    rows = read(tmp_path / "a.parquet", PARQUET)[1]
+    assert [row[1][1] for row in rows] == [datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), None]
+    assert [row[3] for row in rows] == ["", ""]
+
+
+CSV_NAMES = "title,price,,price,,column.3\nMesa,1,2,3,4,5\n"
+DISTINCT = ["title", "price", "column.3_", "price.4", "column.5", "column.3"]
+
+
+def in_csv(path):
+    return written(path, CSV_NAMES.encode()), CSV
+
+
+def in_parquet(path):
+    names, values = (line.split(",") for line in CSV_NAMES.split())
+    pq.write_table(pa.Table.from_arrays([pa.array([value]) for value in values], names), path)
+    return path, PARQUET
+
+
+@pytest.mark.parametrize("form", [in_csv, in_parquet])
+def test_only_columns_that_are_asked_for_need_names_of_their_own(tmp_path, form):
+    file, kind = form(tmp_path / "a")
+    columns, ((_, values, title, problem),) = read(file, kind)
+    assert (columns, values, title, problem) == (DISTINCT, ["Mesa", *"12345"], "Mesa", "")
+    assert read(file, kind, keep=["column.3"])[1][0][1] == ["Mesa", "5"]
+    assert read(file, kind, keep=["price.4"])[1][0][1] == ["Mesa", "3"]
+    with pytest.raises(ValueError, match="has the column 'price' twice"):
+        read(file, kind, keep=["price"])
+    with pytest.raises(ValueError, match="has the column 'price' twice"):
+        read(file, kind, column="price")
+
+
+def test_names_of_columns_that_are_not_utf8_are_written_out(tmp_path):
+    file = written(tmp_path / "a.csv", b"title,a\xf1o,a\xf1o\nMesa,1,2\n")
+    assert read(file, CSV)[0] == ["title", "a\\udcf1o", "a\\udcf1o.3"]
+
+
+def test_parquet_with_a_name_that_is_not_utf8_is_refused(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"title": ["Mesa"], "anno": [1]}), file, store_schema=False)
+    written(file, file.read_bytes().replace(b"anno", b"a\xf1os"))
+    with pytest.raises(ValueError, match=r"a\.parquet: the name of a column is not UTF-8"):
+        read(file, PARQUET)
+
+
+def test_columns_of_parquet_whose_names_begin_alike_are_not_mixed_up(tmp_path):
+    table = pa.table({"a.b": ["1"], "title.x": ["2"], "title": ["Mesa"], "a": [{"b": 3}]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", PARQUET)[1][0][1] == ["1", "2", "Mesa", {"b": 3}]
+    assert read(tmp_path / "a.parquet", PARQUET, keep=["a"])[1][0][1] == ["Mesa", {"b": 3}]
+    assert read(tmp_path / "a.parquet", PARQUET, keep=["a.b"])[1][0][1] == ["1", "Mesa"]
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
 def test_parquet_keeps_values_and_their_types(tmp_path, kind):
     titles = pa.array(["Funda", None, "", "Mesa"], pa.string()).cast(kind)
@@ -221,15 +409,6 @@ def test_parquet_without_text_is_refused(tmp_path):
     pq.write_table(pa.table({"title": [1, 2]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="'title' holds int64, not text"):
         read(tmp_path / "a.parquet", PARQUET)
-
-
-def test_text_in_parquet_that_is_not_utf8_costs_its_row_alone(tmp_path):
-    bad = pa.array([b"caf\xe9", b"Mesa"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"title": bad}), tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet", PARQUET)[1] == [
-        (0, ["caf\\udce9"], "", "not UTF-8"),
-        (0, ["Mesa"], "Mesa", ""),
-    ]
 
 
 def test_long_rows_come_in_small_chunks(tmp_path, monkeypatch):

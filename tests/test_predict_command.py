@@ -155,6 +155,86 @@ def test_any_format_becomes_any_other(predict, ranked, written, tmp_path, kind, 
     assert {row[name] for row in bad for name in list(row)[4:8]} <= {None, ""}
 
 
+@pytest.mark.parametrize("into", ["csv", "jsonl", "parquet"])
+def test_numbers_of_json_are_written_as_they_were_read(predict, tmp_path, into):
+    big, fine = "123456789012345678901234567890", "0.10000000000000000555"
+    more = f'{{"a":[{big},1.50,1e400]}}'
+    lines = [f'{{"title":"word2","id":{id_},"more":{more}}}' for id_ in (big, fine, "7.10", 7, "-0")]
+    file, out = tmp_path / "in.jsonl", tmp_path / f"out.{into}"
+    file.write_text("\n".join(lines))
+    assert predict("--file", file, "--top", 1, "--out", out)[0] == 0
+    if into == "jsonl":
+        for line, given in zip(out.read_text().splitlines(), lines, strict=True):
+            assert given[1:-1] in line
+            json.loads(line)
+        return
+    rows = pq.read_table(out).to_pylist() if into == "parquet" else rows_of(out.read_bytes())
+    assert [row["id"] for row in rows] == [big, fine, "7.10", "7", "-0"]
+    assert {row["more"] for row in rows} == {more}
+
+
+def test_numbers_that_json_does_not_have_become_null_in_json_only(predict, tmp_path):
+    file = tmp_path / "in.jsonl"
+    file.write_text('{"title":"word2","price":NaN,"range":[-Infinity,1.5]}\n')
+    for form, wanted in (("csv", ["NaN", "[null,1.5]"]), ("jsonl", [None, [None, 1.5]])):
+        code, printed, _ = predict("--file", file, "--top", 1, "--out-format", form)
+        (row,) = rows_of(printed) if form == "csv" else map(json.loads, printed.splitlines())
+        assert (code, row["price"], row["range"], row["problem"]) == (0, *wanted, "")
+
+
+@pytest.mark.parametrize("into", ["csv", "jsonl", "parquet"])
+def test_columns_that_nobody_named_are_kept_by_their_places(predict, tmp_path, into):
+    file, out = tmp_path / "in.csv", tmp_path / f"out.{into}"
+    file.write_text("title,price,price,,\nword2,1,2,,3\n")
+    assert predict("--file", file, "--top", 1, "--out", out)[0] == 0
+    if into == "parquet":
+        (row,) = pq.read_table(out).to_pylist()
+    else:
+        content = out.read_bytes()
+        (row,) = rows_of(content) if into == "csv" else [json.loads(content)]
+    found = [row[name] for name in ("title", "price", "price.3", "column.4", "column.5", "problem")]
+    assert found[:5] == ["word2", "1", "2", "", "3"]
+    assert not found[5]
+
+
+@pytest.mark.parametrize("into", ["csv", "jsonl", "parquet"])
+def test_columns_of_all_types_of_parquet_are_kept(predict, tmp_path, into):
+    columns = {
+        "view": (pa.array(["á", None], pa.string_view()), ["á", None], ["á", ""]),
+        "bytes": (pa.array([b"a\xff", b"b"]), ["a\\xff", "b"], ["a\\xff", "b"]),
+        "list": (pa.array([[b"a"], None]), [["a"], None], ['["a"]', ""]),
+        "null": (pa.nulls(2), [None, None], ["", ""]),
+        "factor": (pa.array(["a", "b"]).dictionary_encode(), ["a", "b"], ["a", "b"]),
+        "late": (pa.array([1, 10**7], pa.date32()), ["1970-01-02", None], ["1970-01-02", ""]),
+    }
+    file, out = tmp_path / "in.parquet", tmp_path / f"out.{into}"
+    table = pa.table({"title": ["word2", "word2"]} | {name: each[0] for name, each in columns.items()})
+    pq.write_table(table, file)
+    assert predict("--file", file, "--top", 1, "--out", out)[0] == 0
+    if into == "parquet":
+        found = pq.read_table(out)
+        assert [found.schema.field(name).type for name in columns] == table.schema.types[1:]
+        for name in set(columns) - {"late"}:
+            assert found[name].to_pylist() == table[name].to_pylist()
+        assert found["problem"].to_pylist() == [None, "unreadable value in column late"]
+        return
+    content = out.read_bytes()
+    rows = rows_of(content) if into == "csv" else [json.loads(line) for line in content.splitlines()]
+    for name, (_, in_json, in_csv) in columns.items():
+        assert [row[name] for row in rows] == (in_csv if into == "csv" else in_json)
+    assert [row["problem"] for row in rows] == ["", "unreadable value in column late"]
+
+
+def test_a_type_that_cannot_be_written_to_parquet_is_told_with_its_column(predict, tmp_path):
+    file = tmp_path / "in.parquet"
+    flags = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1], pa.int8()))
+    pq.write_table(pa.table({"title": ["word2"], "flag": flags}), file)
+    code, _, told = predict("--file", file, "--out", tmp_path / "out.parquet")
+    assert code == 1
+    assert "column 'flag' holds extension<arrow.bool8>, which cannot be written to Parquet" in told
+    assert predict("--file", file, "--keep", "title", "--out", tmp_path / "out.parquet")[0] == 0
+
+
 @pytest.mark.parametrize("into", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_titles_that_are_not_sure_enough_get_the_reason_in_place_of_a_category(
     predict, ranked, written, tmp_path, into

@@ -1,5 +1,7 @@
 import gzip
 import json
+import lzma
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -133,7 +135,9 @@ def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_pa
         ),
         pytest.param("titulo,category\nMesa,A\n", "columns titulo,category are not known", id="renamed"),
         pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa,TABLES are not known", id="no header"),
-        pytest.param("title,category,title\na,B,c\n", "a column stands twice", id="doubled column"),
+        pytest.param(
+            "title,category,title\na,B,c\n", "has the column 'title' twice", id="doubled column"
+        ),
         pytest.param('"title"x,category\na,B\n', "the header is no CSV", id="broken header"),
         pytest.param(b"\x00\x15\x04\x00\xff\xfe", "are not known", id="another kind of file"),
         pytest.param(b"PAR1\x15\x04\x00\xff\xfe", "damaged, or no Parquet file", id="broken Parquet"),
@@ -145,6 +149,48 @@ def test_a_file_without_titles_and_categories_is_refused(tmp_path, content, mess
 
 def test_a_file_with_a_header_alone_has_no_rows(tmp_path):
     assert read(write(tmp_path / "a.csv", HEADER)) == ([], [])
+
+
+def test_a_field_past_the_limit_without_a_quote_costs_its_row(tmp_path):
+    long = "x" * (1024 * 1024 + 1)
+    for row in (f"{long},A", f'"{long}",A'):
+        file = write(tmp_path / "a.csv", f"title,category\nMesa,T\n{row}\nSilla,S\n")
+        (rejected,) = [row for chunk in sources.read(file, "all", 50) for row in chunk.rejected]
+        assert (rejected.line, rejected.reason) == (3, "broken_csv")
+        assert "field larger than field limit" in rejected.excerpt
+        assert [row[1:3] for row in read(file)[0]] == [(2, "Mesa"), (4, "Silla")]
+    file = write(tmp_path / "a.csv", f'title,category\nMesa,T\n"Silla,S\n{long},A\n')
+    assert "the quote opened in line 3 is not closed by line 4" in refusal(file)
+
+
+UNUSED = {
+    "unnamed": ["title", "category", "", ""],
+    "repeated": ["title", "price", "category", "price"],
+    "repeated with spaces": ["price ", "title", "category", " price"],
+}
+
+
+@pytest.mark.parametrize("names", UNUSED.values(), ids=list(UNUSED))
+def test_columns_that_are_not_used_may_have_any_names(tmp_path, names):
+    rows = [
+        [{"title": title, "category": "A"}.get(name.strip(), "1") for name in names] for title in "ab"
+    ]
+    content = "\n".join(map(",".join, [names, *rows]))
+    table = pa.Table.from_arrays([pa.array(column) for column in zip(*rows, strict=True)], names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for file in (write(tmp_path / "a.csv", content), tmp_path / "a.parquet"):
+        found, rejected = read(file)
+        assert [row[2:4] for row in found] == [("a", "A"), ("b", "A")]
+        assert rejected == []
+
+
+@pytest.mark.parametrize("name", ["title", "category", "language", "label_quality"])
+def test_a_column_that_is_used_must_be_there_once(tmp_path, name):
+    names = ["title", "category", "language", "label_quality", f" {name}"]
+    table = pa.Table.from_arrays([pa.array(["a"])] * 5, names)
+    pq.write_table(table, tmp_path / "a.parquet")
+    for file in (write(tmp_path / "a.csv", ",".join(names)), tmp_path / "a.parquet"):
+        assert f"has the column '{name}' twice" in refusal(file)
 
 
 def test_a_quote_that_never_closes_ends_the_reading_with_its_line(tmp_path):
@@ -265,6 +311,15 @@ def test_a_folder_of_anything_else_is_refused(tmp_path):
             id="split of another file",
         ),
         pytest.param(b'{"title": " ", "category": "A"}', "empty_title", id="blank title"),
+        pytest.param(b'{"title": NaN, "category": "A"}', "field_is_not_text", id="NaN for a title"),
+        pytest.param(
+            b'{"title": "Mesa", "category": %s}' % (b"[" * 300 + b"]" * 300),
+            "nested_too_deeply",
+            id="deep",
+        ),
+        pytest.param(
+            b'{"title": "Mesa", "category": ' + b"[" * 99_999, "nested_too_deeply", id="no end"
+        ),
         pytest.param(b'{"title": "Mesa", "category": "A\\nB"}', "newline_in_category", id="newline"),
     ],
 )
@@ -275,6 +330,30 @@ def test_only_the_json_line_that_breaks_the_schema_is_set_aside(course, line, re
     assert rejected == [(4, reason)]
     assert [row[1] for row in rows if row[0] == "train"] == [1, 2, 5, 6]
     assert rows[0] == ("train", 1, "a\nb", "A", "spanish", "reliable")
+
+
+def test_a_byte_order_mark_before_a_course_file_costs_no_row(course):
+    content = "\ufeff" + json.dumps(record("Mesa"), ensure_ascii=False) + "\n"
+    names = [f"spanish_{split}" for split in ("train", "validation", "test")]
+    rows, rejected = read(course(["spanish"], **dict.fromkeys(names, content)))
+    assert [row[:3] for row in rows] == [(name[8:], 1, "Mesa") for name in names]
+    assert rejected == []
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"-Infinity", b"1e999", b'"\\ud83d"', b'"caf\xe9"', b"[" * 300 + b"]" * 300]
+)
+def test_a_field_that_is_not_used_may_hold_anything(course, value):
+    line = b'{"title": "Mesa", "category": "A", "more": ' + value + b"}\n"
+    rows, rejected = read(course(["spanish"], spanish_train=gzip.compress(line)))
+    assert rows[0] == ("train", 1, "Mesa", "A", "unspecified", "unspecified")
+    assert rejected == []
+
+
+def test_a_number_in_place_of_text_is_listed_with_all_its_digits(course):
+    line = '{"title": 123456789012345678901234567890, "category": "A"}\n'
+    rejected = next(sources.read(course(["spanish"], spanish_train=line), "all", 50)).rejected
+    assert [row.excerpt.split(",")[0] for row in rejected] == ["123456789012345678901234567890"]
 
 
 def test_a_course_file_without_language_and_quality_is_unspecified(course):
@@ -332,6 +411,42 @@ def test_what_is_no_text_in_parquet_is_set_aside(tmp_path):
     assert chunk.rows_read == 3
 
 
+TEXT_TYPES = [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()]
+CASES = [(kind, encoded) for kind in TEXT_TYPES for encoded in (False, True)]
+VIEWS = [(pa.string_view(), False), (pa.binary_view(), False)]  # Arrow has no dictionaries of them
+
+
+@pytest.mark.usefixtures("one_chunk")
+@pytest.mark.parametrize(("kind", "encoded"), CASES + VIEWS, ids=str)
+def test_text_in_parquet_may_be_of_each_type_that_holds_it(tmp_path, kind, encoded):
+    titles = pa.array([b"Tel\xc3\xa9fono", b"caf\xe9", None, b"Mesa"])
+    titles = (titles if "binary" in str(kind) else titles.view(pa.string())).cast(kind, safe=False)
+    columns = {
+        "title": titles,
+        "category": pa.array([b"A", b"A", b"A", b"\xff"]).cast(titles.type, safe=False),
+    }
+    if encoded:
+        columns = {name: column.dictionary_encode() for name, column in columns.items()}
+    rows, rejected = read(parquet(tmp_path / "a.parquet", columns))
+    assert rows == [("", 1, "Teléfono", "A", "unspecified", "unspecified")]
+    assert rejected == [(2, "invalid_utf8"), (3, "field_is_not_text"), (4, "invalid_utf8")]
+
+
+@pytest.mark.parametrize("name", ["title", "category", "language", "label_quality"])
+@pytest.mark.parametrize("values", [[1, 2], [1.5, None], [True, False]])
+def test_another_type_than_text_in_parquet_is_refused_by_name_and_type(tmp_path, name, values):
+    file = parquet(
+        tmp_path / "a.parquet", {"title": ["a", "b"], "category": ["A", "B"]} | {name: values}
+    )
+    assert f"column '{name}' holds {pa.array(values).type}, not text" in refusal(file)
+
+
+@pytest.mark.usefixtures("one_chunk")
+def test_a_column_without_any_value_sets_its_rows_aside(tmp_path):
+    file = parquet(tmp_path / "a.parquet", LISTINGS | {"category": pa.nulls(3)})
+    assert read(file) == ([], [(line, "field_is_not_text") for line in (1, 2, 3)])
+
+
 def test_parquet_without_rows_gives_none(tmp_path):
     none = {name: pa.array([], pa.string()) for name in LISTINGS}
     assert read(parquet(tmp_path / "a.parquet", none)) == ([], [])
@@ -357,4 +472,131 @@ def test_a_folder_of_shards_is_read_in_the_order_of_names(tmp_path):
         ("part-3.parquet", "Mesa roja"),
     ]
     (tmp_path / "empty").mkdir()
-    assert "has neither .csv, .csv.gz, .parquet files" in refusal(tmp_path / "empty")
+    assert "has neither .csv, .tsv or .parquet files" in refusal(tmp_path / "empty")
+
+
+def test_a_folder_is_read_with_all_below_it_and_the_rest_is_named(tmp_path, capsys):
+    for path, row in {
+        "a.csv": "Uno,A",
+        "b.CSV": "Dos,A",
+        "c.tsv": "Tres\tA",
+        "sub/a.csv": "Cinco,A",
+        "sub/deeper/e.TSV.GZ": "Seis\tA",
+        "sub/f.csv.xz": "Siete,A",
+        ".hidden/g.csv": "Ocho,A",
+        "sub/._a.csv": "no listing",
+        ".gitignore": "/a.csv",
+        "h.xlsx": "no listing",
+        "sub/notes.txt": "Nueve,A",
+        "z.jsonl": "{}",
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        header = "title\tcategory" if "\t" in row else "title,category"
+        text = f"{header}\n{row}\n".encode()
+        name = file.name.lower()
+        packed = gzip.compress(text) if name.endswith("gz") else text
+        write(file, lzma.compress(text) if name.endswith("xz") else packed)
+    parquet(tmp_path / "d.pq", LISTINGS)
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    found = {(c.file, title) for c in sources.read(tmp_path, "all", 1000) for title in c.titles}
+    assert found == {
+        ("a.csv", "Uno"),
+        ("b.CSV", "Dos"),
+        ("c.tsv", "Tres"),
+        *(("d.pq", title) for title in LISTINGS["title"]),
+        ("sub/a.csv", "Cinco"),
+        ("sub/deeper/e.TSV.GZ", "Seis"),
+        ("sub/f.csv.xz", "Siete"),
+    }
+    left = ".hidden/g.csv, h.xlsx, linked, sub/._a.csv, sub/notes.txt and 1 more"
+    told = capsys.readouterr().err
+    assert told.endswith(f"these are left out: {left}\n")
+    assert told.startswith(f"warning: {tmp_path}: ")
+    assert told.count("\n") == 1
+
+
+def test_nothing_is_said_of_a_folder_that_is_read_whole(tmp_path, course, capsys):
+    (tmp_path / "shards").mkdir()
+    write(tmp_path / "shards/a.csv", "title,category\nMesa,A\n")
+    read(tmp_path / "shards")
+    (tmp_path / "shards/a.csv").unlink()
+    (tmp_path / "shards").rmdir()
+    read(course(), "spanish")  # the Portuguese files are left out by the parameter
+    assert capsys.readouterr().err == ""
+
+
+def test_course_files_may_have_capitals_or_no_compression_and_others_are_named(course, capsys):
+    folder = course(["spanish"])
+    rows = read(folder)
+    (folder / "spanish.train.jsonl.gz").rename(folder / "Spanish.TRAIN.jsonl.gz")
+    plain = gzip.decompress((folder / "spanish.test.jsonl.gz").read_bytes())
+    (folder / "spanish.test.jsonl.gz").unlink()
+    write(folder / "spanish.test.jsonl", plain)
+    write(folder / "more.csv", "title,category\nMesa,A\n")
+    assert read(folder) == rows
+    assert "these are left out: more.csv\n" in capsys.readouterr().err
+    write(folder / "spanish.train.jsonl.gz", b"")
+    assert "which are the same: remove one" in refusal(folder)
+
+
+def test_a_folder_without_a_listing_names_what_it_has(tmp_path):
+    (tmp_path / "meli").mkdir()
+    write(tmp_path / "meli/spanish.train.jsonl.gz", b"")
+    write(tmp_path / "a\x1b.txt", "Mesa")
+    message = refusal(tmp_path)
+    assert "it has a\\x1b.txt, meli/spanish.train.jsonl.gz" in message
+    assert message.isprintable()
+
+
+SPELLINGS = [
+    "ROPA BEBÉ",
+    "ROPA BEBE\u0301",
+    "ROPA\u00a0BEBÉ",
+    "ROPA  BEBÉ",
+    " ROPA BEBÉ\t",
+    "ROPA\u200b BEBÉ",
+]
+
+
+def test_spellings_of_a_category_are_one_category_and_are_counted(tmp_path):
+    rows = "".join(f"Body {n},{name}\n" for n, name in enumerate([*SPELLINGS, *SPELLINGS, "Ropa Bebé"]))
+    file = write(tmp_path / "a.csv", "title,category\n" + rows + "Mesa,\u200b\u00a0\n")
+    found, rejected = read(file)
+    assert [row[3] for row in found] == ["ROPA BEBÉ"] * 12 + ["Ropa Bebé"]
+    assert rejected == [(15, "empty_category")]
+    respelled = sum((chunk.respelled for chunk in sources.read(file, "all", 99)), Counter())
+    assert respelled == dict.fromkeys(SPELLINGS[1:], 2)
+    table = parquet(tmp_path / "a.parquet", {"title": [*"abcdef"], "category": SPELLINGS})
+    assert {row[3] for row in read(table)[0]} == {"ROPA BEBÉ"}
+
+
+@pytest.mark.parametrize("name", ["\ufeffcategory", "category\u00a0", " category\u200b"])
+def test_spellings_of_a_column_are_one_column(tmp_path, course, name):
+    text = f"{name},title\nA,Mesa\n"
+    assert read(write(tmp_path / "a.csv", text))[0][0][2:4] == ("Mesa", "A")
+    table = parquet(tmp_path / "a.parquet", {name: ["A"], "title": ["Mesa"]})
+    assert read(table)[0][0][2:4] == ("Mesa", "A")
+    folder = course(["spanish"], spanish_train=json.dumps({name: "A", "title": "Mesa"}))
+    assert read(folder)[0][0][2:4] == ("Mesa", "A")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_course_files_come_in_any_encoding(course, encoding, end):
+    lines = [json.dumps(record(title), ensure_ascii=False) for title in ("Ñandú", "Mesa 50 €")]
+    content = gzip.compress((end.join(lines) + end).encode(encoding))
+    rows, rejected = read(course(["spanish"], spanish_train=content))
+    assert [(row[1], row[2]) for row in rows if row[0] == "train"] == [(1, "Ñandú"), (2, "Mesa 50 €")]
+    assert rejected == []
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "sub")))
+        yield from ()
+
+    write(tmp_path / "a.csv", "title,category\nMesa,A\n")
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(PermissionError, match="sub"):
+        read(tmp_path)

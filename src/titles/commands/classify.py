@@ -22,8 +22,8 @@ def add(commands: Commands) -> None:
     predict.argument("--file", "file with titles; - is the standard input", type=Path)
     predict.argument(
         "--format",
-        "input format (default: by the ending .txt, .csv, .jsonl or .parquet, the first three also "
-        "with .gz; lines for the standard input)",
+        "input format (default: by the ending .txt, .csv, .tsv, .jsonl or .parquet, all but the last "
+        "also with .gz, .bz2, .xz or .zip; lines for the standard input)",
         choices=["lines", "csv", "jsonl", "parquet"],
     )
     predict.argument("--column", "column or key of the titles", default="title")
@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
     predict.set_defaults(usage=predict.error)
 
     submit = command(commands, "submit", _submit, "classify the challenge's test titles")
-    submit.argument("test", "the test file, also gzip", type=Path)
+    submit.argument("test", "the test file, also packed", type=Path)
     submit.argument("--out", "output file", type=Path, default="submission.csv")
     submit.models()
 

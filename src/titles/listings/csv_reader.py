@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import BinaryIO
 
+from titles.listings.names import canonical, printable
 from titles.listings.rows import Batch, Broken, Lines, Row
 
 # Far above any title and its newlines: past either, a stray quote has swallowed rows.
 _MOST_LINES = 20
+_DELIMITERS = ",;\t|"
 csv.field_size_limit(1024 * 1024)  # of the whole process
 
 
 class CsvReader:
-    """A CSV file whose header has been read: the names of all columns, without surrounding spaces."""
+    """A CSV file whose header has been read: the canonical names of all columns.
 
-    def __init__(self, stream: BinaryIO, name: str, expected: str) -> None:
+    Values are separated by commas, or else by the semicolon, tab or bar with which the header has all
+    columns that are needed.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, expected: str, needed: Set[str]) -> None:
         """Raise ValueError if there is no header; `expected` describes it for the message."""
         # surrogateescape: invalid bytes concern their row only, and are found later.
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -25,27 +31,29 @@ class CsvReader:
         lines = self._lines.take()
         if not lines:
             raise ValueError(f"{name} is empty: expected a header {expected}")
-        fields, used, error = self._row(lines, 0)
+        for self._delimiter in (*_DELIMITERS, _DELIMITERS[0]):
+            fields, used, error = self._row(lines, 0)
+            self.header = [canonical(field) for field in fields]
+            if needed <= set(self.header):
+                break
         if error:
-            raise ValueError(f"{name}: the header is no CSV: {error}")
+            raise ValueError(f"{name}: the header is no CSV: {printable(error)}")
         self._lines.give_back(lines[used:])
-        self.header = [field.strip() for field in fields]
 
-    def rows(self, columns: Sequence[str], *, keep: bool) -> Iterator[Batch]:
-        """Yield the values of some columns of all rows; blank lines are skipped.
+    def rows(self, places: Sequence[int], *, keep: bool) -> Iterator[Batch]:
+        """Yield the values of the columns at these places of all rows; blank lines are skipped.
 
         keep: a broken row costs its first line only, and the lines after it are parsed anew; otherwise
         it costs all the lines that the CSV parser takes for it. Raises ValueError if the file is damaged
         or, unless `keep`, a stray quote hides an unknown number of rows.
         """
-        places = [self.header.index(name) for name in columns]
         lines = self._lines
         first = lines.number
         while taken := lines.take():
             size = lines.size
             try:
                 # strict: `"a"b` and a quote that is never closed are errors, not guesses.
-                rows: list[Row] = list(csv.reader(taken, strict=True))
+                rows: list[Row] = list(csv.reader(taken, strict=True, delimiter=self._delimiter))
             except csv.Error:
                 rows = []
             numbers: Sequence[int] = range(first, first + len(rows))
@@ -72,7 +80,8 @@ class CsvReader:
             if keep and isinstance(row, Broken):
                 used = 1
             elif not keep and (
-                used > _MOST_LINES or "unexpected end" in error or "field limit" in error
+                # A field past the limit within one line hides no other row.
+                used > _MOST_LINES or "unexpected end" in error or ("field limit" in error and used > 1)
             ):
                 raise ValueError(
                     f"{self._name}: the quote opened in line {first + at} is not closed by line "
@@ -97,7 +106,7 @@ class CsvReader:
                 lines.extend(more)
                 yield from more
 
-        reader = csv.reader(following(), strict=True)
+        reader = csv.reader(following(), strict=True, delimiter=self._delimiter)
         try:
             return next(reader), reader.line_num, ""
         except csv.Error as error:

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from titles.data import contract
-from titles.listings import json_reader
+from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
+from titles.listings.names import canonical, printable
 from titles.listings.rows import Batch, Lines
 
 FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
-# Each can be followed by .gz, except Parquet, which compresses its own content.
+# To write. Each can be followed by .gz, except Parquet, which compresses its own content.
 ENDINGS = {".txt": LINES, ".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES, ".parquet": PARQUET}
-_KEY_LINES = 1000  # of JSON, searched for keys
+_ENDINGS_READ = {**ENDINGS, ".tsv": CSV, ".tab": CSV, ".pq": PARQUET}
+_PACKED = ".gz", ".bz2", ".xz", ".zip"
+KEY_LINES = 1000  # of JSON, searched for keys
 
 
 def format_of(file: Path, option: str) -> str:
-    """The format of the file's ending; raises ValueError with a hint to `option` if it has none."""
+    """The format to read a file of this name in; raises ValueError with a hint to `option` if there is
+    none."""
+    if kind := format_by_name(file.name):
+        return kind
+    raise _unknown(file, _ENDINGS_READ, option)
+
+
+def format_to_write(file: Path, option: str) -> str:
+    """The format of the file's ending to write it in; raises ValueError as `format_of` does."""
     name = file.name.lower()
     for ending, kind in ENDINGS.items():
         if name.endswith(ending) or (kind != PARQUET and name.endswith(f"{ending}.gz")):
             return kind
-    raise ValueError(
-        f"the ending of {file} is none of {', '.join(ENDINGS)}: set its format with {option}"
+    raise _unknown(file, ENDINGS, option)
+
+
+def format_by_name(name: str) -> str | None:
+    """The format of a file's ending, in any case; None if it has none."""
+    stem, dot, last = name.lower().rpartition(".")
+    packed = f".{last}" in _PACKED
+    if packed:
+        stem, dot, last = stem.rpartition(".")
+    kind = _ENDINGS_READ.get(dot + last)
+    return None if packed and kind == PARQUET else kind
+
+
+def _unknown(file: Path, endings: Iterable[str], option: str) -> ValueError:
+    return ValueError(
+        f"the ending of {file} is none of {', '.join(endings)}: set its format with {option}"
     )
 
 
@@ -38,12 +61,13 @@ def opened(
     keep: Sequence[str] | None = None,
     hint: str = "--column says which one holds the titles",
 ) -> Iterator[Listing]:
-    """Open a listing. Text may be compressed by gzip, whatever its name.
+    """Open a listing. Text may be packed or in UTF-16, see `streams.opened`, whatever its name.
 
     Args:
         file: None is the standard input.
         kind: of FORMATS.
-        column: column, or key, of the titles; plain lines have only this one.
+        column: column, or key, of the titles; plain lines have only this one. Names of columns are the
+            same if their canonical spellings are.
         keep: further columns to keep; None keeps all. JSON lines have those of their first 1000 lines.
         hint: closes the message about a missing column.
 
@@ -52,6 +76,7 @@ def opened(
             further on is raised while rows are read.
     """
     name = str(file or "the standard input")
+    column, keep = canonical(column), keep and list(map(canonical, keep))
     if file and not file.exists():
         raise ValueError(f"{file} does not exist")
     if file and file.is_dir():
@@ -62,55 +87,84 @@ def opened(
         from titles.listings import parquet_reader
 
         with parquet_reader.opened(file) as table:
-            columns = _kept(name, table.schema_arrow.names, column, keep, hint)
-            types = {each: table.schema_arrow.field(each).type for each in columns}
+            columns = _kept(name, list(map(canonical, table.schema_arrow.names)), column, keep, hint)
+            types = {each: table.schema_arrow.types[place] for each, place in columns.items()}
             if not parquet_reader.is_text(types[column]):
                 raise ValueError(f"{name}: column {column!r} holds {types[column]}, not text; {hint}")
-            batches = parquet_reader.rows(file, table, columns)
-            yield of_batches(columns, column, batches, list(types.values()), table.metadata.num_rows)
+            places = list(columns.values())
+            batches = parquet_reader.rows(file, table, places, {columns[column]})
+            total = table.metadata.num_rows
+            yield of_batches(list(columns), column, batches, list(types.values()), total)
         return
-    with contract.opened(file) as raw:
+    with streams.opened(file) as raw:
         if kind == CSV:
-            table = CsvReader(raw, name, f"with {column}")
+            table = CsvReader(raw, name, f"with {column}", {column, *(keep or ())})
             columns = _kept(name, table.header, column, keep, hint)
-            yield of_batches(columns, column, table.rows(columns, keep=True))
+            yield of_batches(list(columns), column, table.rows(list(columns.values()), keep=True))
         elif kind == JSON_LINES:
-            lines = Lines(raw, name)
-            keys, count = json_reader.first_keys(lines, _KEY_LINES)
-            if count and column not in keys:
-                found = f"keys {','.join(keys)[:200]}" if keys else "no JSON object"
+            lines = Lines(streams.lines(raw), name)
+            keys, count = json_reader.first_keys(lines, KEY_LINES)
+            names = list(dict.fromkeys(map(canonical, keys)))
+            if count and column not in names:
+                found = f"keys {printable(','.join(keys)[:200])}" if keys else "no JSON object"
                 raise ValueError(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
-            wanted = [column, *(keys if keep is None else keep)]
-            defaults = {key: None for key in [*keys, *wanted] if key in wanted}
-            yield of_batches(list(defaults), column, json_reader.rows(lines, defaults))
+            wanted = [column, *(names if keep is None else keep)]
+            defaults = {key: None for key in [*names, *wanted] if key in wanted}
+            yield of_batches(list(defaults), column, json_reader.named_rows(lines, defaults, keys))
         else:
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-            yield of_batches([column], column, _plain_lines(Lines(text, name)))
+            yield of_batches([column], column, _plain_lines(Lines(streams.lines(raw), name)))
 
 
-def _plain_lines(lines: Lines[str]) -> Iterator[Batch]:
-    first = lines.number
+def _plain_lines(lines: Lines[bytes]) -> Iterator[Batch]:
+    first, before = lines.number, b""
     while taken := lines.take():
-        yield Batch([[line.rstrip("\r\n")] for line in taken], range(first, lines.number), lines.size)
+        rows, numbers = [], []
+        for number, line in enumerate(taken, first):
+            # CR CR LF, which some programs write for CRLF, ends one line.
+            if line != b"\r\n" or not before.endswith(b"\r"):
+                rows.append([line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")])
+                numbers.append(number)
+            before = line
+        yield Batch(rows, numbers, lines.size)
         first = lines.number
 
 
 def _kept(
     name: str, names: Sequence[str], column: str, keep: Sequence[str] | None, hint: str
-) -> list[str]:
-    """The columns to keep, in the order of the file; they include that of the titles.
+) -> dict[str, int]:
+    """The columns to keep, each with its place, in the order of the file; they include the titles.
 
-    Raises ValueError if one of them is missing, or there twice.
+    Raises ValueError if one that was asked for is missing, or there twice.
     """
-    wanted = [column, *(names if keep is None else keep)]
-    for each in wanted:
-        if each not in names:
-            raise ValueError(
-                f"{name} has no column {each!r}. Its columns, separated by commas, are "
-                f"{','.join(names)[:200]}; {hint}"
-            )
+    places = {each: place for place, each in enumerate(_distinct(names))}
+    asked = [column, *(keep or ())]
+    for each in asked:
         if names.count(each) > 1:
             raise ValueError(f"{name} has the column {each!r} twice")
-    return [each for each in names if each in wanted]
+        if each not in places:
+            raise ValueError(
+                f"{name} has no column {each!r}. Its columns, separated by commas, are "
+                f"{printable(','.join(names)[:200])}; {hint}"
+            )
+    return places if keep is None else {each: p for each, p in places.items() if each in asked}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The names; a repeated one has its place added, and so has an empty one, called column.
+
+    Bytes that are not UTF-8 are written out.
+    """
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    taken = set(names)
+    found: list[str] = []
+    for place, name in enumerate(names, start=1):
+        each = name
+        if not name or name in names[: place - 1]:
+            each = f"{name or 'column'}.{place}"
+            while each in taken:
+                each += "_"
+        taken.add(each)
+        found.append(each)
+    return found

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import codecs
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
 
+from titles.listings.names import canonical
 from titles.listings.rows import Batch, Broken, Lines, Row, is_utf8
 
 _EXCERPT = 800  # bytes
+_MAY_BE_ROUNDED = frozenset({float, dict, list})  # orjson reads numbers as 64 bits
+_SAFE_DIGITS = 18  # of an integer of 64 bits
+
+
+class Number:
+    """A number of a JSON document, as it is written there; also NaN, Infinity and -Infinity."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def to_json(value: Any) -> Any:
+    """The `default` of orjson.dumps for values of listings. JSON has no NaN: it becomes null."""
+    if isinstance(value, Number):
+        return orjson.Fragment(value.text if value.text[-1].isdecimal() else "null")
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def first_keys(lines: Lines[bytes], count: int) -> tuple[list[str], int]:
@@ -23,36 +47,99 @@ def first_keys(lines: Lines[bytes], count: int) -> tuple[list[str], int]:
     return list(keys), len(records)
 
 
+def named_rows(lines: Lines[bytes], defaults: Mapping[str, Any], keys: Iterable[str]) -> Iterator[Batch]:
+    """As `rows`, for canonical keys; `keys` are their spellings in the lines.
+
+    A row with two spellings of a key is broken.
+    """
+    spellings: dict[str, list[str]] = {name: [] for name in defaults}
+    for key in keys:
+        spellings.get(canonical(key), []).append(key)
+    groups = [found or [name] for name, found in spellings.items()]
+    values = {key: defaults[canonical(key)] for group in groups for key in group}
+    if len(values) == len(groups):
+        yield from rows(lines, values)
+        return
+
+    def joined(row: Row) -> Row:
+        if isinstance(row, Broken):
+            return row
+        given = dict(zip(values, row, strict=True))
+        found = []
+        for group, default in zip(groups, defaults.values(), strict=True):
+            several = [given[key] for key in group if given[key] is not default] or [default]
+            if len(several) > 1:
+                return Broken("broken_json", f"two spellings of the key {group[0]}")
+            found += several
+        return found
+
+    for batch in rows(lines, values):
+        yield batch._replace(rows=list(map(joined, batch.rows)))
+
+
 def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
     """Yield the values of the keys of `defaults`, which has the value where a row lacks one.
 
-    Blank lines are skipped. Raises ValueError if the compressed stream is damaged.
+    Numbers keep all their digits (see `Number`). Values of other keys may be of any kind. Blank lines
+    are skipped. Raises ValueError if the compressed stream is damaged.
     """
     keys, values = list(defaults), list(defaults.values())
+
+    def row(line: bytes) -> Row:
+        record: Any
+        # orjson is several times faster, but it rounds, and refuses what Python's json reads.
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            record = None
+        if isinstance(record, dict):
+            found = list(map(record.get, keys, values))
+            # A zero may be -0.
+            if _MAY_BE_ROUNDED.isdisjoint(map(type, found)) and not (0 in found and b"-0" in line):
+                return found
+        record = _record(line)
+        if not isinstance(record, dict):
+            return record
+        found = list(map(record.get, keys, values))
+        try:
+            orjson.dumps(found, default=to_json)
+        except TypeError as error:
+            return _broken(line, "nested_too_deeply" if "Recursion" in str(error) else "broken_json")
+        return found
+
     first = lines.number
     while taken := lines.take():
-        records = list(map(_record, taken))
-        numbers = [number for number, record in enumerate(records, first) if record is not None]
-        found: list[Row] = [
-            record if isinstance(record, Broken) else list(map(record.get, keys, values))
-            for record in records
-            if record is not None
-        ]
-        yield Batch(found, numbers, lines.size)
+        found = list(map(row, taken))
+        numbers = [number for number, each in enumerate(found, first) if each is not None]
+        yield Batch([each for each in found if each is not None], numbers, lines.size)
         first = lines.number
 
 
+def _integer(text: str) -> int | Number:
+    return int(text) if len(text) <= _SAFE_DIGITS and text != "-0" else Number(text)
+
+
+_decode = json.JSONDecoder(parse_float=Number, parse_int=_integer, parse_constant=Number).decode
+
+
 def _record(line: bytes) -> dict[str, Any] | Broken | None:
-    """The object of a line; None if the line is blank."""
-    reason = "broken_json"
+    """The object of a line; None if the line is blank.
+
+    Bytes that are not UTF-8, and halves of surrogate pairs, are lone surrogates in values.
+    """
+    line = line.removeprefix(codecs.BOM_UTF8)
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        if not line.strip():
-            return None
-        if not is_utf8(line.decode("utf-8", "surrogateescape")):
-            reason = "invalid_utf8"
-    else:
-        if isinstance(record, dict):
-            return record
+        record = _decode(line.decode("utf-8", "surrogateescape"))
+    except RecursionError:
+        return _broken(line, "nested_too_deeply")
+    except ValueError:
+        return _broken(line, "broken_json") if line.strip() else None
+    return (
+        record if isinstance(record, dict) and is_utf8("".join(record)) else _broken(line, "broken_json")
+    )
+
+
+def _broken(line: bytes, reason: str) -> Broken:
+    if not is_utf8(line.decode("utf-8", "surrogateescape")):
+        reason = "invalid_utf8"
     return Broken(reason, line[:_EXCERPT].decode("utf-8", "replace").strip())

@@ -12,6 +12,8 @@ _PROBLEMS = {
     "wrong_number_of_fields": "wrong number of fields",
     "broken_json": "broken JSON",
     "invalid_utf8": "broken JSON",
+    "nested_too_deeply": "JSON nested too deeply",
+    "unreadable_value": "unreadable value in column {}",
 }
 
 
@@ -58,8 +60,10 @@ def _chunk(batch: Batch, width: int, title: int) -> Chunk:
     rows, problems = batch.rows, {}
     if Broken in set(map(type, rows)):
         broken = {place: row for place, row in enumerate(rows) if isinstance(row, Broken)}
-        problems = {place: _PROBLEMS[row.reason] for place, row in broken.items()}
-        rows = [[None] * width if place in broken else row for place, row in enumerate(rows)]
+        problems = {place: _PROBLEMS[row.reason].format(row.excerpt) for place, row in broken.items()}
+        rows = list(rows)
+        for place, row in broken.items():
+            rows[place] = row.values or [None] * width
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
     for place in _not_utf8(columns):
         problems[place] = "not UTF-8"

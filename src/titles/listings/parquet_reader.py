@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,31 +10,72 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from titles.listings.rows import Batch
+from titles.listings.rows import Batch, Broken, Row
 
 _ROWS = 1024  # read at a time
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+# Writers that do not mark text as such leave binary columns. A column without any value has no type.
+_TEXTS = (
+    *_STRINGS,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+    pa.types.is_null,
+)
 
 
 @contextmanager
 def opened(file: Path) -> Iterator[Any]:
-    """Open a pyarrow ParquetFile; raises ValueError if it is damaged, or not a Parquet file."""
-    with _whole(file):
-        table = pq.ParquetFile(file)
+    """Open a pyarrow ParquetFile.
+
+    Raises ValueError if it is damaged, not a Parquet file, or has names that are not UTF-8.
+    """
+    try:
+        with _whole(file):
+            table = pq.ParquetFile(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: the name of a column is not UTF-8: {error}") from None
     with table:
         yield table
 
 
-def rows(file: Path, table: Any, columns: Sequence[str]) -> Iterator[Batch]:
-    """Yield the values of some columns of all rows. Raises ValueError as `opened` does."""
+def rows(file: Path, table: Any, columns: Sequence[int], texts: Collection[int]) -> Iterator[Batch]:
+    """Yield the values of the columns at these places of all rows.
+
+    texts: places of columns of which `is_text` is true; their values are text, with bytes that are not
+    UTF-8 as lone surrogates. A row with a value that Python cannot represent is Broken. Raises
+    ValueError as `opened` does.
+    """
+    names = table.schema_arrow.names
+    wanted = dict.fromkeys(names[place] for place in columns)
     with _whole(file):
-        for batch in table.iter_batches(_ROWS, columns=list(columns)):
-            values = (_objects(batch.column(name)) for name in columns)
-            yield Batch(list(zip(*values, strict=True)), (), batch.nbytes)
+        for batch in table.iter_batches(_ROWS, columns=list(wanted)):
+            # It has all columns of these names, and those of which such a name and a point is the start.
+            found = batch.schema.names
+            values = []
+            broken: dict[int, str] = {}  # names of columns, by row
+            for place in columns:
+                same = [at for at, name in enumerate(found) if name == names[place]]
+                column = batch.column(same[names[:place].count(names[place])])
+                if place in texts or _is(column.type, _STRINGS):
+                    values.append(_strings(column))
+                    continue
+                objects, unreadable = _objects(column)
+                values.append(objects)
+                broken |= dict.fromkeys(unreadable, names[place])
+            read: list[Row] = list(zip(*values, strict=True))
+            for row, name in broken.items():
+                read[row] = Broken("unreadable_value", name, list(read[row]))
+            yield Batch(read, (), batch.nbytes)
 
 
 def is_text(kind: pa.DataType) -> bool:
+    return _is(kind, _TEXTS)
+
+
+def _is(kind: pa.DataType, tests: Sequence[Any]) -> bool:
     text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_string(text) or pa.types.is_large_string(text))
+    return any(test(text) for test in tests)
 
 
 @contextmanager
@@ -45,9 +86,37 @@ def _whole(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} is damaged, or no Parquet file: {error}") from None
 
 
-def _objects(column: Any) -> list[Any]:
+def _strings(column: Any) -> list[str | None]:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except UnicodeDecodeError:  # Parquet does not check its text
-        binary = column.cast(pa.string()).cast(pa.binary()).to_pylist()
-        return [value and value.decode("utf-8", "surrogateescape") for value in binary]
+        return column.cast(pa.large_string()).to_pylist()  # type: ignore[no-any-return]
+    except ValueError:  # Parquet does not check its text
+        binary = column.cast(pa.large_binary()).to_pylist()
+        return [value if value is None else value.decode("utf-8", "surrogateescape") for value in binary]
+
+
+def _objects(column: Any) -> tuple[list[Any], list[int]]:
+    """The values, and the rows of those that Python cannot represent, which are None."""
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.tz and not _is_known(kind.tz):
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))  # the same instants
+    try:
+        return column.to_pylist(), []
+    except (ValueError, OverflowError):
+        found, unreadable = [], []
+        for row, scalar in enumerate(column):
+            try:
+                found.append(scalar.as_py())
+            except (ValueError, OverflowError):  # a date after the year 9999, for example
+                found.append(None)
+                unreadable.append(row)
+        return found, unreadable
+
+
+def _is_known(zone: str) -> bool:
+    try:
+        pa.lib.string_to_tzinfo(zone)
+    except (ValueError, LookupError):
+        return False
+    return True

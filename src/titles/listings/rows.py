@@ -6,12 +6,12 @@ file that is damaged as a whole. `listing`, for predict, keeps every row, each w
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
+
+from titles.listings.streams import DAMAGE, damaged
 
 # The most rows of a chunk, and about the most bytes. Larger chunks share more of their words, which are
 # looked up once.
@@ -24,10 +24,14 @@ Line = TypeVar("Line", str, bytes)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Stands for a row that cannot be parsed. excerpt: the start of the row, or the parser's message."""
+    """Stands for a row that cannot be parsed.
+
+    excerpt: the start of the row, or the parser's message. values: those that can be read, if any.
+    """
 
     reason: str
     excerpt: str
+    values: list[Any] | None = None
 
 
 Row = Any  # a sequence of values, or Broken
@@ -77,11 +81,8 @@ class Lines(Generic[Line]):
         lines: list[Line] = []
         try:
             lines.extend(islice(self._stream, _LINES))  # keeps the lines before an error
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(
-                f"{self._name} is damaged near line {self.number + len(lines)}: {error}. The rows "
-                "before that are not the whole file: get the file again"
-            ) from None
+        except DAMAGE as error:
+            raise damaged(self._name, self.number + len(lines), error) from None
         return lines
 
 

@@ -1,26 +1,36 @@
 """Listings to learn from: challenge CSV, title,category CSV, Parquet and the course's JSON lines.
 
 All sources yield the same columns, in chunks, so that memory is bounded for any file size. The format is
-found from a file's content, not from its name. Rows that break the schema are rejected with their line
-and a reason. A file that is damaged as a whole (cut, corrupt, no header) raises an error, because the
-rows before the damage are not the file.
+found from a file's content; names say which files of a folder are read. Rows that break the schema are
+rejected with their line and a reason. A file that is damaged as a whole (cut, corrupt, no header) raises
+an error, because the rows before the damage are not the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from titles.data.contract import LANGUAGES, QUALITIES, SPLITS, opened
-from titles.listings import json_reader
+from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
+from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
+from titles.listings.names import canonical, printable
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
+_NAMED = 5  # files in a message
+_COURSE = re.compile(
+    rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
+)
 _MISSING: Any = ...  # in place of a value that a JSON object must have
 # Columns that are used, and the value of one that a source lacks.
 _COLUMNS: dict[str, Any] = {
@@ -44,7 +54,7 @@ class Rejected(NamedTuple):
 class Chunk:
     """Rows of one file in columns of equal length, in file order."""
 
-    file: str
+    file: str  # its path in a source that is a folder
     split: str  # given by the file; "" where rows are still to be split
     lines: list[int]  # where rows start, from 1; the row's number in a Parquet file
     rows_read: int  # with those that are rejected
@@ -53,6 +63,7 @@ class Chunk:
     languages: list[str] = field(default_factory=list)
     qualities: list[str] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    respelled: Counter[str] = field(default_factory=Counter)  # rows by spelling that is not canonical
 
     def reject(self, line: int, reason: str, excerpt: str) -> None:
         self.rejected.append(Rejected(self.file, line, reason, excerpt[:_EXCERPT]))
@@ -79,15 +90,17 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
     """Yield the rows of `source`, checked, in chunks.
 
     Args:
-        source: a CSV or Parquet file, a folder of such files (read in the order of their names), or a
+        source: a CSV or Parquet file, a folder of such files (read in the order of their paths), or a
             folder with the course's files.
         language: the language, or "all"; a course folder needs only the files of that language. Rows of
             all languages are yielded, so that the caller can count them.
 
+    Names on stderr the files of a folder that are not read.
+
     Raises ValueError if the source is missing or damaged, has no labels or is of an unknown format.
     """
     if source.is_dir():
-        files = _course_files(source, language) or _shards(source)
+        files = _files(source, language)
     elif source.is_file():
         files = [(source, "")]
     else:
@@ -96,36 +109,87 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
             f"or fetch it with `dvc pull {source}`"
         )
     for file, split in files:
+        path = file.relative_to(source).as_posix() if file != source else file.name
+        # A name that is not UTF-8 could not be written to files of results.
+        path = path.encode("utf-8", "backslashreplace").decode()
         with _opened(file, split) as (names, batches):
             first = 1
             for batch in gather(batches):
                 lines = batch.lines or range(first, first + len(batch.rows))
-                chunk = _chunk(file, split, names, batch._replace(lines=lines))
+                chunk = _chunk(path, split, names, batch._replace(lines=lines))
                 _check(chunk, max_title_chars)
                 yield chunk
                 first += len(batch.rows)
 
 
-def _course_files(folder: Path, language: str) -> list[tuple[Path, str]]:
-    """The course's files, each with its split; none where the folder has none of them."""
-    languages = [name for name in LANGUAGES[1:] if any(folder.glob(f"{name}.*.jsonl.gz"))]
-    if languages and language != "all":
-        languages = [language]
-    files = [(folder / f"{name}.{split}.jsonl.gz", split) for name in languages for split in SPLITS]
-    if missing := [file.name for file, _ in files if not file.is_file()]:
-        raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
+def _files(folder: Path, language: str) -> list[tuple[Path, str]]:
+    """The files to read, each with its split, "" where it has none; names those that are left out."""
+    found, hidden = _found(folder)
+    course = {file: match for file in found if (match := _COURSE.fullmatch(file.name))}
+    # Only in the folder itself: a file further down may be a copy.
+    course = {file: match for file, match in course.items() if file.parent == folder}
+    files = _course_files(folder, course, language)
+    if not files:
+        files = [
+            (file, "")
+            for file in found
+            if file.is_file() and format_by_name(file.name) in (CSV, PARQUET)
+        ]
+    # Files of a language that is not wanted are left out by the parameter.
+    read = course.keys() | {file for file, _ in files}
+    left = [file for file in found if file not in read]
+    left += [file for file in hidden if format_by_name(file.name)]
+    names = [printable(file.relative_to(folder).as_posix()) for file in sorted(left)]
+    told = ", ".join(names[:_NAMED]) + f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+    if not files:
+        raise ValueError(
+            f"{folder} has neither .csv, .tsv or .parquet files nor the course's "
+            "{language}.{train,validation,test}.jsonl.gz" + f"; it has {told}" * bool(names)
+        )
+    if names:
+        kinds = "the course's files" if course else ".csv, .tsv and .parquet files, also packed,"
+        print(f"warning: {folder}: {kinds} are read, these are left out: {told}", file=sys.stderr)
     return files
 
 
-def _shards(folder: Path) -> list[tuple[Path, str]]:
-    endings = (".csv", ".csv.gz", ".parquet")
-    files = sorted(file for file in folder.iterdir() if file.name.endswith(endings))
-    if not files:
-        raise ValueError(
-            f"{folder} has neither {', '.join(endings)} files nor the course's "
-            "{language}.{train,validation,test}.jsonl.gz"
-        )
-    return [(file, "") for file in files]
+def _found(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files below a folder, in the order of their paths, and those that are not read since they are
+    hidden."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[Path] = []
+    hidden: list[Path] = []
+    for here, folders, names in os.walk(folder, onerror=fail):
+        # Links to folders, which may lead in circles, are not followed.
+        links = [name for name in folders if (Path(here) / name).is_symlink()]
+        for path in (Path(here) / name for name in [*names, *links]):
+            parts = path.relative_to(folder).parts
+            # A Mac leaves its attributes in files such as ._a.csv.
+            is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+            (hidden if is_hidden else found).append(path)
+    return sorted(found), sorted(hidden)
+
+
+def _course_files(
+    folder: Path, found: Mapping[Path, re.Match[str]], language: str
+) -> list[tuple[Path, str]]:
+    """The course's files, each with its split; none where the folder has none of them."""
+    files: dict[tuple[str, str], Path] = {}
+    for file, match in found.items():
+        first = files.setdefault((match[1].lower(), match[2].lower()), file)
+        if first != file:
+            raise ValueError(
+                f"{folder} holds {first.name} and {file.name}, which are the same: remove one"
+            )
+    languages = [name for name in LANGUAGES[1:] if any(name == found for found, _ in files)]
+    if languages and language != "all":
+        languages = [language]
+    wanted = [(name, split) for name in languages for split in SPLITS]
+    if missing := [f"{name}.{split}.jsonl.gz" for name, split in wanted if (name, split) not in files]:
+        raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
+    return [(files[each], each[1]) for each in wanted]
 
 
 @contextmanager
@@ -137,33 +201,37 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
         from titles.listings import parquet_reader
 
         with parquet_reader.opened(file) as table:
-            given = {name.strip(): name for name in table.schema_arrow.names}
-            names = _known_columns(file, table.schema_arrow.names)
-            yield names, parquet_reader.rows(file, table, [given[name] for name in names])
+            places = _known_columns(file, table.schema_arrow.names)
+            for name, place in places.items():
+                if not parquet_reader.is_text(kind := table.schema_arrow.types[place]):
+                    raise ValueError(f"{file}: column {name!r} holds {kind}, not text: convert it")
+            yield list(places), parquet_reader.rows(file, table, [*places.values()], {*places.values()})
         return
-    with opened(file) as raw:
+    with streams.opened(file) as raw:
         if split:
-            lines = Lines(raw, str(file))
+            lines = Lines(streams.lines(raw), str(file))
             defaults = _COLUMNS | {"split": split}
-            yield list(defaults), json_reader.rows(lines, defaults)
+            keys, _ = json_reader.first_keys(lines, KEY_LINES)
+            yield list(defaults), json_reader.named_rows(lines, defaults, keys)
             if lines.number == 1:
                 raise ValueError(f"{file} is empty: expected one JSON object per line")
         else:
-            reader = CsvReader(raw, str(file), "such as title,category")
-            names = _known_columns(file, reader.header)
-            yield names, reader.rows(names, keep=False)
+            reader = CsvReader(raw, str(file), "such as title,category", {"title", "category"})
+            places = _known_columns(file, reader.header)
+            yield list(places), reader.rows(list(places.values()), keep=False)
 
 
-def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
-    """The columns of a file that are used, in its order.
+def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
+    """The columns of a file that are used, each with its place, in the file's order.
 
-    Raises ValueError if titles or categories are missing, or a column is there twice.
+    Raises ValueError if titles or categories are missing, or one of these columns is there twice.
     """
-    names = [name.strip() for name in header]
-    listed = ",".join(names)[:_EXCERPT]
+    names = list(map(canonical, header))
+    listed = printable(",".join(names)[:_EXCERPT])
     wanted = "title,label_quality,language,category or title,category"
-    if len(set(names)) != len(names):
-        raise ValueError(f"{file}: a column stands twice in the header {listed}")
+    for name in _COLUMNS:
+        if names.count(name) > 1:
+            raise ValueError(f"{file} has the column {name!r} twice, in the header {listed}")
     if "title" in names and "category" not in names:
         raise ValueError(
             f"{file} has titles but no categories (columns {listed}): there is nothing to learn from; "
@@ -172,17 +240,15 @@ def _known_columns(file: Path, header: Sequence[str]) -> list[str]:
     if not {"title", "category"} <= set(names):
         raise ValueError(
             f"{file}: columns {listed} are not known; expected {wanted}, in lower case, separated by "
-            "commas, in UTF-8"
+            "commas, semicolons, tabs or bars, in UTF-8"
         )
-    return [name for name in names if name in _COLUMNS]
+    return {name: place for place, name in enumerate(names) if name in _COLUMNS}
 
 
-def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
+def _chunk(file: str, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
     rows = batch.rows
-    # A name that is not UTF-8 could not be written to files of results.
-    name = file.name.encode("utf-8", "backslashreplace").decode()
-    chunk = Chunk(name, split, list(batch.lines), len(rows))
+    chunk = Chunk(file, split, list(batch.lines), len(rows))
     if Broken in set(map(type, rows)):
         whole = [not isinstance(row, Broken) for row in rows]
         for line, row in zip(chunk.lines, rows, strict=True):
@@ -200,7 +266,7 @@ def _chunk(file: Path, split: str, names: Sequence[str], batch: Batch) -> Chunk:
 
 
 def _check(chunk: Chunk, max_title_chars: int) -> None:
-    """Reject rows whose values break the schema."""
+    """Reject rows whose values break the schema; the categories of the others get one spelling each."""
     languages, qualities = set(LANGUAGES), set(QUALITIES)
 
     def reason_of(row: tuple[str, ...]) -> str:
@@ -211,7 +277,7 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
         title, category, language, quality = row
         if not title.strip():
             return "empty_title"
-        if not category.strip():
+        if not canonical(category):
             return "empty_category"
         if not is_utf8(title + category):
             return "invalid_utf8"
@@ -237,4 +303,7 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
     )
     if not clean:
         chunk.set_aside(list(map(reason_of, zip(*chunk.columns(), strict=True))))
-    chunk.categories = [category.strip() for category in chunk.categories]
+    spelling = {category: canonical(category) for category in set(chunk.categories)}
+    if others := {category for category, name in spelling.items() if category != name}:
+        chunk.respelled.update(filter(others.__contains__, chunk.categories))
+        chunk.categories = [spelling[category] for category in chunk.categories]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from titles.listings.files import CSV, LINES, PARQUET, format_of
+from titles.listings.files import CSV, LINES, PARQUET, format_to_write
 from titles.listings.listing import Listing
 from titles.predict import files
 from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
@@ -75,7 +75,7 @@ def classify(
 def output_format(out: Path | None, asked: str | None) -> str:
     """The format to write: the one asked for, else that of the file's ending; raises ValueError."""
     printed = TABLE if sys.stdout.isatty() else CSV
-    kind = asked or (format_of(out, "--out-format") if out else printed)
+    kind = asked or (format_to_write(out, "--out-format") if out else printed)
     if out and kind in (TABLE, LINES):
         raise ValueError(f"{out}: a {kind} cannot be written there; --out-format: csv, jsonl or parquet")
     if not out and kind == PARQUET and sys.stdout.isatty():

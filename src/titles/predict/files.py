@@ -20,6 +20,7 @@ import orjson
 
 from titles.data.contract import atomic_file
 from titles.listings.files import CSV, PARQUET
+from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing
 
 if TYPE_CHECKING:  # loads torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # loads torch
 TABLE = "table"
 UNCLASSIFIED = -1  # in place of a category's id
 _DIGITS = 6  # of a probability
+_OPTION = orjson.OPT_NON_STR_KEYS
 
 
 class Predicted(NamedTuple):
@@ -115,7 +117,9 @@ def _texts(column: Sequence[Any]) -> Sequence[Any]:
 
     def text(value: Any) -> Any:
         if isinstance(value, list | dict | bool):
-            return orjson.dumps(value, default=str).decode()
+            return orjson.dumps(value, default=to_json, option=_OPTION).decode()
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "backslashreplace")
         return value if value is None else str(value)
 
     return column if set(map(type, column)) == {str} else list(map(text, column))
@@ -140,12 +144,12 @@ def _csv_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
 
 
 def _json_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
-    option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    option = orjson.OPT_APPEND_NEWLINE | _OPTION
 
     def write(predicted: Predicted) -> None:
         for row in zip(*_values(predicted, named), strict=True):
             found = dict(zip(names, row, strict=True))
-            stream.write(orjson.dumps(found, default=str, option=option))
+            stream.write(orjson.dumps(found, default=to_json, option=option))
 
     return write
 
@@ -159,10 +163,19 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
     ours = [pa.string(), pa.float32()] * ((len(names) - len(types) - 2) // 2)
     schema = pa.schema(list(zip(names, [pa.int64(), *types, *ours, pa.string()], strict=True)))
 
+    def array(field: Any, column: Sequence[Any]) -> Any:
+        try:
+            return pa.array(column, type=field.type)
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"column {field.name!r} holds {field.type}, which cannot be written to Parquet "
+                f"({error}): say with --keep which columns to keep, or write another format"
+            ) from None
+
     def write(predicted: Predicted) -> None:
         values = _values(predicted, named, _texts if listing.types is None else list)
         values[-1] = [problem or None for problem in predicted.problems]
-        arrays = [pa.array(v, type=t) for v, t in zip(values, schema.types, strict=True)]
+        arrays = [array(field, column) for field, column in zip(schema, values, strict=True)]
         table.write_batch(pa.record_batch(arrays, schema=schema))
 
     with pq.ParquetWriter(stream, schema, compression="zstd") as table:

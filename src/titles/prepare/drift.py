@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from titles.data.contract import NO_REFERENCE
+from titles.listings.names import canonical
 from titles.params import Prepare
 
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
@@ -64,7 +65,11 @@ def read(path: str) -> Profile | None:
         reason = f"it is not a profile of data: {error.errors()[0]['msg']}"
     else:
         if set(found.title_words) == set(_QUANTILES):
-            return found
+            # Earlier versions kept the spellings of a category apart.
+            named: dict[str, float] = {}
+            for name, share in found.categories.items():
+                named[canonical(name)] = named.get(canonical(name), 0.0) + share
+            return found.model_copy(update={"categories": named})
         reason = f"it is not a profile of data: title_words must have {', '.join(_QUANTILES)}"
     raise ValueError(
         f"prepare.reference is {path}: {reason}. Name a copy of data/prepared/profile.json, made when "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
 from titles.listings import sources
+from titles.listings.names import canonical
 from titles.listings.sources import Chunk, Rejected
 from titles.params import Prepare, Text
 from titles.prepare import split, workers
@@ -26,6 +28,7 @@ from titles.prepare.text import tokenise
 _CHUNKS_WORTH_WORKERS = 4
 # Rows processed at a time: bounds memory.
 SLAB_ROWS = 1_000_000
+_NAMED = 5  # spellings of categories in a message
 _LANGUAGE_CODES, _QUALITY_CODES = (
     {name: code for code, name in enumerate(names)} for names in (LANGUAGES, QUALITIES)
 )
@@ -123,12 +126,14 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     columns: list[list[NDArray[Any]]] = [[] for _ in range(8)]
     read = 0
     languages: Counter[str] = Counter()
+    respelled: Counter[str] = Counter()
 
     def wanted() -> Iterator[Chunk]:
         nonlocal read
         for chunk in sources.read(Path(settings.source), settings.language, settings.max_title_chars):
             read += chunk.rows_read
             languages.update(chunk.languages)
+            respelled.update(chunk.respelled)
             if settings.language != "all" and set(chunk.languages) != {settings.language}:
                 chunk.keep([name == settings.language for name in chunk.languages])
             yield chunk
@@ -157,6 +162,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
             for column, values in zip(columns, new, strict=True):
                 column.append(values[used_N])
             bar.update(chunk.rows_read)
+    _note_spellings(respelled)
     counts = {"read": read, "unusable": rejected.counts.total()}
     if settings.language != "all":
         counts["other_language"] = languages.total() - languages[settings.language]
@@ -171,6 +177,20 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     # An empty file cannot be mapped: no title has a word.
     word_ids_W = np.memmap(spool, np.int32, "r") if spool.stat().st_size else np.empty(0, np.int32)
     return Rows(list(words), list(categories), list(files), word_ids_W, *joined), counts
+
+
+def _note_spellings(respelled: Counter[str]) -> None:
+    """Say on stderr which categories got their canonical spelling; nothing if all had it."""
+    if respelled:
+        common = respelled.most_common(_NAMED)
+        # The difference is not seen in the names as they stand.
+        named = [f"{name!a} as {canonical(name)!r} ({count:,})" for name, count in common]
+        more = f" and {len(respelled) - _NAMED:,} more" * (len(respelled) > _NAMED)
+        print(
+            f"note: {respelled.total():,} rows have a category in another spelling, by spaces or the "
+            f"encoding of accents: {', '.join(named)}{more}",
+            file=sys.stderr,
+        )
 
 
 def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tokenised]]:

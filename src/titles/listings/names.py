@@ -1,0 +1,25 @@
+"""Names as users write them: categories, and columns of files."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+# Copied from pages and spreadsheets, and not seen: soft hyphens, zero-width spaces, byte order marks,
+# marks of direction. Joiners stay, which some scripts need.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]+")
+
+
+@lru_cache(maxsize=4096)
+def canonical(name: str) -> str:
+    """The one spelling of names that look the same: composed accents (NFC), single spaces in place of
+    any white space, none at the ends, no invisible characters. Case counts."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFC", _INVISIBLE.sub("", name))
+    return " ".join(name.split())
+
+
+def printable(text: str) -> str:
+    """The text with control characters, and bytes that are not UTF-8, written out as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
