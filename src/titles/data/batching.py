@@ -89,7 +89,9 @@ class Batcher:
             vocabulary = self._subwords.vocabulary
             numbers_U, index_T = self._words(np.where(ids_T < 0, vocabulary - 1 - ids_T, ids_T))
             order_U = np.argsort(numbers_U >= vocabulary, kind="stable")
-            numbers_U, index_T = numbers_U[order_U], np.argsort(order_U).astype(np.int32)[index_T]
+            place_U = np.empty(len(order_U), np.int32)
+            place_U[order_U] = np.arange(len(order_U), dtype=np.int32)
+            numbers_U, index_T = numbers_U[order_U], place_U[index_T]
             first = int((numbers_U < vocabulary).sum())
             tokens_U = np.append(numbers_U[:first], np.full(len(numbers_U) - first, UNK))
             found = self._subwords.ngrams.of(numbers_U[:first])
