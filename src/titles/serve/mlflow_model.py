@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature, set_model
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
@@ -137,22 +138,25 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
 
     Raises:
         ValueError: a folder is missing or damaged, of a format that this version does not read, or of a
-            network that was trained on different data than the first.
+            network that was trained on different data than the first, or MLflow refuses to write it.
     """
     trial = TitlesModel()
     trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
-    save_model(
-        str(out),
-        mlflow_model=model,
-        python_model=__file__,
-        artifacts={folder.name: str(folder) for folder in folders},
-        # The package is not in a registry: its code has to be included.
-        code_paths=[str(Path(__file__).parents[1])],
-        pip_requirements=requirements(),
-        signature=_SIGNATURE,
-        input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
-    )
+    try:
+        save_model(
+            str(out),
+            mlflow_model=model,
+            python_model=__file__,
+            artifacts={folder.name: str(folder) for folder in folders},
+            # The package is not in a registry: its code has to be included.
+            code_paths=[str(Path(__file__).parents[1])],
+            pip_requirements=requirements(),
+            signature=_SIGNATURE,
+            input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
+        )
+    except MlflowException as error:
+        raise ValueError(f"MLflow cannot write the model: {error.message}") from None
 
 
 def requirements() -> list[str]:
