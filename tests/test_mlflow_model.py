@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -93,8 +95,56 @@ def test_what_cannot_be_classified_says_why_and_leaves_the_others_alone(
     assert all(row[:2] == [[], []] for row in answers.iloc[1::2].to_numpy().tolist())
 
 
-def test_no_titles_get_no_answers(model: mlflow_model.TitlesModel) -> None:
-    answers = model.predict(None, pd.DataFrame({"title": []}))
+# Beside "word4", which gets its category whatever they are.
+ODD: list[tuple[Any, str]] = [
+    (None, "no title"),
+    (float("nan"), "no title"),
+    (5, "title is no text"),
+    (1.5, "title is no text"),
+    (float("inf"), "title is no text"),
+    (True, "title is no text"),
+    (10**30, "title is no text"),
+    (["word3"], "title is no text"),
+    ([], "title is no text"),
+    ({"title": "word3"}, "title is no text"),
+    ("", "empty title"),
+    ("\ud800", "not UTF-8"),
+    ("word3 \udcff", "not UTF-8"),
+]
+FORMS: list[Any] = [
+    list,
+    lambda rows: [[row] for row in rows],
+    lambda rows: pd.Series(rows, dtype=object),
+    lambda rows: pd.DataFrame({"title": pd.Series(rows, dtype=object)}),
+    lambda rows: {"title": rows},
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["list", "rows", "series", "table", "columns"])
+def test_whatever_is_in_a_list_the_other_titles_are_answered(tmp_path: Path, form: Any) -> None:
+    """By MLflow itself, which makes a table of what a schema describes and fails at some of these."""
+    mlflow_model.write([write_network("cnn", tmp_path / "cnn")], tmp_path / "out")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "out"))
+    alone = model.predict(["word4"]).iloc[0].tolist()
+    assert alone[0]
+    for odd in ([pair] for pair in ODD):
+        answers = model.predict(form(["word4", *(title for title, _ in odd), "word4"]))
+        assert answers.problem.tolist() == ["", *(problem for _, problem in odd), ""]
+        assert answers.iloc[[0, -1]].to_numpy().tolist() == [alone, alone]
+    assert model.predict(form([title for title, _ in ODD[:1]])).problem.tolist() == ["no title"]
+    assert model.predict(form([])).empty
+
+
+@pytest.mark.parametrize(
+    "form", ["word4", pd.Series(["word4"]), np.array(["word4"]), np.array([["word4", "x"]])]
+)
+def test_titles_are_taken_in_any_form(model: mlflow_model.TitlesModel, form: Any) -> None:
+    assert model.predict(None, form).equals(model.predict(None, ["word4"]))
+
+
+@pytest.mark.parametrize("titles", [[], pd.DataFrame({"title": []}), pd.DataFrame(), np.array([])])
+def test_no_titles_get_no_answers(model: mlflow_model.TitlesModel, titles: Any) -> None:
+    answers = model.predict(None, titles)
     assert list(answers.columns) == ["category", "probability", "problem"]
     assert answers.empty
 

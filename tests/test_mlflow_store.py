@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
 
 import small_project
 from mlflow_server import closed_port, running
@@ -25,6 +26,7 @@ from titles.models.cnn import TitleCNN
 from titles.models.mlp import TitleMLP
 from titles.models.parts import saved
 from titles.predict.classifier import Classifier
+from titles.serve import mlflow_model, registry
 from titles.serve.mlflow_model import EXAMPLE
 
 pytestmark = pytest.mark.pipeline
@@ -237,7 +239,50 @@ def test_a_run_that_was_deleted_in_mlflow_is_not_written_again(synced: tuple[Pat
     client.delete_run(run.info.run_id)
     assert "1 runs were deleted in MLflow and stay so" in titles(project, "mlflow", "sync")
     assert len(runs(client, ViewType.ALL)) == 9
-    client.restore_run(run.info.run_id)
+    told = titles(project, "mlflow", "find", "unheard")
+    (line,) = [line for line in told.splitlines() if run.info.run_id in line]
+    assert line.startswith("average ")
+    assert "deleted in MLflow" in line
+    assert told.count("deleted in MLflow") == 1
+    _do(project, line)
+    assert "deleted" not in titles(project, "mlflow", "find", "unheard")
+    assert run_of(client, "unheard", "average").info.run_id == run.info.run_id
+
+
+def _do(project: Path, told: str) -> None:
+    """Run the command that a message names."""
+    (shown,) = re.findall("`([^`]+ restore [^`]+)`", told)
+    small_project.run(project, "sh", "-c", shown)
+
+
+def test_a_network_whose_run_was_deleted_in_mlflow_is_not_registered(synced: tuple[Path, str]) -> None:
+    project, _ = synced
+    client = local(project)
+    deleted = [run_of(client, "unheard", model).info.run_id for model in ("cnn", "mlp")]
+    for number in deleted:
+        client.delete_run(number)
+    told = titles(project, "mlflow", "register", "unheard", code=1)
+    assert "was deleted in MLflow" in told
+    assert "does not answer" not in told
+    _do(project, told)
+    assert sum(client.get_run(n).info.lifecycle_stage == "active" for n in deleted) == 1
+    for number in deleted:
+        if client.get_run(number).info.lifecycle_stage != "active":
+            client.restore_run(number)
+
+
+@pytest.mark.parametrize("command", [["sync"], ["find", "slow"], ["register", "slow"]])
+def test_an_experiment_deleted_in_mlflow_is_told_with_the_command_that_restores_it(
+    synced: tuple[Path, str], command: list[str]
+) -> None:
+    project, _ = synced
+    client = local(project)
+    client.delete_experiment(client.get_experiment_by_name("titles").experiment_id)
+    told = titles(project, "mlflow", *command, code=1)
+    assert "error: MLflow's experiment 'titles' was deleted: restore it" in told
+    assert "does not answer" not in told
+    _do(project, told)
+    assert len(runs(client)) == 9
 
 
 def test_a_backfill_that_was_cut_off_is_written_to_its_end(synced: tuple[Path, str]) -> None:
@@ -480,6 +525,30 @@ def test_without_a_server_each_command_says_what_is_wrong(
         told = titles(project, "mlflow", *command, uri=uri, code=1)
     assert f"error: MLflow at http://***@127.0.0.1:{port} does not answer or refuses" in told
     assert "mlflow.db in this folder is used" in told
+
+
+@pytest.mark.parametrize(
+    "error", [MlflowException("the artifacts are no good"), OSError(28, "No space left on device")]
+)
+def test_an_export_that_fails_is_no_server_that_does_not_answer(
+    synced: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    project, _ = synced
+    client = local(project)
+    if client.search_registered_models():  # by another test
+        client.delete_registered_model("titles")
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(mlflow_model, "save_model", fails)
+    with pytest.raises((ValueError, OSError)) as caught:
+        registry.register("unheard")
+    assert str(error) in str(caught.value)
+    assert "answer" not in str(caught.value)
+    assert not client.search_registered_models()
 
 
 @each_command

@@ -30,6 +30,7 @@ from titles.predict.classifier import Classifier
 
 HOST = "127.0.0.1"
 JSON = "application/json"
+CSV = "text/csv"
 WORDS = [f"word{number}" for number in range(2, 12)] + ["unheard", "ñandú", "xk-9"]
 MIB = 2**20
 
@@ -184,15 +185,97 @@ def test_answers_over_http_are_those_of_pyfunc_and_of_the_classifier(
         (b'{"inputs": ["word2"], "params": {"k": 0}}', JSON, 400, "k is 0"),
         (b'{"inputs": ["word2"], "params": {"k": "many"}}', JSON, 400, "many"),
         (b'{"dataframe_records": [{"name": "word2"}]}', JSON, 400, "must be in a column 'title'"),
+        (b'{"inputs": ["word2"], "instances": []}', JSON, 400, "exactly one of"),
+        (b'{"inputs": null}', JSON, 400, "inputs is null"),
+        (b'{"inputs": ["word2"], "params": {"k": 1e999}}', JSON, 400, "k"),
+        (b'{"inputs": ["word2"], "params": {"at_least": NaN}}', JSON, 400, "at_least is nan"),
+        (b'{"inputs": ["word2"], "params": [3]}', JSON, 400, "params is no dictionary"),
+        (b'{"dataframe_split": {"columns": 5, "data": [["x"]]}}', JSON, 400, "5"),
+        (b'{"dataframe_split": ["word2"]}', JSON, 400, "columns and data"),
+        (b'{"dataframe_records": ["word2"]}', JSON, 400, "no list of dictionaries"),
+        (b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", JSON, 400, "nested too deeply"),
+        (b'{"inputs": [' + b"9" * 5000 + b"]}", JSON, 400, "thousands of digits"),
+        (b"", CSV, 400, "the CSV is empty"),
+        (b"name\nword2\n", CSV, 400, "must be in a column 'title'"),
+        (b'title\n"word2\n', CSV, 400, "no CSV"),
+        (b"PAR1", "application/vnd.apache.parquet", 400, "Parquet"),
+        (b'{"inputs": ["word2"]}', "", 415, "the content type is missing"),
+        (b"title\nword2\n", "text/csv; charset=latin-1", 415, "latin-1"),
     ],
+    ids=str,
 )
 def test_a_request_that_is_no_such_request_is_told_why_and_the_next_one_is_answered(
     server: tuple[int, Any], body: bytes, kind: str, status: int, told: str
 ) -> None:
-    found, answer = post(server[0], body, kind)
+    connection = http.client.HTTPConnection(HOST, server[0], timeout=600)
+    connection.connect()
+    line = connection.sock
+    found, answer = post(server[0], body, kind, connection)
     assert found == status, answer
     assert told in answer
-    assert post(server[0], {"inputs": ["word2"]})[0] == 200
+    message = json.loads(answer)["message"]
+    assert "\n" not in message
+    assert "Traceback" not in answer
+    assert ".py" not in answer
+    assert post(server[0], {"inputs": ["word2"]}, connection=connection)[0] == 200
+    assert connection.sock is line, "the connection was closed"
+
+
+@pytest.mark.pipeline
+def test_a_request_without_a_length_is_refused_and_the_next_one_on_its_connection_is_answered(
+    server: tuple[int, Any],
+) -> None:
+    content = json.dumps({"inputs": ["word2"]}).encode()
+    start = f"POST /invocations HTTP/1.1\r\nHost: {HOST}\r\n"
+    requests = [f"{start}\r\n", f"{start}Content-Type: {JSON}\r\n\r\n"]
+    requests += [f"{start}Content-Type: {JSON}\r\nContent-Length: {len(content)}\r\n\r\n"]
+    found = []
+    with socket.create_connection((HOST, server[0]), 60) as line:
+        for request in requests:
+            line.sendall(request.encode() + (content if "Length" in request else b""))
+            response = http.client.HTTPResponse(line)
+            response.begin()
+            response.read()
+            found.append(response.status)
+    assert found == [415, 400, 200]
+
+
+@pytest.mark.pipeline
+def test_a_list_is_answered_whatever_is_in_it_in_each_form(server: tuple[int, Any]) -> None:
+    odd = {"\ud800": "not UTF-8", "": "empty title", None: "no title", 5: "title is no text"}
+    lists: list[tuple[list[Any], list[str]]] = [([key], [told]) for key, told in odd.items()]
+    lists += [(["word2", *row, "word2"], ["", *told, ""]) for row, told in lists]
+    lists += [(["word2", row], ["", "title is no text"]) for row in (["a", ["b"]], [], {}, True, 1e300)]
+    lists += [(["word2", float("nan")], ["", "no title"]), ([], [])]
+    forms = [
+        lambda titles: {"inputs": titles},
+        lambda titles: {"instances": titles},
+        lambda titles: {"dataframe_split": {"columns": ["title"], "data": [[t] for t in titles]}},
+        lambda titles: {"dataframe_records": [{"title": t} for t in titles]},
+    ]
+    for titles, told in lists:
+        for form in forms:
+            status, answer = post(server[0], form(titles))
+            assert (status, [row["problem"] for row in answer["predictions"]]) == (200, told)
+
+
+@pytest.mark.pipeline
+def test_csv_is_answered_as_json_and_a_row_that_is_damaged_leaves_the_others_alone(
+    server: tuple[int, Any], classifier: Classifier
+) -> None:
+    titles = [text(number) for number in range(20)] + ["123", "NA", 'word3 "x", word4', "word3\nword4"]
+    rows = ["title", *('"' + title.replace('"', '""') + '"' for title in titles)]
+    wanted = expected(classifier, titles)
+    for end in ("\n", "\r\n"):
+        status, answer = post(server[0], end.join([*rows, ""]).encode(), "text/csv; charset=utf-8")
+        assert status == 200, answer
+        assert_same(answer["predictions"], wanted)
+    damaged = b'\xef\xbb\xbftitle,price\nword2,1\ntel\xe9fono,2\nword2, 1,5\n"",3\nword2,1\n'
+    status, answer = post(server[0], damaged, CSV)
+    assert status == 200, answer
+    problems = ["", "not UTF-8", "title is no text", "empty title", ""]
+    assert [row["problem"] for row in answer["predictions"]] == problems
+    assert post(server[0], b"title\n", CSV) == (200, {"predictions": []})
 
 
 @pytest.mark.pipeline

@@ -234,6 +234,25 @@ def test_without_a_server_training_goes_on_with_one_warning_and_within_seconds(
 
 
 @pytest.mark.pipeline
+def test_a_training_says_that_its_experiment_was_deleted_in_mlflow(folder, monkeypatch, capfd):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{folder}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client = MlflowClient(uri)
+    number = client.create_experiment("titles")
+    client.delete_experiment(number)
+    with tracked("mlp", params(), folder / CURVES) as tracker:
+        record(tracker)
+    told = capfd.readouterr().err
+    assert (
+        "warning: MLflow does not record this training: MLflow's experiment 'titles' was deleted" in told
+    )
+    assert f"`mlflow experiments restore --experiment-id {number}`" in told
+    assert len(curve(folder)) == 3
+
+
+@pytest.mark.pipeline
 @pytest.mark.parametrize("failure", [None, KeyboardInterrupt])
 def test_the_local_store_holds_one_run_with_all_that_leads_back_to_it(
     folder, monkeypatch, tmp_path, failure

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import gzip
 import logging
+import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from gensim.models import FastText, Word2Vec
@@ -20,18 +20,16 @@ from gensim.models.callbacks import CallbackAny2Vec
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from titles.data.contract import PAD, SPECIAL_WORDS, UNK, opened
+from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
+from titles.embed.word2vec import VectorFile, is_number
 from titles.params import Embed
 
 # gensim cuts lines of a corpus file at 10,000 words; titles are far shorter.
 _LINES_PER_WRITE = 100_000
-# Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
-_LARGEST = 1e6
-# Entry: a word with a function that parses its vector, since most vectors are not needed.
+_SMALLEST = 1e-6
 Vector = NDArray[np.float32]
-Entry = tuple[str, Callable[[], Vector]]
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
@@ -76,7 +74,7 @@ class _Progress(CallbackAny2Vec):  # type: ignore[misc]
 def read_pretrained(
     path: Path, words: Vocabulary, dimension: int, seed: int, normalise: Callable[[str], str]
 ) -> WordVectors:
-    """Read the vectors of the vocabulary from a word2vec file, text or binary, also gzip.
+    """Read the vectors of the vocabulary from a file of word2vec, text or binary, or GloVe, also gzip.
 
     Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
     vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
@@ -86,108 +84,43 @@ def read_pretrained(
     ids = {word: number for word, number in words.ids().items() if number > UNK}
     exact: dict[int, Vector] = {}
     alike: dict[int, Vector] = {}
+    doubtful: dict[int, str] = {}
     try:
-        with opened(path) as stream:
-            for word, vector in _entries(path, stream, dimension):
-                if word in ids:
-                    exact.setdefault(ids[word], vector())
-                    continue
-                number = ids.get(normalise(word).strip())
-                if number is not None and number not in alike:
-                    alike[number] = vector()
+        file = VectorFile(path, dimension)
+        for batch in file.batches():
+            names = [entry.word.replace("\n", " ") for entry in batch]
+            others = normalise("\n".join(names)).split("\n")
+            wanted: dict[int, int] = {}  # places in the batch, by word
+            wanted_alike: dict[int, int] = {}
+            for place, (name, other) in enumerate(zip(names, others, strict=True)):
+                if name in ids:
+                    wanted.setdefault(ids[name], place)
+                elif (other := other.strip()) in ids:
+                    wanted_alike.setdefault(ids[other], place)
+                first, *more = name.split() or [""]
+                # "mesa 7" is a word with a space or, where "mesa" is missing, a line with a number more.
+                if more and first in ids and all(map(is_number, more)):
+                    doubtful.setdefault(
+                        ids[first], f"{file.place(batch[place])} has {dimension + len(more)} numbers"
+                    )
+            for found, places in ((exact, wanted), (alike, wanted_alike)):
+                new = {number: batch[place] for number, place in places.items() if number not in found}
+                found |= zip(new, file.vectors(list(new.values())), strict=True)
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged: {error}. Get the file again") from None
+    for number, problem in doubtful.items():
+        if number not in exact:
+            raise ValueError(f"{path} is damaged: {problem}, expected {dimension}")
     if not exact and not alike:
         raise ValueError(f"{path} has none of the {len(words)} words: is it for this language?")
-    return _assemble(alike | exact, len(words), dimension, seed)
-
-
-def _entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
-    header = stream.readline(100).split()
-    if len(header) != 2 or not all(part.isdigit() for part in header):
-        raise ValueError(f"{path} does not start with '<words> <dimension>': not a word2vec file")
-    words, found = map(int, header)
-    if found != dimension:
-        raise ValueError(
-            f"{path} has vectors of dimension {found}, but embed.dimension is {dimension}: "
-            f"set embed.dimension={found}"
-        )
-    entries = _binary_entries if _is_binary(path, dimension) else _text_entries
-    rows = entries(path, stream, dimension)
-    for read in tqdm(range(words), unit=" words", unit_scale=True, desc=path.name, disable=None):
-        if (entry := next(rows, None)) is None:
-            raise ValueError(
-                f"{path} is truncated: it announces {words} words and ends after {read}. "
-                "Get the file again"
-            )
-        yield entry
-
-
-def _is_binary(path: Path, dimension: int) -> bool:
-    # The second line of a text file is a word and numbers; raw floats practically never parse as that.
-    with opened(path) as stream:
-        stream.readline(100)
-        line = stream.readline(64 * (dimension + 16))
-    try:
-        numbers = [float(number) for number in line.split()[1:]]
-        line.decode("utf-8")
-    except (ValueError, UnicodeDecodeError):
-        return True
-    return not numbers  # the first byte of the first float is a newline
-
-
-def _text_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
-    for number, line in enumerate(stream, start=2):
-        if not line.endswith(b"\n"):  # a line cut inside its last number would parse
-            raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
-        word, _, numbers = line.rstrip().partition(b" ")
-
-        def vector(numbers: bytes = numbers, number: int = number) -> Vector:
-            try:
-                with np.errstate(over="ignore"):  # infinity is refused below
-                    values = np.array(numbers.split(), dtype=np.float32)
-            except ValueError:
-                raise ValueError(f"{path}: line {number} has a value that is not a number") from None
-            return _checked(path, values, dimension, f"line {number}")
-
-        if numbers.count(b" ") < dimension - 1:
-            raise ValueError(
-                f"{path} is truncated or damaged: line {number} has {len(numbers.split())} numbers, "
-                f"expected {dimension}"
-            )
-        yield word.decode("utf-8", "replace"), vector
-
-
-def _binary_entries(path: Path, stream: BinaryIO, dimension: int) -> Iterator[Entry]:
-    size = 4 * dimension
-    for number in count(1):
-        letters = bytearray()
-        while (byte := stream.read(1)) not in (b" ", b""):
-            letters += byte
-            if len(letters) > 10_000:
-                raise ValueError(f"{path} is damaged: word {number} does not end")
-        if byte == b"" and not letters.strip():
-            return
-        data = stream.read(size)
-        if len(data) != size:
-            raise ValueError(f"{path} is truncated: the vector of word {number} is incomplete")
-
-        def vector(data: bytes = data, number: int = number) -> Vector:
-            values = np.frombuffer(data, dtype="<f4").astype(np.float32)
-            return _checked(path, values, dimension, f"word {number}")
-
-        # Some writers put a newline after each vector.
-        yield letters.lstrip(b"\n").decode("utf-8", "replace"), vector
-
-
-def _checked(path: Path, values: Vector, dimension: int, place: str) -> Vector:
-    if len(values) != dimension:
-        raise ValueError(f"{path}: {place} has {len(values)} numbers, expected {dimension}")
-    if not (np.abs(values) < _LARGEST).all():
-        raise ValueError(f"{path}: {place} has a number that is not finite, or beyond {_LARGEST:g}")
-    return values
+    found = alike | exact
+    if max(np.abs(vector).max() for vector in found.values()) < _SMALLEST:
+        raise ValueError(f"{path} is damaged or no file of word vectors: all its numbers are nearly 0")
+    if file.latin1:
+        print(f"note: {file.latin1} words of {path} are not UTF-8: read as Latin-1", file=sys.stderr)
+    return _assemble(found, len(words), dimension, seed)
 
 
 def _assemble(found: dict[int, Vector], words: int, dimension: int, seed: int) -> WordVectors:

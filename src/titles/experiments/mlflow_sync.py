@@ -40,11 +40,12 @@ BACKFILL = "backfill"
 RESULT = "dvc.result"
 _METRICS_PER_BATCH = 1000  # MLflow refuses more
 _LONGEST_TAG = 8000
+_OF_NETWORKS = (ConnectionError, TimeoutError)
 _DONE = {
     "completed": "got their results and links",
     "backfilled": "were written from what DVC holds",
     "unchanged": "were up to date",
-    "deleted": "were deleted in MLflow and stay so",
+    "deleted": "were deleted in MLflow and stay so: `titles mlflow find NAME` tells how to restore them",
     "postponed": "are not written yet: DVC cannot get at their curves",
 }
 
@@ -59,7 +60,8 @@ def sync() -> str:
         A summary for people.
 
     Raises:
-        ValueError: MLflow does not answer or refuses, or this folder is not the project's.
+        ValueError: MLflow does not answer or refuses, its experiment was deleted, or this folder is not
+            the project's.
     """
     with opened() as runs:
         done = runs.sync(all_results())
@@ -87,7 +89,10 @@ def opened() -> Iterator[Runs]:
         with FileLock("mlflow.db.sync.lock"):
             yield Runs()
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        first = str(error).splitlines()[0]
+        # Such as a full disk; failures of requests have no number.
+        if isinstance(error, OSError) and error.errno and not isinstance(error, _OF_NETWORKS):
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"MLflow at {concealed(store_uri())} does not answer or refuses: {concealed(first)}\n"
             "Start it, or set MLFLOW_TRACKING_URI to another; unset, mlflow.db in this folder is used."

@@ -11,18 +11,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature, set_model
 from mlflow.pyfunc import save_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType, Array
+from mlflow.types.schema import Array
 
 from titles.listings import listing
 from titles.models.parts import saved
 from titles.models.registry import NETWORKS
 from titles.predict.classifier import Classifier
+from titles.serve.http_requests import read_by_us
 
 MARK = "MLmodel"  # the file that marks an MLflow model
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
@@ -35,10 +38,8 @@ _OUTPUTS: dict[str, Any] = {
     "problem": DataType.string,
 }
 _SIGNATURE = ModelSignature(
-    # Without a name, so that plain lists are accepted as well as tables. Titles are text, but for a
-    # string column MLflow's server converts a list to an array as wide as its longest title, in which
-    # null is the word "None".
-    inputs=Schema([ColSpec(AnyType())]),  # type: ignore[no-untyped-call]
+    # Without a schema of inputs, by which MLflow would make a table of pandas, which fails for titles
+    # that are not UTF-8 and for empty lists.
     outputs=Schema([ColSpec(kind, name) for name, kind in _OUTPUTS.items()]),
     params=ParamSchema(
         [ParamSpec("k", DataType.long, _TOP), ParamSpec("at_least", DataType.double, 0.0)]
@@ -51,6 +52,7 @@ class TitlesModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Called by MLflow when the model is loaded."""
+        read_by_us()
         self.load([Path(folder) for folder in context.artifacts.values()])
 
     def load(self, folders: Sequence[Path]) -> None:
@@ -66,13 +68,14 @@ class TitlesModel(PythonModel):
     def predict(
         self,
         context: PythonModelContext | None,
-        model_input: pd.DataFrame,
+        model_input: pd.DataFrame,  # MLflow warns of a type that says all that is taken
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Rank categories.
 
         Args:
-            model_input: N rows, titles in the first column, which is called title if it has a name.
+            model_input: N titles: a list, a series or an array, or rows with titles in the first column,
+                which is called title if it has a name. Of rows as lists, the first value is the title.
             params: k, number of categories, default 5; at_least, minimum probability of the best
                 category, default 0: below it, no category is predicted and `problem` names it.
 
@@ -81,20 +84,16 @@ class TitlesModel(PythonModel):
             without a prediction the lists are empty and `problem` gives the reason; otherwise it is "".
 
         Raises:
-            ValueError: the first column has another name, or k is less than 1.
+            ValueError: the first column has another name, k is less than 1, at_least is no probability,
+                or columns differ in length.
         """
-        name = model_input.columns[0]
-        if isinstance(name, str) and name != "title":
-            raise ValueError(f"the first column is {name!r}: titles must be in a column 'title'")
-        given = params or {}
+        given = {name: value for name, value in (params or {}).items() if value is not None}
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
         if not 0 <= at_least <= 1:
             raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
-        column = model_input.iloc[:, 0].astype(object)
         labels = self._classifier.labels
         rows: list[tuple[list[str], list[float], str]] = []
-        # pandas has NaN for missing values.
-        for chunk in listing.of_titles(column.where(column.notna(), None).tolist()).chunks:
+        for chunk in listing.of_titles(_titles_of(model_input)).chunks:
             ranked = self._classifier.top(chunk.titles, k)
             abstentions = ranked.abstentions(labels, at_least)
             answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
@@ -107,28 +106,57 @@ class TitlesModel(PythonModel):
         return pd.DataFrame(rows, columns=list(_OUTPUTS))
 
 
+def _titles_of(found: Any) -> list[Any]:
+    """The titles of an input of a model, None where one is missing."""
+    if isinstance(found, dict):
+        found = pd.DataFrame(
+            {k: v if isinstance(v, list) else [v] for k, v in found.items()}, dtype=object
+        )
+    if isinstance(found, pd.DataFrame):
+        names = list(found.columns[:1])
+        if any(isinstance(name, str) and name != "title" for name in names):
+            raise ValueError(f"the first column is {names[0]!r}: titles must be in a column 'title'")
+        titles = found.iloc[:, 0].astype(object).tolist() if names else [None] * len(found)
+    elif isinstance(found, pd.Series):
+        titles = found.astype(object).tolist()
+    else:
+        titles = np.atleast_1d(found).tolist() if isinstance(found, np.ndarray) else found
+        titles = titles if isinstance(titles, list) else [titles]
+        if titles and all(isinstance(row, list) for row in titles):
+            titles = [row[0] if row else None for row in titles]
+    # pandas has NaN for missing values.
+    return [None if _is_missing(title) else title for title in titles]
+
+
+def _is_missing(title: Any) -> bool:
+    return title is pd.NA or title is pd.NaT or (isinstance(title, float) and title != title)
+
+
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
     """Write the model folders, one per network, as one MLflow model into `out`, which is empty or does
     not exist.
 
     Raises:
         ValueError: a folder is missing or damaged, of a format that this version does not read, or of a
-            network that was trained on different data than the first.
+            network that was trained on different data than the first, or MLflow refuses to write it.
     """
     trial = TitlesModel()
     trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
-    save_model(
-        str(out),
-        mlflow_model=model,
-        python_model=__file__,
-        artifacts={folder.name: str(folder) for folder in folders},
-        # The package is not in a registry: its code has to be included.
-        code_paths=[str(Path(__file__).parents[1])],
-        pip_requirements=requirements(),
-        signature=_SIGNATURE,
-        input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
-    )
+    try:
+        save_model(
+            str(out),
+            mlflow_model=model,
+            python_model=__file__,
+            artifacts={folder.name: str(folder) for folder in folders},
+            # The package is not in a registry: its code has to be included.
+            code_paths=[str(Path(__file__).parents[1])],
+            pip_requirements=requirements(),
+            signature=_SIGNATURE,
+            input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
+        )
+    except MlflowException as error:
+        raise ValueError(f"MLflow cannot write the model: {error.message}") from None
 
 
 def requirements() -> list[str]:

@@ -18,7 +18,7 @@ from titles.experiments.results import VALIDATION, Result, results_at
 from titles.experiments.store import WORKSPACE, Revision, find
 from titles.models.registry import AVERAGE
 from titles.serve import mlflow_model
-from titles.tracking.mlflow import LIVE, concealed, store_uri
+from titles.tracking.mlflow import LIVE, concealed, restoring, store_uri
 
 REGISTERED = "titles"
 BEST = "best"
@@ -28,7 +28,8 @@ _LOCAL_UI = "http://127.0.0.1:5000"
 
 
 def described(name: str) -> str:
-    """Describe the runs and registered versions of an experiment or another revision.
+    """Describe the runs and registered versions of an experiment or another revision; of runs that were
+    deleted in MLflow, how to restore them.
 
     Raises:
         ValueError: there is no such revision, nothing has run there, MLflow has no run of it, or as
@@ -40,9 +41,11 @@ def described(name: str) -> str:
     lines = []
     with opened() as runs:
         for result in results:
-            for run in runs.active(result):
+            active = runs.active(result)
+            for run in active or runs.of(result)[-1:]:
                 source, number = run.data.tags.get("source", LIVE), run.info.run_id
-                lines.append(f"{result.model:8} {source:9} {number}  {_address(runs, run)}")
+                place = _address(runs, run) if active else f"deleted in MLflow, see `{_restoring(run)}`"
+                lines.append(f"{result.model:8} {source:9} {number}  {place}")
                 lines += [f"{'':8} {_line(v)}" for v in _versions(runs.client) if v.run_id == number]
     if not lines:
         raise ValueError(
@@ -90,8 +93,8 @@ def register(name: str | None = None) -> str:
             raise ValueError(
                 f"the run of the {result.model} of {result.revision.name} "
                 + (
-                    "was deleted in MLflow: restore it there before its network is registered"
-                    if runs.of(result)
+                    f"was deleted in MLflow: `{_restoring(deleted[-1])}` before it is registered"
+                    if (deleted := runs.of(result))
                     else "is not in MLflow, as the warning above says: its network cannot be registered"
                 )
             )
@@ -190,6 +193,10 @@ def _line(version: Any) -> str:
         f"models:/{REGISTERED}/{version.version}: {tags.get('model', '?')} of "
         f"{tags.get('dvc.experiments', '?')}, balanced accuracy on validation {tags.get(_MEASURE, '?')}"
     )
+
+
+def _restoring(run: Run) -> str:
+    return restoring("runs", "--run-id", run.info.run_id)
 
 
 def _address(runs: Runs, run: Run) -> str:

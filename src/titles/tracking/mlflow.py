@@ -14,6 +14,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -42,7 +43,11 @@ def store_uri() -> str:
 
 
 def open_store() -> tuple[Any, str]:
-    """Return a client of the store and the id of the MLflow experiment that holds all runs."""
+    """Return a client of the store and the id of the MLflow experiment that holds all runs.
+
+    Raises:
+        ValueError: the experiment was deleted in MLflow.
+    """
     from filelock import FileLock
     from mlflow import MlflowClient
 
@@ -55,7 +60,18 @@ def open_store() -> tuple[Any, str]:
         if experiment is None:
             artifacts = (project_folder() / "mlruns").as_uri() if local else None
             return client, client.create_experiment(EXPERIMENT, artifacts)
+    if experiment.lifecycle_stage != "active":
+        raise ValueError(
+            f"MLflow's experiment {EXPERIMENT!r} was deleted: restore it, with its runs, by "
+            f"`{restoring('experiments', '--experiment-id', experiment.experiment_id)}`"
+        )
     return client, experiment.experiment_id
+
+
+def restoring(kind: str, option: str, number: str) -> str:
+    """The command that restores what was deleted in MLflow: "experiments" or "runs"."""
+    uri = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={quote(store_uri())} "
+    return f"{uri}mlflow {kind} restore {option} {number}"
 
 
 def concealed(text: str) -> str:

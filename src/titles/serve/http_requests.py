@@ -1,0 +1,122 @@
+"""Requests to MLflow's model server, read so that no title can fail the others.
+
+MLflow's server makes tables of pandas of all that it gets, which fails for text that is not UTF-8, for
+empty lists and for CSV without types, and answers some errors with stack traces or by closing the
+connection. A model cannot bring its own server, but it is loaded in the server's process.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from typing import Any
+
+import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc.scoring_server import InvocationsResponse
+
+_CSV, _JSON, _PARQUET = scoring_server.CONTENT_TYPES
+_FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
+_LONGEST_MESSAGE = 500
+_log = logging.getLogger(__name__)
+
+
+def read_by_us() -> None:
+    """Let MLflow's model server read requests by this module; no effect in other processes."""
+    if scoring_server._SERVER_MODEL_PATH in os.environ:
+        scoring_server.invocations = answer
+
+
+def answer(
+    data: bytes, content_type: str | None, model: Any, input_schema: object = None
+) -> InvocationsResponse:
+    """The response to a request, which never is an exception.
+
+    Args:
+        data: the body: JSON with titles in one of MLflow's four forms, CSV or Parquet.
+        model: what MLflow loaded.
+        input_schema: not used; MLflow passes it.
+    """
+    kind, _, options = (content_type or "").lower().replace(" ", "").partition(";")
+    if kind not in (_JSON, _CSV, _PARQUET) or options not in ("", "charset=utf-8", 'charset="utf-8"'):
+        return _refused(
+            415,
+            f"the content type is {content_type or 'missing'}: expected one of the content types "
+            f"{_JSON}, {_CSV} (both in UTF-8), {_PARQUET}",
+        )
+    try:
+        titles, params = _read(data, kind)
+        found = model.predict(titles, params=params)
+        body = json.dumps({"predictions": found.to_dict(orient="records")})
+    except MlflowException as error:
+        return _refused(400, error.message)
+    except RecursionError:
+        return _refused(400, "the JSON is nested too deeply")
+    except csv.Error as error:
+        return _refused(400, f"the body is no CSV: {error}")
+    except (ValueError, TypeError, OverflowError) as error:
+        return _refused(400, str(error))
+    except Exception:
+        _log.exception("a request failed")
+        return _refused(500, "the server failed, see its messages")
+    return InvocationsResponse(body, 200, _JSON)
+
+
+def _refused(status: int, message: str) -> InvocationsResponse:
+    line = " ".join(message.split()).encode("utf-8", "backslashreplace").decode()
+    code = "INTERNAL_ERROR" if status == 500 else "BAD_REQUEST"
+    body = {"error_code": code, "message": line[:_LONGEST_MESSAGE]}
+    return InvocationsResponse(json.dumps(body), status, _JSON)
+
+
+def _read(data: bytes, kind: str) -> tuple[Any, dict[str, Any] | None]:
+    """Titles, in a form that `TitlesModel.predict` accepts, and parameters."""
+    if kind == _PARQUET:
+        return pd.read_parquet(io.BytesIO(data)), None
+    # Bytes that are not UTF-8 become lone surrogates: only their titles are not UTF-8.
+    text = data.decode("utf-8-sig", "surrogateescape")
+    if kind == _CSV:
+        return _of_csv(text), None
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the body is no JSON: {error}") from None
+    except ValueError:  # Python's limit of digits
+        raise ValueError("the JSON has a number of thousands of digits") from None
+    forms = [form for form in _FORMS if form in found] if isinstance(found, dict) else []
+    if len(forms) != 1:
+        raise ValueError(f"expected a JSON dictionary with exactly one of {', '.join(_FORMS)}")
+    (form,), params = forms, found.get("params")
+    if params is not None and not isinstance(params, dict):
+        raise ValueError('params is no dictionary: expected one such as {"k": 3}')
+    content = found[form]
+    if form == "dataframe_split":
+        if not isinstance(content, dict) or not isinstance(content.get("data"), list):
+            raise ValueError("dataframe_split is no dictionary with columns and data")
+        return _table(content["data"], content.get("columns")), params
+    if form == "dataframe_records":
+        if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+            raise ValueError("dataframe_records is no list of dictionaries")
+        return _table(content, None), params
+    if content is None:
+        raise ValueError(f"{form} is null: expected a list of titles")
+    return content, params
+
+
+def _table(rows: list[Any], columns: list[Any] | None) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns if rows or columns else ["title"], dtype=object)
+
+
+def _of_csv(text: str) -> pd.DataFrame:
+    """A table of CSV; a row with another number of fields is a title that is no text."""
+    header, *rows = [*csv.reader(io.StringIO(text, newline=""), strict=True)] or [[]]
+    if not header:
+        raise ValueError("the CSV is empty: expected a first line with the column 'title'")
+    # An empty line is an empty title where there are no other columns.
+    rows = [row or [""] for row in rows]
+    values: list[object] = [row[0] if len(row) == len(header) else row for row in rows]
+    return pd.DataFrame({header[0]: pd.Series(values, dtype=object)})
