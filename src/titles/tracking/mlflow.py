@@ -21,7 +21,7 @@ import yaml
 
 from titles.data.contract import atomic_file
 from titles.params import Params
-from titles.tracking.provenance import data_hashes, flat_text, project_folder
+from titles.tracking.provenance import data_hashes, flat_text, project_folder, sqlite_uri
 from titles.tracking.tracker import Tracker
 
 EXPERIMENT = "titles"
@@ -38,22 +38,26 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or the local store of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder()}/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(project_folder() / "mlflow.db")
 
 
 def open_store() -> tuple[Any, str]:
     """Return a client of the store and the id of the MLflow experiment that holds all runs."""
     from filelock import FileLock
     from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     uri = store_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     # Two processes that create the local store at the same time would break it.
     with FileLock(project_folder() / "mlflow.db.lock", timeout=30) if local else nullcontext():
+        artifacts = (project_folder() / "mlruns").as_uri() if local else None
+        if local and not (project_folder() / "mlflow.db").exists():
+            # A client would put the current folder into the SQL that sets up the store, quotes and all.
+            SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = (project_folder() / "mlruns").as_uri() if local else None
             return client, client.create_experiment(EXPERIMENT, artifacts)
     return client, experiment.experiment_id
 
