@@ -38,7 +38,14 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or the local store of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(project_folder() / "mlflow.db")
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    store = project_folder() / "mlflow.db"
+    uri = sqlite_uri(store)
+    if "%" in uri:
+        # MLflow would also make a folder of the quoted name. Runs are in the project or below it.
+        uri = sqlite_uri(Path(os.path.relpath(store)))
+    return uri
 
 
 def open_store() -> tuple[Any, str]:
