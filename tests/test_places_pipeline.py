@@ -23,7 +23,7 @@ space:
 
 
 def titles(folder: Path, *arguments: str, fails: bool = False) -> str:
-    return small_project.run(folder, *TITLES, *arguments, fails=fails, PYTHONPATH="src")
+    return small_project.run(folder, *TITLES, *arguments, fails=fails)
 
 
 def test_in_a_folder_of_any_name_the_commands_work_or_name_the_remedy(
