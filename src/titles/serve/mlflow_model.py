@@ -120,7 +120,9 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
     trial = TitlesModel()
     trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
-    with tempfile.TemporaryDirectory() as place:
+    from titles.tracking.mlflow import as_default  # not wanted where the model is loaded
+
+    with tempfile.TemporaryDirectory() as place, as_default():
         # Files may be links into DVC's cache, which MLflow does not follow.
         copies = {f.name: shutil.copytree(f, Path(place, f.name)) for f in folders}
         save_model(

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -67,6 +67,23 @@ def open_store() -> tuple[Any, str]:
         if experiment is None:
             return client, client.create_experiment(EXPERIMENT, artifacts)
     return client, experiment.experiment_id
+
+
+@contextmanager
+def as_default() -> Iterator[None]:
+    """Let functions of MLflow that take no store use this one: by default they make a folder named like
+    the current one, but quoted."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(store_uri())  # also in the environment
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def concealed(text: str) -> str:
