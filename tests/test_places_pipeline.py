@@ -74,6 +74,7 @@ def test_in_any_repository_the_answers_are_those_of_a_full_clone(
         small_project.run(place, "git", "fetch", "-q", "origin", "refs/exps/*:refs/exps/*")
     elif shape == "subfolder":
         small_project.experiment(place, "narrow", "cnn.filter_count=5")
+        small_project.run(whole, "dvc", "exp", "remove", "slow")
     gate = ("gate", "HEAD", "narrow")
     assert titles(place, *gate) == titles(whole, *gate)
     rows = set(titles(place, "seeds", "--csv").splitlines())

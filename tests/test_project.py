@@ -201,7 +201,7 @@ def test_only_evaluate_depends_on_the_test_split() -> None:
         ("gensim", {"vectors.py"}),
         ("dvclive", {"curves.py"}),
         ("mlflow", {"mlflow.py", "mlflow_sync.py", "registry.py", "mlflow_model.py"}),
-        ("dvc", {"store.py", "queue.py"}),
+        ("dvc", {"store.py", "queue.py", "clones.py"}),
         ("optuna", {"study.py", "runner.py", "page.py"}),
     ],
 )
