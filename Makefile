@@ -21,6 +21,8 @@ help: ## Show this list
 install: $(VENV)/installed ## Make the virtual environment from requirements.lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
+	@case "$$PWD" in *[:{}]*) echo "error: no environment and no data in a folder with : { or } in its path:" \
+	  "move the project" >&2; exit 1;; esac
 	@'$(or $(PYTHON),false)' -c '$(SUPPORTED)' \
 	  || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \

@@ -221,6 +221,7 @@ def test_products_and_their_gradients_are_right(seed: int) -> None:
         torch.testing.assert_close(leaf.grad, right.grad.float(), rtol=1e-4, atol=1e-4)
     with torch.inference_mode():
         assert torch.equal(products.linear(given, weight, bias), found.detach())
+        assert torch.equal(products.linear(given[0], weight, bias), found[0].detach())
 
 
 def test_only_gradients_that_are_needed_are_computed() -> None:

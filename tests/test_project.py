@@ -205,7 +205,7 @@ def test_only_evaluate_depends_on_the_test_split() -> None:
             "mlflow",
             {"mlflow.py", "mlflow_sync.py", "registry.py", "mlflow_model.py", "http_requests.py"},
         ),
-        ("dvc", {"store.py", "queue.py"}),
+        ("dvc", {"store.py", "queue.py", "clones.py"}),
         ("optuna", {"study.py", "runner.py", "page.py"}),
     ],
 )

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,9 @@ MODEL_FORMAT = 6
 # Limits of the characters of an n-gram and of the buckets that n-grams are hashed to.
 MOST_LETTERS = 32
 MOST_BUCKETS = 2**30
+_MOST_LINKS = 40  # one after the other; as in Linux
+# The end of the path of an object in DVC's cache, whose name is the hash of its content.
+_OBJECT = re.compile("/[0-9a-f]{2}/[0-9a-f]{30}$")
 
 
 class Batch(NamedTuple):
@@ -80,11 +84,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
     The name has the old content or the new, never a mixture, even after a power cut; a process that is
     killed between two renames can leave nothing there. On an error, interrupts included, the old content
-    stays.
+    stays. For links see `written_at`.
 
     Raises:
         ValueError: the path is not writable.
     """
+    folder = written_at(folder)
     partial = folder.with_name(folder.name + ".partial")
     old = folder.with_name(folder.name + ".old.partial")
     try:
@@ -109,11 +114,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which is renamed to `path` when the block ends without an error.
 
-    The name has the old content or the new, even after a power cut.
+    The name has the old content or the new, even after a power cut. For links see `written_at`.
 
     Raises:
         ValueError: the path is not writable.
     """
+    path = written_at(path)
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +131,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
         named(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def written_at(path: Path) -> Path:
+    """The path to write to for `path`: the target of a symbolic link of the user's own, but a link into
+    DVC's cache itself, whose objects must not change.
+
+    Raises:
+        ValueError: the links never end.
+    """
+    place = path
+    for _ in range(_MOST_LINKS):
+        if not place.is_symlink():
+            return place
+        target = place.parent / place.readlink()
+        if _OBJECT.search(target.as_posix()):
+            return place
+        place = target
+    raise ValueError(f"cannot write {path}: too many levels of symbolic links")
 
 
 def named(partial: Path, path: Path) -> None:

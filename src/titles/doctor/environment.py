@@ -16,6 +16,7 @@ from pathlib import Path
 
 from titles.doctor.findings import MOST_NAMES, Finding, listed, ok, problem, warning
 from titles.doctor.probes import run
+from titles.experiments.paths import unfit
 
 # Files that killed commands leave behind: patterns, description, and what to do before removing them.
 _LEFTOVERS = (
@@ -145,6 +146,12 @@ def location(root: Path | None) -> Iterator[Finding]:
         yield warning("project", found, "`make install`, then `source .venv/bin/activate`")
     else:
         yield ok("project", str(root))
+    if root is None:
+        return
+    if reason := unfit(root):
+        yield problem("path", *reason.rsplit(": ", 1))
+    elif reason := unfit(root, temporary=True):
+        yield warning("path", *reason.rsplit(": ", 1))
 
 
 def params(root: Path) -> Iterator[Finding]:

@@ -172,7 +172,9 @@ def mlflow(root: Path | None) -> Iterator[Finding]:
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     store = root / "mlflow.db" if root else None
     if uri.startswith("sqlite:///"):
-        store, uri = Path(uri.removeprefix("sqlite:///")), ""
+        from sqlalchemy import make_url
+
+        store, uri = Path(make_url(uri).database or ""), ""
     if uri:
         yield _server(uri)
     if store and store.is_file():
@@ -201,6 +203,8 @@ def _schema(store: Path) -> Iterator[Finding]:
         return  # see packages
     from alembic.script import ScriptDirectory
 
+    from titles.tracking.provenance import sqlite_uri
+
     # As MLflow reads it, but without importing MLflow, which is slow and writes to the store.
     scripts = ScriptDirectory(str(Path(spec.submodule_search_locations[0]) / "store/db_migrations"))
     installed = f"MLflow {version('mlflow')}"
@@ -215,7 +219,7 @@ def _schema(store: Path) -> Iterator[Finding]:
     if schema == scripts.get_current_head():
         yield ok("mlflow store", f"{store} fits {installed}")
     elif schema in {script.revision for script in scripts.walk_revisions()}:
-        do = f"keep a copy of it, then `mlflow db upgrade sqlite:///{store}`"
+        do = f"keep a copy of it, then `mlflow db upgrade {shlex.quote(sqlite_uri(store))}`"
         yield problem("mlflow store", f"{store} is of an older version than {installed}", do)
     else:
         found = f"{store} is of a newer version than {installed} (schema {schema})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,12 @@ from typing import IO
 
 from tqdm import tqdm
 
+# What git says of a commit that it does not have.
+_UNKNOWN = re.compile(
+    "bad (object|revision)|unknown revision|invalid object|not a (tree|valid object)"
+    "|single revision|unable to read tree|could not (get|parse)|no such commit",
+    re.I,
+)
 _PATIENCE = 15.0  # seconds that an interrupted command has to clean up
 
 
@@ -34,15 +41,42 @@ def git(*arguments: str, folder: Path | None = None) -> str:
         ValueError: git is missing or reports an error.
     """
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
+        command = ["git", "-c", "core.quotePath=false", *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         raise ValueError("git is not installed, or not in PATH") from None
     if done.returncode:
         problem = done.stderr.decode(errors="replace").strip()
         if "not a git repository" in problem:
             raise ValueError("this is not the folder of a project in git: change to the project's")
-        raise ValueError(f"git {' '.join(arguments)}: {problem}")
+        lacking = cut_off(folder) if _UNKNOWN.search(problem) else ""
+        raise ValueError(f"git {' '.join(arguments)}: {problem}{lacking}")
     return done.stdout.decode()  # not by `text=True`, which would change line ends
+
+
+def cut_off(folder: Path | None = None) -> str:
+    """The end of a message on a commit that git does not have, where a shallow clone may be the cause;
+    "" elsewhere."""
+    if git("rev-parse", "--is-shallow-repository", folder=folder).strip() != "true":
+        return ""
+    return "; this clone is shallow, without older commits: `git fetch --unshallow` gets them"
+
+
+def top(folder: Path | None = None) -> Path:
+    """The root of the git repository around a folder, which may be larger than the project."""
+    return Path(git("rev-parse", "--show-toplevel", folder=folder).removesuffix("\n"))
+
+
+def project() -> Path:
+    """The folder of the project around the current one: the nearest with a dvc.yaml, within its git
+    repository, else the root of that.
+
+    Raises:
+        ValueError: this is no git repository.
+    """
+    root, here = top(), Path.cwd()
+    within = [folder for folder in (here, *here.parents) if folder.is_relative_to(root)]
+    return next((folder for folder in within if (folder / "dvc.yaml").is_file()), root)
 
 
 def dvc(*arguments: str, folder: Path | None = None) -> str:

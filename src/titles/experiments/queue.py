@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from titles.experiments.commands import dvc
+from titles.experiments.paths import unfit
 
 # Seconds that an interrupted run has to clean up.
 PATIENCE = 30.0
@@ -46,6 +47,8 @@ class Queue:
             self._repo = Repo()
         except NotDvcRepoError as error:
             raise ValueError(f"{error}: run from the project's folder") from None
+        if reason := unfit(Path(self._repo.root_dir), temporary=True):
+            raise ValueError(reason)
         self._queue = self._repo.experiments.celery_queue
         # Part of the names that DVC gives to the workers of this project.
         self._mark = f"dvc-exp-{hashlib.sha256(self._queue.wdir.encode()).hexdigest()[:6]}-"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from titles.experiments.commands import git, warn
+from titles.experiments.commands import git, project, warn
 from titles.experiments.older import BY_WORDS
 from titles.experiments.spread import Summary, components, summarise
 from titles.experiments.store import (
@@ -101,7 +101,7 @@ def _identity(run: Revision) -> tuple[dict[str, Any], Key]:
     for name, value in ((SEED, key.seed), (SPLIT_SEED, key.split)):
         if type(value) is not int and not (name == SPLIT_SEED and of_before):  # true is no seed
             raise ValueError(f"{name} in its params.yaml is {value!r}, not a whole number")
-    code = git("ls-tree", run.commit, *run.inputs)
+    code = git("ls-tree", run.commit, *run.inputs, folder=project())
     settings["code"] = hashlib.sha256(code.encode()).hexdigest()[:7]
     return settings, key
 

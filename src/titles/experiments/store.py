@@ -7,6 +7,7 @@ run. Other files come from DVC's cache or remote. Nothing is checked out.
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import re
@@ -21,7 +22,7 @@ from typing import Any
 import yaml
 
 from titles.data.contract import METRICS, PLOTS
-from titles.experiments.commands import git
+from titles.experiments.commands import cut_off, git, project, top
 from titles.experiments.older import BY_WORDS, upgraded
 from titles.params import Concerns, Params, Text
 from titles.tracking.provenance import flat
@@ -81,11 +82,11 @@ class Revision:
         """
         if self.commit:
             try:
-                return git("show", f"{self.commit}:{path.as_posix()}").encode()
+                return git("show", f"{self.commit}:./{path.as_posix()}", folder=project()).encode()
             except ValueError:  # not in git, or not text
                 pass
         with self._reachable(path):
-            content: bytes = self._files.read_bytes(f"/{path.as_posix()}")
+            content: bytes = self._files.read_bytes(self._place(path))
             return content
 
     def fetch(self, path: Path, into: Path) -> None:
@@ -95,13 +96,21 @@ class Revision:
             ValueError: as `read`.
         """
         with self._reachable(path):
-            self._files.get(f"/{path.as_posix()}", str(into), recursive=True)
+            self._files.get(self._place(path), str(into), recursive=True)
 
     @cached_property
     def _files(self) -> Any:
         from dvc.api import DVCFileSystem  # slow to import
 
-        return DVCFileSystem(rev=self.commit or None)
+        # With subrepos: of a commit, DVC looks at the whole git repository, where the project may be a
+        # folder.
+        return DVCFileSystem(rev=self.commit or None, subrepos=bool(self.commit))
+
+    def _place(self, path: Path) -> str:
+        """The path of a file of the project in `_files`."""
+        here = project()
+        root = top() if self.commit else Path(self._files.repo.root_dir)
+        return f"/{(here.relative_to(root) / path).as_posix()}"
 
     @contextmanager
     def _reachable(self, path: Path) -> Iterator[None]:
@@ -129,7 +138,7 @@ class Revision:
     def _was_made(self, path: Path) -> bool:
         """Whether dvc.lock holds the hash of a file; a file that only dvc.yaml declares has none."""
         try:
-            return "md5" in self._files.info(f"/{path.as_posix()}")
+            return "md5" in self._files.info(self._place(path))
         except FileNotFoundError:
             return False
 
@@ -343,8 +352,18 @@ def find(name: str) -> Revision:
         raise ValueError(
             f"there is no experiment, branch, tag or commit named {name!r}: `dvc exp list "
             f"--all-commits` lists the experiments, `dvc exp pull origin {name}` fetches one"
+            + _elsewhere(name)
         ) from None
     return next((found for found in known if found.commit == commit), None) or _commit(commit)
+
+
+def _elsewhere(name: str) -> str:
+    """Where a name may be that this clone does not have, for a message: those of CI have one branch and
+    few commits."""
+    pattern = f"refs/remotes/*/{glob.escape(name)}"
+    form = "--format=%(refname:lstrip=2)"
+    there = git("for-each-ref", form, pattern).split() if name.strip("-/") else []
+    return (f"; there is a branch {there[0]}" if there else "") + cut_off()
 
 
 def _age(revision: Revision) -> tuple[float, str]:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from titles.data.contract import METRICS
-from titles.experiments.clones import cloned
-from titles.experiments.commands import dvc, end, environment, git
+from titles.experiments.clones import CLONE, cloned
+from titles.experiments.commands import dvc, end, environment, git, project
 from titles.experiments.store import Revision, Stages, find, stages_of
 from titles.models.parts.inference import machine
 from titles.models.registry import NETWORKS
@@ -136,15 +136,13 @@ def _hashes(stage: Mapping[str, Any], kind: str) -> dict[str, str]:
 @contextmanager
 def _workspace(commit: str, keep: bool) -> Iterator[Path]:
     """A clone at a commit that shares the project's cache; removed at the end, unless `keep`."""
-    project = Path(git("rev-parse", "--show-toplevel").strip())
+    here = project()
     folder = Path(tempfile.mkdtemp(prefix="titles-verify-"))
-    clone = folder / "project"
     try:
-        cloned(project, commit, folder)
-        yield clone
+        yield cloned(here, commit, folder)
     finally:
         if keep:
-            print(f"kept in {clone}", file=sys.stderr)
+            print(f"kept in {folder / CLONE}", file=sys.stderr)
         else:
             shutil.rmtree(folder, ignore_errors=True)
 

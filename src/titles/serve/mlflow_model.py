@@ -6,6 +6,8 @@ package, and runs it when the model is loaded ("models from code"), so that noth
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -143,20 +145,25 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
     trial = TitlesModel()
     trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
-    try:
-        save_model(
-            str(out),
-            mlflow_model=model,
-            python_model=__file__,
-            artifacts={folder.name: str(folder) for folder in folders},
-            # The package is not in a registry: its code has to be included.
-            code_paths=[str(Path(__file__).parents[1])],
-            pip_requirements=requirements(),
-            signature=_SIGNATURE,
-            input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
-        )
-    except MlflowException as error:
-        raise ValueError(f"MLflow cannot write the model: {error.message}") from None
+    from titles.tracking.mlflow import as_default  # not wanted where the model is loaded
+
+    with tempfile.TemporaryDirectory() as place, as_default():
+        # Files may be links into DVC's cache, which MLflow does not follow.
+        copies = {f.name: shutil.copytree(f, Path(place, f.name)) for f in folders}
+        try:
+            save_model(
+                str(out),
+                mlflow_model=model,
+                python_model=__file__,
+                artifacts={name: str(copy) for name, copy in copies.items()},
+                # The package is not in a registry: its code has to be included.
+                code_paths=[str(Path(__file__).parents[1])],
+                pip_requirements=requirements(),
+                signature=_SIGNATURE,
+                input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
+            )
+        except MlflowException as error:
+            raise ValueError(f"MLflow cannot write the model: {error.message}") from None
 
 
 def requirements() -> list[str]:

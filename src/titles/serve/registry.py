@@ -18,7 +18,7 @@ from titles.experiments.results import VALIDATION, Result, results_at
 from titles.experiments.store import WORKSPACE, Revision, find
 from titles.models.registry import AVERAGE
 from titles.serve import mlflow_model
-from titles.tracking.mlflow import LIVE, concealed, restoring, store_uri
+from titles.tracking.mlflow import LIVE, as_default, concealed, restoring, store_uri
 
 REGISTERED = "titles"
 BEST = "best"
@@ -108,6 +108,7 @@ def register(name: str | None = None) -> str:
     )
 
 
+@as_default()
 def _register(runs: Runs, result: Result, run: Run) -> Any:
     """Log the network as a model of its run, and make it a version."""
     client, at, source = runs.client, result.revision, run.info.run_id

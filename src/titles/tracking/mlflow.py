@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from shlex import quote
 from types import MappingProxyType
@@ -22,7 +22,7 @@ import yaml
 
 from titles.data.contract import atomic_file
 from titles.params import Params
-from titles.tracking.provenance import data_hashes, flat_text, project_folder
+from titles.tracking.provenance import data_hashes, flat_text, project_folder, sqlite_uri
 from titles.tracking.tracker import Tracker
 
 EXPERIMENT = "titles"
@@ -39,7 +39,14 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or the local store of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project_folder()}/mlflow.db"
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    store = project_folder() / "mlflow.db"
+    uri = sqlite_uri(store)
+    if "%" in uri:
+        # MLflow would also make a folder of the quoted name. Runs are in the project or below it.
+        uri = sqlite_uri(Path(os.path.relpath(store)))
+    return uri
 
 
 def open_store() -> tuple[Any, str]:
@@ -50,15 +57,19 @@ def open_store() -> tuple[Any, str]:
     """
     from filelock import FileLock
     from mlflow import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     uri = store_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     # Two processes that create the local store at the same time would break it.
     with FileLock(project_folder() / "mlflow.db.lock", timeout=30) if local else nullcontext():
+        artifacts = (project_folder() / "mlruns").as_uri() if local else None
+        if local and not (project_folder() / "mlflow.db").exists():
+            # A client would put the current folder into the SQL that sets up the store, quotes and all.
+            SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            artifacts = (project_folder() / "mlruns").as_uri() if local else None
             return client, client.create_experiment(EXPERIMENT, artifacts)
     if experiment.lifecycle_stage != "active":
         raise ValueError(
@@ -72,6 +83,23 @@ def restoring(kind: str, option: str, number: str) -> str:
     """The command that restores what was deleted in MLflow: "experiments" or "runs"."""
     uri = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={quote(store_uri())} "
     return f"{uri}mlflow {kind} restore {option} {number}"
+
+
+@contextmanager
+def as_default() -> Iterator[None]:
+    """Let functions of MLflow that take no store use this one: by default they make a folder named like
+    the current one, but quoted."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(store_uri())  # also in the environment
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def concealed(text: str) -> str:

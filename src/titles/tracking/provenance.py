@@ -19,6 +19,13 @@ def project_folder() -> Path:
     return Path(os.environ.get(PROJECT) or os.environ.get("DVC_ROOT", ".")).resolve()
 
 
+def sqlite_uri(file: Path) -> str:
+    """The URI of an SQLite file for MLflow and Optuna, whatever characters its path has."""
+    from sqlalchemy import URL  # slow to import
+
+    return URL.create("sqlite", database=str(file)).render_as_string()
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values of nested sections under dotted names."""
     found: dict[str, Any] = {}

@@ -105,7 +105,7 @@ def search(
 def _refuse_changes(tell: Callable[[str], None]) -> None:
     """A search runs what is committed; what is not would be left out without a word."""
     paths = ["params.yaml", *find(WORKSPACE).inputs]
-    changed = git("diff", "--name-only", "HEAD", "--", *paths).splitlines()
+    changed = git("diff", "--name-only", "--relative", "HEAD", "--", *paths).splitlines()
     if changed:
         raise ValueError(
             f"a search runs what is committed, and {', '.join(changed)} differ from the commit: "

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from titles.experiments.search.results import names
 from titles.experiments.search.space import ACCURACY, SECONDS, Space
+from titles.tracking.provenance import sqlite_uri
 
 FOLDER = Path("search")
 # Attributes of a study, and of a trial.
@@ -78,7 +79,7 @@ class Study:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             storage = optuna.storages.RDBStorage(
-                f"sqlite:///{file}", engine_kwargs={"connect_args": {"timeout": 60}}
+                sqlite_uri(file), engine_kwargs={"connect_args": {"timeout": 60}}
             )
             self.study = optuna.create_study(
                 storage=storage,

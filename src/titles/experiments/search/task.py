@@ -25,12 +25,17 @@ from typing import Any
 import psutil
 
 from titles.data.contract import PLOTS
-from titles.experiments.clones import cloned
+from titles.experiments.clones import CLONE, cloned
 from titles.experiments.commands import end, environment, git
 from titles.tracking import trial
 from titles.tracking.provenance import PROJECT
 
 _POLL = 0.1  # seconds
+# Starts a task with this code, whose path may have the separator of PYTHONPATH in it.
+_START = (
+    "import runpy, sys; sys.path.insert(0, sys.argv[1]); "
+    "runpy.run_module('titles.experiments.search.task', run_name='__main__')"
+)
 _TASK = "task.json"
 _LOG_LINES = 15
 
@@ -68,7 +73,7 @@ class Task:
         (self.folder / _TASK).write_text(json.dumps(given), encoding="utf-8")
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "titles.experiments.search.task"],
+                [sys.executable, "-c", _START, str(Path(__file__).parents[3])],
                 cwd=self.folder,
                 env=_environment(self.project, self.folder),  # by which `end_leftovers` finds it
                 stdin=subprocess.DEVNULL,
@@ -169,15 +174,13 @@ def _below(folder: Path) -> Iterator[psutil.Process]:
 
 
 def _remove_clone(folder: Path) -> None:
-    for name in ("project", "site"):
+    for name in (CLONE, "site"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _environment(project: Path, folder: Path) -> dict[str, str]:
     passed = {k: v for k, v in environment().items() if not k.startswith("DVC_EXP") and k != "DVC_ROOT"}
-    here = Path(__file__).parents[3]  # this code; the stages find theirs in src before it
-    passed["PYTHONPATH"] = f"{passed['PYTHONPATH']}{os.pathsep}{here}"
-    # Pushing is for the project, not for a clone whose origin is the project.
+    # Pushing is for the project, not for a clone.
     return passed | {PROJECT: str(project), trial.VARIABLE: str(folder), "DVC_EXP_AUTO_PUSH": "false"}
 
 
@@ -220,7 +223,7 @@ def main() -> None:
         "--quiet",
         "--no-tags",
         "--no-write-fetch-head",
-        str(clone),
+        str(folder / CLONE),
         f"{ref}:{ref}",
         folder=project,
     )

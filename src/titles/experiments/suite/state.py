@@ -65,7 +65,7 @@ def difference(one: Wanted, commit: str, than: str | None = None) -> str:
     except ValueError:
         return "no readable params.yaml"
     commits = [commit, than] if than else [commit]
-    changed = git("diff", "--name-only", *commits, "--", *found.inputs).splitlines()
+    changed = git("diff", "--name-only", "--relative", *commits, "--", *found.inputs).splitlines()
     return f"other code or data: {', '.join(changed)}" if changed else ""
 
 

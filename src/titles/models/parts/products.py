@@ -31,9 +31,12 @@ class Linear(nn.Linear):
 
 
 def linear(given_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-    """`F.linear` of float32 matrices, (B, O); with compute.portable the same on every processor.
+    """`F.linear` of float32, (B, O); with compute.portable the same on every processor.
 
     With bfloat16 products, on a GPU and without compute.portable it is `F.linear`.
+
+    Args:
+        given_BI: or one row, (I,), which gives (O,).
     """
     kind = given_BI.device.type
     if not (
@@ -44,6 +47,8 @@ def linear(given_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) ->
         and not torch.compiler.is_exporting()  # other programs know no operator of torch's own
     ):
         return F.linear(given_BI, weight_OI, bias_O)
+    if given_BI.ndim == 1:
+        return linear(given_BI[None], weight_OI, bias_O)[0]
     if torch.is_grad_enabled():
         product_BO: Tensor = _Product.apply(given_BI, weight_OI)  # type: ignore[no-untyped-call]
     else:
