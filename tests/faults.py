@@ -45,9 +45,30 @@ MUTANTS = [
     Mutant(
         "a batch's weights do not divide its loss",
         "src/titles/training/trainer.py",
-        "loss = (losses_B * weight_B).sum() / distributed.mean(weight_B.sum())",
+        "loss = (losses_B * weight_B).sum() / distributed.mean(total(weight_B))",
         "loss = (losses_B * weight_B).sum() / len(rows)",
         "test_training.py",
+    ),
+    Mutant(
+        "products are those of the library of the processor's maker",
+        "src/titles/models/parts/products.py",
+        "    operator = _onednn()\n",
+        "    operator = None\n",
+        "test_processor.py",
+    ),
+    Mutant(
+        "a title alone is multiplied by other code",
+        "src/titles/models/parts/products.py",
+        "    if len(left_BI) == 1:",
+        "    if False:",
+        "test_processor.py",
+    ),
+    Mutant(
+        "a setting of the user is written over",
+        "src/titles/data/processor.py",
+        "        if given and environment[given] != value:",
+        "        if False:",
+        "test_processor.py",
     ),
     Mutant(
         "dropout stays on while a network is evaluated",

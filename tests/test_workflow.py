@@ -53,8 +53,11 @@ def test_tests_run_on_every_push_and_pull_request() -> None:
 def test_every_test_runs_each_night_and_before_a_release() -> None:
     assert {"schedule", "push", "workflow_dispatch"} == set(_triggers("nightly.yml"))
     assert _triggers("nightly.yml")["push"] == {"tags": ["v*"]}
-    every, endurance = PARSED["nightly.yml"]["jobs"].values()
+    every, same, endurance = PARSED["nightly.yml"]["jobs"].values()
     assert "make test-all" in [step.get("run") for step in every["steps"]]
+    commands = [step.get("run") for step in same["steps"]]
+    assert commands.index("dvc repro --force") < commands.index("git diff --exit-code")
+    assert commands[-1] == "make test-emulated"
     assert {"mutants", "coverage", "soak"} == set(endurance["strategy"]["matrix"]["target"])
 
 

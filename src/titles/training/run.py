@@ -103,8 +103,8 @@ def _note_machine(name: str, settings: Training, params: Params, device: torch.d
     where = processor.emulates_bfloat16(params.compute.portable) if device.type == "cpu" else ""
     if where and settings.precision == "bfloat16":
         print(
-            f"note: products in bfloat16 are emulated {where}: {name} takes about ten times as long as "
-            f"with -S {name}.precision=float32",
+            f"note: products in bfloat16 are emulated {where}: the {name} takes about ten times as long "
+            "as in float32",
             file=sys.stderr,
         )
     if params.compute.portable and (here := machine(params.compute)) != processor.PORTABLE_CLASS:

@@ -49,42 +49,43 @@ def linear(given_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) ->
         return F.linear(given_BI, weight_OI, bias_O)
     if given_BI.ndim == 1:
         return linear(given_BI[None], weight_OI, bias_O)[0]
-    if torch.is_grad_enabled():
-        product_BO: Tensor = _Product.apply(given_BI, weight_OI)  # type: ignore[no-untyped-call]
-    else:
-        product_BO = _product(given_BI, weight_OI)
-    return product_BO if bias_O is None else product_BO + bias_O
+    if not torch.is_grad_enabled():
+        return _product(given_BI, weight_OI, bias_O)
+    product_BO: Tensor = _Linear.apply(given_BI, weight_OI, bias_O)  # type: ignore[no-untyped-call]
+    return product_BO
 
 
-class _Product(torch.autograd.Function):
+class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, given_BI: Tensor, weight_OI: Tensor) -> Tensor:
+    def forward(ctx: Any, given_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
         ctx.save_for_backward(given_BI, weight_OI)
-        return _product(given_BI, weight_OI)
+        return _product(given_BI, weight_OI, bias_O)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BO: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient_BO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         given_BI, weight_OI = ctx.saved_tensors
-        for_given, for_weight = ctx.needs_input_grad
+        for_given, for_weight, for_bias = ctx.needs_input_grad
         return (
             _product(gradient_BO, weight_OI.t()) if for_given else None,
             _product(gradient_BO.t(), given_BI.t()) if for_weight else None,
+            gradient_BO.sum(dim=0) if for_bias else None,
         )
 
 
-def _product(left_BI: Tensor, right_OI: Tensor) -> Tensor:
-    """left @ right.T"""
+def _product(left_BI: Tensor, right_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+    """left @ right.T + bias"""
     operator = _onednn()
-    if operator is None or 0 in (*left_BI.shape, len(right_OI)):
-        return F.linear(left_BI, right_OI)
-    if len(left_BI) == 1:  # for which oneDNN has other code, which rounds otherwise
-        return operator(left_BI.expand(2, -1).contiguous(), right_OI)[:1]
-    return operator(left_BI, right_OI)
+    rows, inputs = left_BI.shape
+    if operator is None or not (rows and inputs and len(right_OI)):
+        return F.linear(left_BI, right_OI, bias_O)
+    if rows == 1:  # for which oneDNN has other code, which rounds otherwise
+        return operator(torch.cat([left_BI, left_BI]), right_OI, bias_O)[:1]
+    return operator(left_BI, right_OI, bias_O)
 
 
 @cache
-def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
+def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
     """The product by oneDNN, of which torch has only a private operator; None if this torch lacks it.
 
     MKL does the products then, by code that all processors have: slower, and portable too.
@@ -92,13 +93,13 @@ def _onednn() -> Callable[[Tensor, Tensor], Tensor] | None:
     try:
         operator = torch.ops.mkldnn._linear_pointwise
 
-        def product(left_BI: Tensor, right_OI: Tensor) -> Tensor:
-            found: Tensor = operator(left_BI, right_OI, None, "none", [], "")
+        def product(left_BI: Tensor, right_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+            found: Tensor = operator(left_BI, right_OI, bias_O, "none", [], "")
             return found
 
         left, right = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
-        expected = torch.tensor([[17.0, 23.0], [39.0, 53.0]])  # exact in float32
-        if torch.equal(product(left, right), expected):
+        expected = torch.tensor([[18.0, 25.0], [40.0, 55.0]])  # exact in float32
+        if torch.equal(product(left, right, torch.tensor([1.0, 2.0])), expected):
             return product
         reason = "gives wrong products"
     except (AttributeError, RuntimeError, TypeError) as error:
