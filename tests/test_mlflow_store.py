@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 import small_project
 from mlflow_server import closed_port, running
+from titles.data import processor
 from titles.experiments import mlflow_sync
 from titles.experiments.store import Revision
 from titles.models.cnn import TitleCNN
@@ -390,7 +391,10 @@ def said(folder: Path, name: str, model: str, into: Path) -> Any:
 
 
 def assert_same(answers: Any, expected: Any) -> None:
-    """Other processes, with other threads, may give other last digits of a probability."""
+    """Probabilities are the same to the last digit where products do not depend on threads and batch."""
+    if processor.portable():
+        assert answers == expected
+        return
     assert {**answers, "probability": None} == {**expected, "probability": None}
     assert np.array(answers["probability"]) == pytest.approx(
         np.array(expected["probability"]), rel=1e-6, abs=1e-8
