@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -15,6 +17,8 @@ from titles.listings.rows import Batch, Broken, Lines, Row, is_utf8
 _EXCERPT = 800  # bytes
 _MAY_BE_ROUNDED = frozenset({float, dict, list})  # orjson reads numbers as 64 bits
 _SAFE_DIGITS = 18  # of an integer of 64 bits
+_NEGATIVE_ZERO = re.compile(rb"-0(?![.\d])")  # an integer, whose sign orjson drops
+_LEAST_PLAIN, _LEAST_EXPONENT = 1e-4, 1e16  # floats that Python writes without an exponent
 
 
 class Number:
@@ -85,18 +89,7 @@ def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
     """
     keys, values = list(defaults), list(defaults.values())
 
-    def row(line: bytes) -> Row:
-        record: Any
-        # orjson is several times faster, but it rounds, and refuses what Python's json reads.
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = None
-        if isinstance(record, dict):
-            found = list(map(record.get, keys, values))
-            # A zero may be -0.
-            if _MAY_BE_ROUNDED.isdisjoint(map(type, found)) and not (0 in found and b"-0" in line):
-                return found
+    def precise(line: bytes) -> Row:
         record = _record(line)
         if not isinstance(record, dict):
             return record
@@ -109,10 +102,40 @@ def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
 
     first = lines.number
     while taken := lines.take():
-        found = list(map(row, taken))
+        # orjson is several times faster, but it rounds, and refuses what Python's json reads.
+        records = list(map(_loaded, taken))
+        found = [record and list(map(record.get, keys, values)) for record in records]
+        kinds = set(map(type, chain.from_iterable(filter(None, found))))
+        # In nearly all files no batch has such a value.
+        doubtful = kinds & _MAY_BE_ROUNDED or _NEGATIVE_ZERO.search(b"".join(taken))
+        for place, (record, line) in enumerate(zip(records, taken, strict=True)):
+            if not record or (doubtful and not _is_exact(record, found[place] or (), line)):
+                found[place] = precise(line)
         numbers = [number for number, each in enumerate(found, first) if each is not None]
         yield Batch([each for each in found if each is not None], numbers, lines.size)
         first = lines.number
+
+
+def _loaded(line: bytes) -> dict[str, Any] | None:
+    """The object of a line as orjson reads it; None if it does not."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_exact(record: dict[str, Any], values: Iterable[Any], line: bytes) -> bool:
+    """Whether the numbers of a record would be written again as they stand in its line."""
+    floats = [value for value in values if type(value) is float]
+    # Python writes others with an exponent of another form.
+    if not all(value == 0 or _LEAST_PLAIN <= abs(value) < _LEAST_EXPONENT for value in floats):
+        return False
+    try:
+        written = orjson.dumps(record)
+    except TypeError:  # nested too deeply
+        return False
+    return written.replace(b" ", b"") == line.translate(None, b" \t\r\n")
 
 
 def _integer(text: str) -> int | Number:
