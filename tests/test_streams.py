@@ -242,6 +242,54 @@ def test_the_header_tells_the_delimiter(tmp_path: Path, delimiter: str, quoting:
     assert predicted(one, CSV) == [(f"{TITLES[0]}; rojo | azul", "")]
 
 
+@pytest.mark.parametrize("read", [lambda file: predicted(file, CSV), lambda file: learnt(file)])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_quoted_header_without_the_columns_is_told_by_its_names(
+    tmp_path: Path, delimiter: str, read: Callable[[Path], object]
+) -> None:
+    names = ['"producto"', '"preço, con IVA"', '"marca"']
+    file = written(tmp_path / "a.csv", f"{delimiter.join(names)}\nMesa\n".encode())
+    with pytest.raises(ValueError, match=r"producto,preço, con IVA,marca"):
+        read(file)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "\n", "\r\n \r\n", "sep={}\r\n", '"sep={}"\n\n', "\ufeffSEP={}\n"]
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_blank_lines_and_the_line_of_the_delimiter_are_no_header(
+    tmp_path: Path, delimiter: str, before: str
+) -> None:
+    before = before.format(delimiter)
+    file = written(tmp_path / "a.csv", (before + csv_text(delimiter)).encode())
+    assert predicted(file, CSV) == GOOD
+    assert learnt(file) == LABELLED
+    with opened(file, CSV) as listing:
+        lines = [line for chunk in listing.chunks for line in chunk.lines]
+    assert lines == [before.count("\n") + 2 + place for place in range(len(TITLES))]
+    with pytest.raises(ValueError, match="is empty: expected a header"):
+        predicted(written(tmp_path / "b.csv", before.encode()), CSV)
+
+
+@pytest.mark.parametrize("header", ["title,category", "title,category,", "title,category,, "])
+@pytest.mark.parametrize("row", ["Mesa,A", "Mesa,A,", "Mesa,A,,,", '"Mesa","A",""'])
+def test_empty_fields_at_the_end_of_a_row_cost_nothing(tmp_path: Path, header: str, row: str) -> None:
+    file = written(tmp_path / "a.csv", f"{header}\n{row}\nFunda,A\n".encode())
+    assert predicted(file, CSV) == [("Mesa", ""), ("Funda", "")]
+    assert learnt(file) == [("Mesa", "A"), ("Funda", "A")]
+
+
+@pytest.mark.parametrize("row", ["Mesa", "Mesa,A,9,x", "Mesa,A,,x", """ "Mesa, roja",A,1,2"""])
+def test_a_field_too_many_or_a_named_one_too_few_costs_its_row(tmp_path: Path, row: str) -> None:
+    file = written(tmp_path / "a.csv", f"title,category,\n{row}\nFunda,A,9\n".encode())
+    assert predicted(file, CSV) == [("", "wrong number of fields"), ("Funda", "")]
+    [chunk] = sources.read(file, "all", 1000)
+    assert (chunk.titles, [row.reason for row in chunk.rejected]) == (
+        ["Funda"],
+        ["wrong_number_of_fields"],
+    )
+
+
 def test_lines_end_where_any_system_ends_them(tmp_path: Path) -> None:
     mixed = "uno\rdos\r\ntres\ncuatro\u2028\x0b\r\r\n\r\ncinco".encode()
     with opened(written(tmp_path / "a", mixed), LINES) as listing:

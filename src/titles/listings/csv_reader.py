@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence, Set
 from typing import BinaryIO
 
@@ -13,6 +14,9 @@ from titles.listings.rows import Batch, Broken, Lines, Row
 # Far above any title and its newlines: past either, a stray quote has swallowed rows.
 _MOST_LINES = 20
 _DELIMITERS = ",;\t|"
+_EXCERPT = 200  # characters of a header
+# A blank line, or Excel's line that names the delimiter.
+_NO_HEADER = re.compile(rf'\s*("?sep=[{_DELIMITERS}]"?\s*)?', re.IGNORECASE)
 csv.field_size_limit(1024 * 1024)  # of the whole process
 
 
@@ -20,7 +24,7 @@ class CsvReader:
     """A CSV file whose header has been read: the canonical names of all columns.
 
     Values are separated by commas, or else by the semicolon, tab or bar with which the header has all
-    columns that are needed.
+    columns that are needed. Blank lines before the header are skipped.
     """
 
     def __init__(self, stream: BinaryIO, name: str, expected: str, needed: Set[str]) -> None:
@@ -29,15 +33,24 @@ class CsvReader:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._name, self._lines = name, Lines(text, name)
         lines = self._lines.take()
+        while lines and _NO_HEADER.fullmatch(lines[0]):
+            lines = lines[1:] or self._lines.take()
         if not lines:
             raise ValueError(f"{name} is empty: expected a header {expected}")
-        for self._delimiter in (*_DELIMITERS, _DELIMITERS[0]):
+        found = []
+        for self._delimiter in _DELIMITERS:
             fields, used, error = self._row(lines, 0)
-            self.header = [canonical(field) for field in fields]
-            if needed <= set(self.header):
+            names = list(map(canonical, fields))
+            found.append((needed <= set(names), not error, len(names), self._delimiter, names, used))
+            if found[-1][0]:
                 break
-        if error:
-            raise ValueError(f"{name}: the header is no CSV: {printable(error)}")
+        # For the message about missing columns: the delimiter that gives the most.
+        *_, self._delimiter, self.header, used = max(found, key=lambda each: each[:3])
+        if not self.header:
+            told = printable(lines[0].rstrip()[:_EXCERPT])
+            raise ValueError(
+                f"{name}: the header is no CSV, in which quotes enclose whole names: {told}"
+            )
         self._lines.give_back(lines[used:])
 
     def rows(self, places: Sequence[int], *, keep: bool) -> Iterator[Batch]:
@@ -75,8 +88,8 @@ class CsvReader:
             row: Row = fields
             if error:
                 row = Broken("broken_csv", error)
-            elif fields and len(fields) != len(self.header):
-                row = Broken("wrong_number_of_fields", ",".join(fields))
+            elif fields:
+                row = self._fitted(fields)
             if keep and isinstance(row, Broken):
                 used = 1
             elif not keep and (
@@ -93,6 +106,14 @@ class CsvReader:
             at += used
         self._lines.give_back(lines[at:])
         return rows, numbers
+
+    def _fitted(self, fields: list[str]) -> Row:
+        """The fields, as many as the header has names. Spreadsheets leave out empty fields at the end of
+        a row, or add some, beside columns without a name."""
+        width = len(self.header)
+        if any(fields[width:]) or any(self.header[len(fields) :]):
+            return Broken("wrong_number_of_fields", ",".join(fields))
+        return (fields + [""] * width)[:width]
 
     def _row(self, lines: list[str], at: int) -> tuple[list[str], int, str]:
         """The fields of the row at lines[at], the number of its lines, and the parser's error or "".
