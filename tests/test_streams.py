@@ -145,7 +145,16 @@ def test_a_zip_on_the_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize(
-    "text", ["Mesa", TEXTS[LINES], "\u041f\u043e\u043b\u043a\u0430\n" * 2, "Τραπέζι\n" * 3000]
+    "text",
+    [
+        "Mesa",
+        TEXTS[LINES],
+        "\u041f\u043e\u043b\u043a\u0430\n" * 2,
+        "Τραπέζι\n" * 3000,
+        "“Mesa” ratona\n",
+        "€ 50\n",
+        "😀 Mesa ratona\n" * 3000,
+    ],
 )
 def test_wide_text_without_a_mark_is_refused_with_the_remedy(
     tmp_path: Path, text: str, encoding: str

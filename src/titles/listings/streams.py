@@ -246,15 +246,13 @@ def _kind(head: bytes) -> str:
 def _is_wide(head: bytes, size: int, order: str) -> bool:
     """Whether characters of an alphabet seem to have `size` bytes each.
 
-    The upper bytes of characters up to Arabic are 0 to 8, which text in UTF-8 has next to never. The
-    first character must be one of these: a row with some NUL bytes makes no file of UTF-16.
+    The upper bytes of characters up to Arabic are 0 to 8, which text in UTF-8 has next to never, and
+    lower bytes seldom are.
     """
     columns = [head[place::size][: len(head) // size] for place in range(size)]
     if not columns[0]:
         return False
     low = columns.pop(0 if order == "LE" else -1)
-    if low[0] < 9 or any(column[0] > 8 for column in columns):
-        return False
     if sum(byte < 9 for byte in low) > 0.1 * len(low):
         return False
     return all(sum(byte < 9 for byte in column) >= 0.6 * len(column) for column in columns)
