@@ -1,8 +1,12 @@
+import bz2
 import gzip
+import io
+import lzma
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +177,24 @@ def test_rows_without_a_vector_are_zero_for_pad_the_mean_for_unk_and_random_else
     assert (drawn[[0, 1, 2, 3, 5]] == matrix[[0, 1, 2, 3, 5]]).all()
 
 
-@pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gzip"])
+def zipped_once(content, *names):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names or ("vectors.txt",):
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+PACKINGS = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zip": zipped_once,
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize(
     "content",
     [
@@ -183,6 +204,7 @@ def test_rows_without_a_vector_are_zero_for_pad_the_mean_for_unk_and_random_else
         pytest.param(TEXT.replace(b" ", b"\t").replace(b"7\t", b"7 "), id="text with tabs"),
         pytest.param(TEXT.replace(b" ", b"  "), id="text with double spaces"),
         pytest.param(b"\xef\xbb\xbf" + TEXT, id="text with a byte order mark"),
+        pytest.param(TEXT.decode().encode("utf-16"), id="text in UTF-16"),
         pytest.param(TEXT + b"\n \n", id="text with empty lines at its end"),
         pytest.param(HEADLESS, id="GloVe"),
         pytest.param(HEADLESS.replace(b"\n", b"\r\n"), id="GloVe with CRLF"),
@@ -190,8 +212,8 @@ def test_rows_without_a_vector_are_zero_for_pad_the_mean_for_unk_and_random_else
         pytest.param(binary(end=b"\n"), id="binary as of word2vec"),
     ],
 )
-def test_every_form_of_the_file_gives_the_same_matrix(tmp_path, read, expected, content, zipped):
-    (tmp_path / "v").write_bytes(gzip.compress(content) if zipped else content)
+def test_every_form_of_the_file_gives_the_same_matrix(tmp_path, read, expected, content, packing):
+    (tmp_path / "v").write_bytes(PACKINGS[packing](content))
     assert read(tmp_path / "v").matrix_VD.tobytes() == expected.matrix_VD.tobytes()
 
 
@@ -345,6 +367,11 @@ def test_a_binary_file_whose_first_number_opens_with_a_newline_byte_is_no_text(t
             id="binary of one endless word",
         ),
         pytest.param(gzip.compress(TEXT)[:-9], "is damaged", id="gzip cut"),
+        pytest.param(bz2.compress(TEXT)[:-9], "is damaged", id="bzip2 cut"),
+        pytest.param(lzma.compress(TEXT)[:-9], "is damaged", id="xz cut"),
+        pytest.param(zipped_once(TEXT)[:-9], "is a zip that is damaged", id="zip cut"),
+        pytest.param(zipped_once(TEXT, "s50.txt", "s100.txt"), "is a zip of 2 files", id="zip of two"),
+        pytest.param(b"(\xb5/\xfd\x04", "Zstandard, which is not read: unpack it", id="Zstandard"),
         pytest.param(gzip.compress(binary())[:60], "is damaged", id="binary gzip cut in the middle"),
         pytest.param(
             gzip.compress(TEXT)[:-8] + b"\0" * 8, "is damaged", id="gzip with a wrong checksum"

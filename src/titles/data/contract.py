@@ -7,17 +7,14 @@ tokens of a batch, G n-grams of those, M distinct n-grams.
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # prepare and its worker processes start without torch
     from torch import Tensor
@@ -198,19 +195,3 @@ def read_lines(path: Path) -> list[str]:
     if lines.pop() != "":
         raise ValueError(f"{path} is damaged: its last line is incomplete")
     return lines
-
-
-@contextmanager
-def opened(file: Path | None) -> Iterator[BinaryIO]:
-    """Open a file or, if None, the standard input, through gzip if its first bytes say so."""
-    # peek, not seek: a pipe such as `<(command)` in a shell cannot go back.
-    raw = cast(io.BufferedReader, file.open("rb") if file else sys.stdin.buffer)
-    try:
-        if raw.peek(2)[:2] == b"\x1f\x8b":
-            with gzip.open(raw, "rb") as unzipped, io.BufferedReader(unzipped) as buffered:
-                yield buffered
-        else:
-            yield raw
-    finally:
-        if file:
-            raw.close()

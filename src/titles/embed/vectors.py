@@ -5,11 +5,9 @@ Legend: V words of the vocabulary, D dimensions of a vector.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
 from titles.embed.word2vec import VectorFile, is_number
+from titles.listings.streams import DAMAGE
 from titles.params import Embed
 
 # gensim cuts lines of a corpus file at 10,000 words; titles are far shorter.
@@ -74,7 +73,7 @@ class _Progress(CallbackAny2Vec):  # type: ignore[misc]
 def read_pretrained(
     path: Path, words: Vocabulary, dimension: int, seed: int, normalise: Callable[[str], str]
 ) -> WordVectors:
-    """Read the vectors of the vocabulary from a file of word2vec, text or binary, or GloVe, also gzip.
+    """Read the vectors of the vocabulary from a file of word2vec, text or binary, or GloVe, also packed.
 
     Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
     vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
@@ -108,7 +107,9 @@ def read_pretrained(
                 found |= zip(new, file.vectors(list(new.values())), strict=True)
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # of the system
         raise ValueError(f"{path} is damaged: {error}. Get the file again") from None
     for number, problem in doubtful.items():
         if number not in exact:

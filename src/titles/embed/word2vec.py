@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from titles.data.contract import opened
+from titles.listings import streams
 
 # Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
 _LARGEST = 1e6
@@ -26,7 +26,6 @@ _BYTES_PER_NUMBER = 64
 _LONGEST_WORD = 10_000
 _BATCH = 256  # words
 _BLOCK = 1 << 20
-_BOM = b"\xef\xbb\xbf"
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f]")
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _OF_NUMBERS = b"0123456789+-.,eE \t\r\n"
@@ -54,11 +53,11 @@ class VectorFile:
         self.path, self.dimension = path, dimension
         self.latin1 = 0  # words read as Latin-1
         limit = _BYTES_PER_NUMBER * (dimension + 16)
-        with opened(path) as stream:
+        with streams.opened(path, binary=True) as stream:
             first = stream.readline(limit)
-            header = first.removeprefix(_BOM).split()
+            header = first.split()
             self._has_header = len(header) == 2 and len(first) < 100 and all(map(bytes.isdigit, header))
-            lines = [] if self._has_header else [first.removeprefix(_BOM)]
+            lines = [] if self._has_header else [first]
             rest = islice(iter(lambda: stream.readline(limit), b""), _SAMPLED_LINES)
             lines = [line for line in [*lines, *rest] if line.strip()]
         self._words = int(header[0]) if self._has_header else None
@@ -89,7 +88,7 @@ class VectorFile:
         Raises:
             ValueError: the file is damaged or truncated, or its header has another number of words.
         """
-        with opened(self.path) as stream:
+        with streams.opened(self.path, binary=True) as stream:
             if self._has_header:
                 stream.readline()
             entries = self._text_entries(stream) if self._is_text else self._binary_entries(stream)
@@ -162,8 +161,6 @@ class VectorFile:
                 if line:
                     raise ValueError(f"{path} is damaged: line {empty} is empty")
                 continue
-            if number == 1:
-                line = line.removeprefix(_BOM)
             parts = line.count(b" ") + 1 - dimension  # of the word
             if parts > 0 and b"  " not in line and b"\t" not in line:
                 # Nearly all lines are like this, and splitting them whole takes ten times as long.

@@ -63,11 +63,11 @@ _CONTROL = bytes({*range(32)} - {*b"\t\n\v\f\r\x1b"})
 
 
 @contextmanager
-def opened(file: Path | None) -> Iterator[io.BufferedReader]:
+def opened(file: Path | None, *, binary: bool = False) -> Iterator[io.BufferedReader]:
     """Open a file or, if None, the standard input, as UTF-8 without a byte order mark.
 
     gzip, bzip2, xz and a zip of one file are unpacked, UTF-16 and UTF-32 are decoded. Bytes that are not
-    UTF-8 come as they are.
+    UTF-8 come as they are. binary: the content need not be text.
 
     Raises:
         ValueError: the file is of another kind, or its start is damaged. Reading on can raise DAMAGE.
@@ -92,7 +92,7 @@ def opened(file: Path | None) -> Iterator[io.BufferedReader]:
             raise damaged(name, 1, error) from None
         if mark := next((mark for mark in _MARKS if head.startswith(mark)), b""):
             blocks = _utf8(blocks, _MARKS[mark])
-        elif kind := _kind(head):
+        elif kind := _kind(head, binary):
             raise ValueError(f"{name} is {kind}")
         elif head.startswith(codecs.BOM_UTF8):
             blocks = chain([next(blocks)[len(codecs.BOM_UTF8) :]], blocks)
@@ -225,12 +225,14 @@ def _utf8(blocks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     yield decoder.decode(b"", True).encode("utf-8", "surrogatepass")
 
 
-def _kind(head: bytes) -> str:
-    """The kind of a file that is no text in UTF-8; "" if it is."""
+def _kind(head: bytes, binary: bool) -> str:
+    """The kind of a file that cannot be read; "" if it can."""
     if kind := next((kind for start, kind in _UNREADABLE.items() if head.startswith(start)), ""):
         return kind
     if head[257:262] == b"ustar":
         return "a tar archive, which is not read: unpack it"
+    if binary:
+        return ""
     for size, order in ((4, "LE"), (4, "BE"), (2, "LE"), (2, "BE")):
         if _is_wide(head, size, order):
             encoding = f"UTF-{8 * size}{order}"
