@@ -45,9 +45,14 @@ _MARKS = {  # the longer first: that of UTF-16 opens that of UTF-32
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_TWICE = "packed more than once: unpack it once"  # found in what was unpacked
 _UNREADABLE = {
     b"PAR1": "a Parquet file",  # in place of text
-    _GZIP: "compressed by gzip twice: unpack it once",
+    _ZIP: _TWICE,
+    _GZIP: _TWICE,
+    _XZ: _TWICE,
+    b"PK\x05\x06": "a zip of 0 files",
+    b"]\x00\x00": "compressed by lzma, which is not read: unpack it, as by xz -d",
     b"(\xb5/\xfd": "compressed by Zstandard, which is not read: unpack it, as by zstd -d",
     b"\x04\x22M\x18": "compressed by LZ4, which is not read: unpack it",
     b"\x1f\x9d": "compressed by compress, which is not read: unpack it",
@@ -229,6 +234,8 @@ def _kind(head: bytes, binary: bool) -> str:
     """The kind of a file that cannot be read; "" if it can."""
     if kind := next((kind for start, kind in _UNREADABLE.items() if head.startswith(start)), ""):
         return kind
+    if _BZ2.match(head):
+        return _TWICE
     if head[257:262] == b"ustar":
         return "a tar archive, which is not read: unpack it"
     if binary:
