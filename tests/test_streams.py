@@ -391,5 +391,7 @@ def test_only_the_looks_of_a_name_count() -> None:
     assert {canonical(name) for name in NAMES.values()} == {"título ñ"}
     assert canonical("A\u00a0 \u2003B\u2028") == "A B"
     assert len({canonical(name) for name in ("BEBES", "Bebes", "BEBÉS", "BEBE S")}) == 4
+    invisible = "\u00ad\u034f\u061c\u180e\u200b\u200e\u202c\u2060\u2063\u2069\ufe0f\ufeff\ufff9"
+    assert {canonical(f"CAM{character}AS") for character in invisible} == {"CAMAS"}
     persian = "\u0645\u06cc\u200c\u062e"  # the joiner shapes letters
     assert canonical(persian) == persian

@@ -7,8 +7,11 @@ import unicodedata
 from functools import lru_cache
 
 # Copied from pages and spreadsheets, and not seen: soft hyphens, zero-width spaces, byte order marks,
-# marks of direction. Joiners stay, which some scripts need.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]+")
+# marks of direction, selectors of a glyph. As in titles, but joiners stay, which some scripts need.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+    "\ufff9-\ufffb]+"
+)
 
 
 @lru_cache(maxsize=4096)
