@@ -70,8 +70,10 @@ class CsvReader:
             except csv.Error:
                 rows = []
             numbers: Sequence[int] = range(first, first + len(rows))
+            if set(map(len, rows)) != {len(self.header)}:
+                rows = list(map(self._fitted, rows))
             # One row per line, all of the right width, is by far the commonest case.
-            if len(rows) != len(taken) or set(map(len, rows)) != {len(self.header)}:
+            if len(rows) != len(taken) or Broken in set(map(type, rows)):
                 rows, numbers = self._one_by_one(taken, first, keep)
             if len(places) != len(self.header):
                 rows = [row if isinstance(row, Broken) else [row[p] for p in places] for row in rows]

@@ -47,7 +47,7 @@ _MARKS = {  # the longer first: that of UTF-16 opens that of UTF-32
 }
 _TWICE = "packed more than once: unpack it once"  # found in what was unpacked
 _UNREADABLE = {
-    b"PAR1": "a Parquet file",  # in place of text
+    b"PAR1": "a Parquet file, whose name must end in .parquet, without packing",
     _ZIP: _TWICE,
     _GZIP: _TWICE,
     _XZ: _TWICE,
