@@ -127,10 +127,9 @@ def _loaded(line: bytes) -> dict[str, Any] | None:
 
 def _is_exact(record: dict[str, Any], values: Iterable[Any], line: bytes) -> bool:
     """Whether the numbers of a record would be written again as they stand in its line."""
-    floats = [value for value in values if type(value) is float]
-    # Python writes others with an exponent of another form.
-    if not all(value == 0 or _LEAST_PLAIN <= abs(value) < _LEAST_EXPONENT for value in floats):
-        return False
+    for value in values:
+        if type(value) is float and value and not _LEAST_PLAIN <= abs(value) < _LEAST_EXPONENT:
+            return False  # Python writes its exponent in a form of its own
     try:
         written = orjson.dumps(record)
     except TypeError:  # nested too deeply
