@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant(
         "a title alone is multiplied by other code",
         "src/titles/models/parts/products.py",
-        "    if len(left_BI) == 1:",
+        "    if rows == 1:",
         "    if False:",
         "test_processor.py",
     ),

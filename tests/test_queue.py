@@ -317,7 +317,7 @@ def test_a_hash_that_was_tampered_with_is_noticed(project: Path, tmp_path: Path)
     assert re.search(r"^train_mlp +models/mlp +(\w{7}) +\1 +same$", done.stdout, re.M)
     assert "Running stage 'train_cnn'" not in done.stdout
     assert "1 of 3 outputs" in done.stderr
-    assert "compute.threads: 1" in done.stderr
+    assert "Another version of torch, numpy or gensim rounds differently" in done.stderr
     (kept,) = tmp_path.glob("titles-verify-*")
     assert (kept / "project/models/mlp/weights.safetensors").is_file()
 

@@ -67,8 +67,12 @@ def results_at(revision: Revision) -> list[Result]:
     """The trainings at a revision, then their evaluation, as far as they have run."""
     try:
         stages = revision.stages
-        # Sections in several stages are equal, except in the middle of a run.
-        sections = {k: v for stage in stages.values() for k, v in _sections(stage).items()}
+        sections: dict[str, Any] = {}
+        for stage in stages.values():
+            for name, value in _sections(stage).items():
+                # Sections in several stages are equal, except in the middle of a run; some have a part.
+                whole = isinstance(value, dict) and isinstance(sections.get(name), dict)
+                sections[name] = sections[name] | value if whole else value
         hashes = data_hashes(stages)
     except ValueError as error:
         warn(f"{revision.name} is left out: {error}")
@@ -111,7 +115,13 @@ def results_at(revision: Revision) -> list[Result]:
 
 
 def _sections(stage: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for values in stage.get("params", {}).values() for k, v in values.items()}
+    """The parameters of a stage by section, of which it may read a part, such as compute.portable."""
+    found: dict[str, Any] = {}
+    for values in stage.get("params", {}).values():
+        for name, value in values.items():
+            section, dot, key = name.partition(".")
+            found[section] = found.get(section, {}) | {key: value} if dot else value
+    return found
 
 
 def _is_current(stage: Mapping[str, Any], stages: Stages) -> bool:
