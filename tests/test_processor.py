@@ -21,6 +21,7 @@ from saved_models import LETTERS, model
 from titles.data import processor
 from titles.data.processor import settle
 from titles.data.subwords import Subwords
+from titles.experiments import commands
 from titles.models.parts import products
 from titles.predict.classifier import Classifier
 
@@ -54,8 +55,25 @@ def test_settings_are_made_where_they_are_wanted_and_can_be() -> None:
 def test_settings_that_a_process_before_made_are_taken_back() -> None:
     environment = {"HOME": "/h"}
     settle(environment, True, True, [])
+    settle(environment, True, True, [])  # of a process that this one starts
     assert settle(environment, False, True, []) == (False, ())
     assert environment == {"HOME": "/h"}
+
+
+def test_settings_of_the_user_are_not_taken_back() -> None:
+    given = {"MKL_CBWR": "AUTO", "OPENBLAS_CORETYPE": SETTINGS["OPENBLAS_CORETYPE"]}
+    environment = dict(given)
+    settle(environment, True, True, [])
+    assert environment.keys() > SETTINGS.keys()
+    assert processor.without(environment) == given
+    assert settle(environment, False, True, []) == (False, ())
+    assert environment == given
+
+
+@CAPPED
+def test_runs_of_older_code_get_no_settings() -> None:
+    assert os.environ.items() >= SETTINGS.items()
+    assert not commands.environment().keys() & {*SETTINGS, "TITLES_PORTABLE"}
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, "NPY_ENABLE_CPU_FEATURES"])
@@ -283,6 +301,24 @@ def test_a_torch_without_the_operator_is_slower_and_right(
     told = capsys.readouterr().err
     assert told.count("operator of torch") == 1
     assert "two to four times as long" in told
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 33])
+def test_gradients_of_biases_do_not_depend_on_the_number_of_threads(columns: int) -> None:
+    given, weight, bias, gradient = matrices(columns, 50_000, 3, columns)
+    found = set()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            leaves = [bias.clone().requires_grad_() for _ in range(2)]
+            products.linear(given, weight, leaves[0]).backward(gradient)
+            products.plus_bias(gradient, leaves[1]).backward(gradient)
+            found |= {leaf.grad.numpy().tobytes() for leaf in leaves}
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1
+    torch.testing.assert_close(leaves[1].grad, gradient.double().sum(dim=0).float(), atol=1e-2, rtol=0)
 
 
 def test_sums_do_not_depend_on_the_number_of_threads() -> None:

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ _SETTINGS = {
 }
 # Numpy refuses to be imported if both are set.
 _RIVALS = {"NPY_DISABLE_CPU_FEATURES": "NPY_ENABLE_CPU_FEATURES"}
-# In the environment of a process to which this one, or one before it, passed the settings.
+# Names the settings that this process, or one before it, has put into the environment.
 _MARK = "TITLES_PORTABLE"
 
 PORTABLE_CLASS = "x86-64 with AVX2"
@@ -50,9 +50,8 @@ def settle(
             these settings. loaded: modules that are imported already.
     """
     if not (wanted and capable):
-        if environment.pop(_MARK, None):
-            for name in _SETTINGS:
-                environment.pop(name, None)
+        for name in environment.pop(_MARK, "").split():
+            environment.pop(name, None)
         return Settled(False)
     conflicts = []
     passed = all(environment.get(name) == value for name, value in _SETTINGS.items())
@@ -63,10 +62,17 @@ def settle(
         given = next((n for n in (name, _RIVALS.get(name, "")) if n in environment), None)
         if given and environment[given] != value:
             conflicts.append(f"{given}={environment[given]} is set in the environment")
-        else:
+        elif not given:
             environment[name] = value
-    environment[_MARK] = "1"
+            environment[_MARK] = f"{environment.get(_MARK, '')} {name}".strip()
     return Settled(True, tuple(conflicts))
+
+
+def without(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment as it was before the settings: for code of an older version, which makes none."""
+    kept = dict(environment)
+    settle(kept, wanted=False, capable=False, loaded=())
+    return kept
 
 
 def portable() -> bool:

@@ -14,6 +14,8 @@ from typing import IO
 
 from tqdm import tqdm
 
+from titles.data import processor
+
 # What git says of a commit that it does not have.
 _UNKNOWN = re.compile(
     "bad (object|revision)|unknown revision|invalid object|not a (tree|valid object)"
@@ -27,11 +29,12 @@ def environment() -> dict[str, str]:
     """Environment in which stages find the `python` and `dvc` that run this program, and their own code.
 
     Python looks for `titles` in the stage's folder first. This matters in temporary folders: the
-    installed package is the code of the working tree, not of the experiment.
+    installed package is the code of the working tree, not of the experiment. Each stage makes the
+    settings of data/processor.py itself, if its code and its params.yaml say so.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     source = os.pathsep.join(filter(None, ["src", os.environ.get("PYTHONPATH", "")]))
-    return os.environ | {"PATH": path, "PYTHONPATH": source}
+    return processor.without(os.environ) | {"PATH": path, "PYTHONPATH": source}
 
 
 def git(*arguments: str, folder: Path | None = None) -> str:

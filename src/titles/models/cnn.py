@@ -18,7 +18,7 @@ from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, max_over_time_conv
 from titles.models.parts.network import Network
-from titles.models.parts.products import Linear
+from titles.models.parts.products import Linear, plus_bias
 from titles.params import Positive, Sizes, Training, distinct
 
 
@@ -113,7 +113,7 @@ class WindowFilters(nn.Module):
         rows_UC = self.project(embedded_UD).to(self.bias_F.dtype)
         greatest_BF = max_over_time_conv(rows_UC, index_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
-        return F.relu(greatest_BF + self.bias_F)
+        return F.relu(plus_bias(greatest_BF, self.bias_F))
 
     def convolved(self, vectors_BLD: Tensor, is_token_BL: Tensor) -> Tensor:
         """The same by convolutions over all tokens of the titles."""

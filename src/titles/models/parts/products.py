@@ -69,7 +69,7 @@ class _Linear(torch.autograd.Function):
         return (
             _product(gradient_BO, weight_OI.t()) if for_given else None,
             _product(gradient_BO.t(), given_BI.t()) if for_weight else None,
-            gradient_BO.sum(dim=0) if for_bias else None,
+            _column_sums(gradient_BO) if for_bias else None,
         )
 
 
@@ -110,6 +110,30 @@ def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
         file=sys.stderr,
     )
     return None
+
+
+def plus_bias(values_BO: Tensor, bias_O: Tensor) -> Tensor:
+    """The sum, (B, O), whose gradient does not depend on the number of threads."""
+    sum_BO: Tensor = _PlusBias.apply(values_BO, bias_O)  # type: ignore[no-untyped-call]
+    return sum_BO
+
+
+class _PlusBias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_BO: Tensor, bias_O: Tensor) -> Tensor:
+        return values_BO + bias_O
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient_BO: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient_BO, _column_sums(gradient_BO)
+
+
+def _column_sums(values_BO: Tensor) -> Tensor:
+    """(O,). Of a single long column torch adds parts, one for each thread; of several, each in order."""
+    if values_BO.shape[1] == 1:
+        return F.pad(values_BO, (0, 1)).sum(dim=0)[:1]
+    return values_BO.sum(dim=0)
 
 
 def weighted_sum(weight_M: Tensor, values: Sequence[Tensor]) -> Tensor:
