@@ -19,6 +19,7 @@ import yaml
 
 from imports import SRC, imported_files
 from networks import LABEL_NAMES, NETWORKS, SIZES, TEXT_RULES, C, network, vocabulary
+from titles.data import processor
 from titles.data.subwords import Subwords
 from titles.models.parts import saved
 from titles.predict.classifier import Classifier
@@ -33,8 +34,9 @@ LOAD = """
 import sys, json, mlflow
 model = mlflow.pyfunc.load_model(sys.argv[1])
 import titles
+from titles.data import processor
 answers = model.predict(json.loads(sys.argv[2]), params={"k": 3}).to_dict("list")
-print(json.dumps({"code": titles.__file__} | answers))
+print(json.dumps({"code": titles.__file__, "conflicts": processor.conflicts()} | answers))
 """
 
 
@@ -213,12 +215,15 @@ def test_it_loads_where_the_project_is_not_and_says_the_same(tmp_path: Path, nam
     answers = expected([folder], 3)
     elsewhere.mkdir()
     folder.rename(elsewhere / "moved")  # the model holds a copy
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in processor.without(os.environ).items() if k != "PYTHONPATH"}
     command = [sys.executable, "-I", "-c", LOAD, str(out), json.dumps(TITLES)]
     ran = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout.splitlines()[-1])
     assert found.pop("code") == str(out / "code/titles/__init__.py")
+    # MLflow imports numpy, which predictions do not compute with; torch has read the settings.
+    assert found.pop("conflicts") == ["numpy was imported before titles"] * processor.portable()
+    assert "imported before titles" not in ran.stderr
     assert found == answers
 
 

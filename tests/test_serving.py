@@ -201,10 +201,11 @@ def test_answers_over_http_are_those_of_pyfunc_and_of_the_classifier(
         (b'{"inputs": [' + b"9" * 5000 + b"]}", JSON, 400, "thousands of digits"),
         (b"", CSV, 400, "the CSV is empty"),
         (b"name\nword2\n", CSV, 400, "must be in a column 'title'"),
-        (b'title\n"word2\n', CSV, 400, "no CSV"),
+        (b'"title\nword2\n', CSV, 400, "the first line is no CSV"),
         (b"PAR1", "application/vnd.apache.parquet", 400, "Parquet"),
         (b'{"inputs": ["word2"]}', "", 415, "the content type is missing"),
         (b"title\nword2\n", "text/csv; charset=latin-1", 415, "latin-1"),
+        (b"title\nword2\n", "text/csv; charset=none-such", 415, "none-such"),
     ],
     ids=str,
 )
@@ -277,9 +278,31 @@ def test_csv_is_answered_as_json_and_a_row_that_is_damaged_leaves_the_others_alo
     damaged = b'\xef\xbb\xbftitle,price\nword2,1\ntel\xe9fono,2\nword2, 1,5\n"",3\nword2,1\n'
     status, answer = post(server[0], damaged, CSV)
     assert status == 200, answer
-    problems = ["", "not UTF-8", "title is no text", "empty title", ""]
+    problems = ["", "not UTF-8", "wrong number of fields", "empty title", ""]
     assert [row["problem"] for row in answer["predictions"]] == problems
     assert post(server[0], b"title\n", CSV) == (200, {"predictions": []})
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("kind", ["charset=utf8", 'header=present; charset="UTF-8"', "charset=us-ascii"])
+@pytest.mark.parametrize(
+    ("body", "problems"),
+    [
+        (b'title\nword2\n"word3\nword4\n', ["", "broken CSV", ""]),
+        (b'title\nword2\n"word3" word5\n"word4"\n', ["", "broken CSV", ""]),
+        (b'title\n"a"b\n"c"d\nword2', ["broken CSV", "broken CSV", ""]),
+        (b"title\nword2\n" + b"x" * 200_000 + b"\nword3\n", ["", "broken CSV", ""]),
+        (b'title,price\nword2,1\nTV 42", word3,4,5\nword4,2\n', ["", "wrong number of fields", ""]),
+        (b"\n\r\n title \nword2\n\nword3\n", ["", "empty title", ""]),
+    ],
+    ids=["unclosed", "after a quote", "twice", "too long", "fields", "blank lines"],
+)
+def test_a_broken_row_of_csv_costs_its_line_only(
+    server: tuple[int, Any], body: bytes, problems: list[str], kind: str
+) -> None:
+    status, answer = post(server[0], body, f"text/csv; {kind}")
+    assert status == 200, answer
+    assert [row["problem"] for row in answer["predictions"]] == problems
 
 
 @pytest.mark.pipeline

@@ -83,8 +83,9 @@ def _export_mlflow(options: argparse.Namespace) -> None:
     """Write an MLflow model that includes its code, for mlflow.pyfunc.load_model, `mlflow models serve`
     or `mlflow models build-docker`."""
     from titles.serve import mlflow_model
+    from titles.tracking.mlflow import as_default
 
-    with _exported(options.out, mlflow_model.MARK) as made:
+    with _exported(options.out, mlflow_model.MARK) as made, as_default():
         mlflow_model.write(_folders(options), made)
     print(f"{options.out} is an MLflow model: {options.model}", file=sys.stderr)
 

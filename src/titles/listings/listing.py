@@ -49,9 +49,10 @@ def of_batches(
     return Listing(columns, title, types, total, chunks)
 
 
-def of_titles(titles: Sequence[str]) -> Listing:
-    """A listing of titles in memory, in one chunk."""
-    chunks = iter([_chunk(Batch([[title] for title in titles], (), 0), 1, 0)] if titles else [])
+def of_titles(titles: Sequence[Any]) -> Listing:
+    """A listing of titles in memory, or what stands in the place of one, in one chunk."""
+    rows = [title if isinstance(title, Broken) else [title] for title in titles]
+    chunks = iter([_chunk(Batch(rows, (), 0), 1, 0)] if titles else [])
     return Listing(["title"], 0, None, len(titles), chunks)
 
 

@@ -63,8 +63,10 @@ def check_free(host: str, port: int, options: str = "--port or --host") -> None:
 
 def _write(folders: Sequence[Path], out: Path) -> None:
     from titles.serve import mlflow_model
+    from titles.tracking.mlflow import as_default
 
-    mlflow_model.write(folders, out)
+    with as_default():
+        mlflow_model.write(folders, out)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

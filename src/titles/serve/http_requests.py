@@ -7,17 +7,23 @@ connection. A model cannot bring its own server, but it is loaded in the server'
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import logging
 import os
+from email.message import Message
+from itertools import islice
 from typing import Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server import InvocationsResponse
+
+from titles.listings.names import canonical
+from titles.listings.rows import Broken
 
 _CSV, _JSON, _PARQUET = scoring_server.CONTENT_TYPES
 _FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
@@ -41,8 +47,8 @@ def answer(
         model: what MLflow loaded.
         input_schema: not used; MLflow passes it.
     """
-    kind, _, options = (content_type or "").lower().replace(" ", "").partition(";")
-    if kind not in (_JSON, _CSV, _PARQUET) or options not in ("", "charset=utf-8", 'charset="utf-8"'):
+    kind = _kind(content_type or "")
+    if kind is None:
         return _refused(
             415,
             f"the content type is {content_type or 'missing'}: expected one of the content types "
@@ -56,14 +62,25 @@ def answer(
         return _refused(400, error.message)
     except RecursionError:
         return _refused(400, "the JSON is nested too deeply")
-    except csv.Error as error:
-        return _refused(400, f"the body is no CSV: {error}")
     except (ValueError, TypeError, OverflowError) as error:
         return _refused(400, str(error))
     except Exception:
         _log.exception("a request failed")
         return _refused(500, "the server failed, see its messages")
     return InvocationsResponse(body, 200, _JSON)
+
+
+def _kind(content_type: str) -> str | None:
+    """One of the content types that are read; None for others, and for text that is not UTF-8."""
+    header = Message()
+    header["content-type"] = content_type
+    try:
+        charset = codecs.lookup(header.get_content_charset("utf-8")).name
+    except LookupError:
+        return None
+    kind = header.get_content_type()
+    known = kind in (_JSON, _CSV, _PARQUET) and charset in ("utf-8", "ascii")
+    return kind if known else None
 
 
 def _refused(status: int, message: str) -> InvocationsResponse:
@@ -112,11 +129,30 @@ def _table(rows: list[Any], columns: list[Any] | None) -> pd.DataFrame:
 
 
 def _of_csv(text: str) -> pd.DataFrame:
-    """A table of CSV; a row with another number of fields is a title that is no text."""
-    header, *rows = [*csv.reader(io.StringIO(text, newline=""), strict=True)] or [[]]
+    """A table of the first column of CSV. A row that is broken, or has another number of fields, costs
+    its first line only."""
+    lines = [*io.StringIO(text.lstrip("\r\n"), newline="")]
+    rows: list[Any] = []
+    at = 0
+    while at < len(lines):
+        reader, used = csv.reader(islice(lines, at, None), strict=True), 0
+        try:
+            for row in reader:
+                rows.append(row)
+                used = reader.line_num
+        except csv.Error as error:
+            rows.append(Broken("broken_csv", str(error)))
+            used += 1
+        at += used
+    header, *rows = rows or [[]]
+    if isinstance(header, Broken):
+        raise ValueError(f"the first line is no CSV: {header.excerpt}")
     if not header:
         raise ValueError("the CSV is empty: expected a first line with the column 'title'")
     # An empty line is an empty title where there are no other columns.
     rows = [row or [""] for row in rows]
-    values: list[object] = [row[0] if len(row) == len(header) else row for row in rows]
-    return pd.DataFrame({header[0]: pd.Series(values, dtype=object)})
+    other = Broken("wrong_number_of_fields", "")
+    values: list[object] = [
+        row if isinstance(row, Broken) else row[0] if len(row) == len(header) else other for row in rows
+    ]
+    return pd.DataFrame({canonical(header[0]): pd.Series(values, dtype=object)})

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+with warnings.catch_warnings():
+    # MLflow did. Predictions compute with torch, which reads the settings when it is imported below.
+    warnings.filterwarnings("ignore", "numpy was imported before titles:", RuntimeWarning)
+    import titles  # noqa: F401
 
 import numpy as np
 import pandas as pd
@@ -136,7 +142,8 @@ def _is_missing(title: Any) -> bool:
 
 def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> None:
     """Write the model folders, one per network, as one MLflow model into `out`, which is empty or does
-    not exist.
+    not exist. The caller decides on the store of MLflow, see `tracking.mlflow.as_default`: that is not
+    needed where the model is loaded.
 
     Raises:
         ValueError: a folder is missing or damaged, of a format that this version does not read, or of a
@@ -145,9 +152,7 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
     trial = TitlesModel()
     trial.load(folders)
     trial.predict(None, pd.DataFrame(EXAMPLE))
-    from titles.tracking.mlflow import as_default  # not wanted where the model is loaded
-
-    with tempfile.TemporaryDirectory() as place, as_default():
+    with tempfile.TemporaryDirectory() as place:
         # Files may be links into DVC's cache, which MLflow does not follow.
         copies = {f.name: shutil.copytree(f, Path(place, f.name)) for f in folders}
         try:
