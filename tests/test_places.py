@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from sqlalchemy import make_url
 
 from titles.data.contract import atomic_file, atomic_folder
 from titles.experiments.clones import cloned
-from titles.experiments.commands import git
+from titles.experiments.commands import git, top
 from titles.experiments.paths import unfit
 from titles.experiments.store import find, head
 from titles.tracking.mlflow import open_store
@@ -150,6 +151,18 @@ def test_where_dvc_cannot_work_the_path_is_named(path: str, any_run: bool, tempo
     for told, fits in ((unfit(Path(path)), any_run), (unfit(Path(path), temporary=True), temporary)):
         assert (told == "") == fits
         assert fits or (path in told and "move the project" in told)
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"a\rb", b"a\xffb"])
+def test_a_path_that_no_line_can_hold_is_told_in_one(
+    name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    project = small_repository(folder)
+    monkeypatch.chdir(project)
+    (tmp_path / "clone").mkdir()
+    with pytest.raises(ValueError, match=r"^DVC cannot work in .*a\?b, for the .*: move the project.*$"):
+        cloned(top(), head(), tmp_path / "clone")
 
 
 @pytest.mark.parametrize("name", [ODD, "{a}", "a%20b", " a ", "%(x)s", "a\tb"])

@@ -15,6 +15,7 @@ from typing import IO
 from tqdm import tqdm
 
 from titles.data import processor
+from titles.experiments.paths import unfit
 
 # What git says of a commit that it does not have.
 _UNKNOWN = re.compile(
@@ -66,8 +67,15 @@ def cut_off(folder: Path | None = None) -> str:
 
 
 def top(folder: Path | None = None) -> Path:
-    """The root of the git repository around a folder, which may be larger than the project."""
-    return Path(git("rev-parse", "--show-toplevel", folder=folder).removesuffix("\n"))
+    """The root of the git repository around a folder, which may be larger than the project.
+
+    Raises:
+        ValueError: this is no git repository, or its path is not UTF-8.
+    """
+    try:
+        return Path(git("rev-parse", "--show-toplevel", folder=folder).removesuffix("\n"))
+    except UnicodeDecodeError:
+        raise ValueError(unfit(folder or Path.cwd())) from None
 
 
 def project() -> Path:
