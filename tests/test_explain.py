@@ -185,6 +185,7 @@ def test_the_command_shows_words_and_windows_without_colour_where_there_is_no_te
 
 def test_colour_is_for_terminals_that_want_it(told, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one has no colours
     assert "\x1b[" in told(TITLE)[1]
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in told(TITLE)[1]

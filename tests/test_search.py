@@ -477,7 +477,8 @@ def test_a_process_that_is_started_while_others_are_ended_is_ended(
 
 
 _TWO_TASKS = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup ignore it
 from contextlib import closing
 from pathlib import Path
 from titles.commands import end_on_termination
