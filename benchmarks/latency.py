@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from speed import processor
 
+from titles.data import processor
 from titles.listings.files import format_of, opened
 from titles.predict.classifier import Classifier
 
@@ -77,7 +77,7 @@ def report(options: argparse.Namespace) -> Iterator[str]:
     unknown = sum(not first.knows(word) for word in words) / max(len(words), 1)
     length = len(words) / options.titles
     yield (
-        f"Made by `{command}` on {processor()}; torch threads: {options.threads}. "
+        f"Made by `{command}` on {processor.model_name()}; torch threads: {options.threads}. "
         f"{options.titles:,} titles, one at a time, of {length:.1f} words on average ({unknown:.1%} of "
         f"them unknown); {len(first.labels):,} categories. Milliseconds per title."
     )

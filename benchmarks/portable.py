@@ -116,13 +116,13 @@ def report(found: dict[str, dict[bool, list[float]]], rounds: int) -> str:
     """The section, in Markdown."""
     from titles.data import processor
 
-    flags = processor._flags()
+    flags = processor.flags()
     bar = BARS["avx512f" in flags]
     kind = "AVX-512" if "avx512f" in flags else "AVX2 and no AVX-512"
     lines = [
         SECTION,
         "",
-        f"Made by `python benchmarks/portable.py` on {processor._model_name()} ({platform.machine()}, "
+        f"Made by `python benchmarks/portable.py` on {processor.model_name()} ({platform.machine()}, "
         f"{kind}), with the defaults of params.yaml and the sample. Milliseconds, "
         f"medians of {rounds} processes each, in turns; the ratio is the median of those of the turns "
         f"(lowest .. highest), and should be {bar:g} at most.",

@@ -14,7 +14,6 @@ import titles.stages  # noqa: F401
 
 # isort: split
 import argparse
-import platform
 import shlex
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from generated import CATEGORIES, WORDS
 from limits import cnn_products, distinct_words, limit_section, mlp_products, profile_section
 from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_turns, our_network, settings
 
+from titles.data import processor
 from titles.models.parts.inference import set_up
 from titles.params import LARGEST_BATCH
 
@@ -125,22 +125,12 @@ def prediction_section(race: Race) -> Iterator[str]:
     )
 
 
-def processor() -> str:
-    """The processor's name."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def report(scale: Scale, race: Race, picture: Path) -> Iterator[str]:
     command = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
     few, many = (distinct_words(race.train.titles, size) for size in (BATCH_SIZE, OWN_BATCH))
     yield "# Speed"
     yield ""
-    yield f"Made by `{command}` on {processor()}, {PARAMS.compute.threads} threads."
+    yield f"Made by `{command}` on {processor.model_name()}, {PARAMS.compute.threads} threads."
     yield ""
     yield (
         f"{scale.rows:,} generated titles of 3 to 14 words, {WORDS:,} words by Zipf's law, {CATEGORIES} "

@@ -179,8 +179,8 @@ def test_what_is_promised_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_class_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(processor, "_model_name", lambda: "AMD EPYC 9")
-    monkeypatch.setattr(processor, "_flags", lambda: frozenset({"avx2", "avx512f", "sse"}))
+    monkeypatch.setattr(processor, "model_name", lambda: "AMD EPYC 9")
+    monkeypatch.setattr(processor, "flags", lambda: frozenset({"avx2", "avx512f", "sse"}))
     monkeypatch.setattr(processor, "_has_avx2", lambda: True)
     assert processor.machine(True) == "x86-64 with AVX2"
     assert processor.machine(False) == "x86_64, AMD EPYC 9, avx2, avx512f"
@@ -203,13 +203,13 @@ def test_the_class_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_where_bfloat16_is_emulated(
     flags: set[str], avx2: bool, portable: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processor, "_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags))
     monkeypatch.setattr(processor, "_has_avx2", lambda: avx2)
     assert processor.emulates_bfloat16(portable) == where
 
 
 def test_this_processor_is_read_the_same_by_the_c_library_and_the_kernel() -> None:
-    if {"avx2", "fma"} <= processor._flags():
+    if {"avx2", "fma"} <= processor.flags():
         assert processor._has_avx2()
     assert processor.machine(False).startswith(processor.platform.machine())
 

@@ -111,8 +111,8 @@ def machine(wanted: bool, gpu: str = "") -> str:
         return f"GPU {gpu}"
     if wanted and _has_avx2():
         return PORTABLE_CLASS
-    kinds = [kind for kind in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if kind in _flags()]
-    return ", ".join([platform.machine(), _model_name(), *kinds])
+    kinds = [kind for kind in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if kind in flags()]
+    return ", ".join(dict.fromkeys([platform.machine(), model_name(), *kinds]))
 
 
 def emulates_bfloat16(wanted: bool) -> str:
@@ -123,7 +123,7 @@ def emulates_bfloat16(wanted: bool) -> str:
     """
     if wanted and _has_avx2():
         return "with compute.portable"
-    return "" if _flags() & {"avx512_bf16", "amx_bf16", "bf16"} else "by this processor"
+    return "" if flags() & {"avx512_bf16", "amx_bf16", "bf16"} else "by this processor"
 
 
 @cache
@@ -137,7 +137,7 @@ def _has_avx2() -> bool:
         leaf.restype = ctypes.POINTER(ctypes.c_uint32 * 8)  # eax, ebx, ecx, edx; then those in use
         return bool(leaf(0).contents[6] >> 12 & 1 and leaf(1).contents[5] >> 5 & 1)
     except (AttributeError, OSError, TypeError, ValueError):
-        return {"avx2", "fma"} <= _flags()
+        return {"avx2", "fma"} <= flags()
 
 
 @cache
@@ -151,13 +151,15 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in lines}
 
 
-def _flags() -> frozenset[str]:
+def flags() -> frozenset[str]:
+    """The extensions of the processor, by the names of Linux; empty where they are not known."""
     found = _cpuinfo()
     return frozenset((found.get("flags") or found.get("Features", "")).split())
 
 
-def _model_name() -> str:
-    return _cpuinfo().get("model name") or platform.processor() or "unknown processor"
+def model_name() -> str:
+    """The processor's name, as far as it is known."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def _wanted() -> bool:
