@@ -29,7 +29,8 @@ from rows import digest, digest_of_rows
 from workspace import STAGES, Workspace
 
 import titles
-from titles.data.contract import LABELS, PREPARED, read_lines
+from titles.data.contract import LABELS, PREPARED
+from titles.data.files import read_lines
 from titles.datasets.sample import write_csv
 
 FIRST_SEED = 2019

@@ -24,8 +24,9 @@ import yaml
 from measure import Cost, measured
 from workspace import Workspace
 
-from titles.data.contract import LABELS, PREPARED, QUALITIES, atomic_file
+from titles.data.contract import LABELS, PREPARED, QUALITIES
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_file
 from titles.data.outcomes import Flags, Ints
 from titles.data.vocabulary import read_labels
 from titles.datasets.sample import write_csv

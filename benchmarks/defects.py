@@ -29,8 +29,9 @@ from rows import digest
 from tqdm import tqdm
 from workspace import Workspace
 
-from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY, atomic_file, read_lines
+from titles.data.contract import EMBEDDED, LABELS, PREPARED, VOCABULARY
 from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.files import atomic_file, read_lines
 from titles.data.vocabulary import Vocabulary
 from titles.models.registry import load_params
 

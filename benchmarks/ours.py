@@ -15,8 +15,9 @@ from rows import read_splits
 from workspace import STAGES
 
 import titles.stages  # noqa: F401  before torch, whose threads read its settings
-from titles.data.contract import METRICS, MODELS, PREPARED, atomic_file
+from titles.data.contract import METRICS, MODELS, PREPARED
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_file
 from titles.data.outcomes import balanced_accuracy
 from titles.models.parts import saved
 from titles.models.parts.inference import evaluate, set_up

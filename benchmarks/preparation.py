@@ -24,8 +24,8 @@ from gensim.corpora import Dictionary
 from measure import MIB, peak_memory
 from nltk.tokenize import NLTKWordTokenizer
 
-from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_folder
 from titles.datasets.sample import write_csv
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rows import Codes
 
-from titles.data.contract import atomic_file, write_json
+from titles.data.files import atomic_file, write_json
 from titles.data.outcomes import Flags, balanced_accuracy
 
 _ARRAYS = ("labels_N", "predicted_N")

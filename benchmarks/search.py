@@ -15,7 +15,7 @@ from typing import Any
 from peers import PEERS, Peer, Setting, UnusableError
 from rows import read_splits
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.data.outcomes import balanced_accuracy
 from titles.models.registry import load_params
 from titles.params import Params

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 from measure import Cost, measured
 
-from titles.data.contract import NO_PRETRAINED, write_json
+from titles.data.contract import NO_PRETRAINED
+from titles.data.files import write_json
 
 NETWORKS = ("cnn", "mlp")
 # The stages that each classifier needs.

@@ -283,17 +283,17 @@ MUTANTS = [
     ),
     Mutant(
         "an output that was not finished has its name",
-        "src/titles/data/contract.py",
+        "src/titles/data/files.py",
         '    partial = folder.with_name(folder.name + ".partial")\n    old',
         "    partial = folder\n    old",
-        "test_crashes.py test_contract.py",
+        "test_crashes.py test_files.py",
     ),
     Mutant(
         "a file that was not finished has its name",
-        "src/titles/data/contract.py",
+        "src/titles/data/files.py",
         '    partial = path.with_name(path.name + ".partial")\n    try:\n        path.parent',
         "    partial = path\n    try:\n        path.parent",
-        "test_crashes.py test_contract.py test_predict_command.py",
+        "test_crashes.py test_files.py test_predict_command.py",
     ),
     # -- answers
     Mutant(

@@ -29,7 +29,7 @@ from networks import (
     settings,
     write_prepared,
 )
-from titles.data import contract
+from titles.data import files
 from titles.data.contract import METRICS, MODELS, PLOTS
 from titles.models.parts.inference import set_up
 from titles.tracking import recording
@@ -408,7 +408,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypa
         if path.name.endswith(".safetensors.partial") and path.parent.name == "checkpoints":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(contract, "to_disk", full)
+    monkeypatch.setattr(files, "to_disk", full)
     capsys.readouterr()
     train()
     assert capsys.readouterr().err.count("No space left on device") == 6
@@ -463,7 +463,7 @@ def test_writing_takes_a_tenth_of_the_time_at_the_most(tmp_path, monkeypatch):
         nonlocal now
         now += 3.0
 
-    monkeypatch.setattr(contract, "to_disk", slow)
+    monkeypatch.setattr(files, "to_disk", slow)
     assert checkpoint.due()  # the first shows what a write takes
     checkpoint.write({"weight": torch.ones(3)}, {})
     found = []

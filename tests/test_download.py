@@ -25,7 +25,7 @@ from download_server import (  # noqa: F401, fixtures among them
     serving,
 )
 from titles import cli
-from titles.data import contract
+from titles.data import files
 from titles.datasets import archive, download
 from titles.datasets.public import DATASETS
 from titles.listings import sources
@@ -51,13 +51,13 @@ def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here)
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
     synced = []
-    real = contract.to_disk
+    real = files.to_disk
 
     def spy(path):
         real(path)
         synced.append((path.relative_to(here).as_posix(), SBW in names(here)))
 
-    monkeypatch.setattr(contract, "to_disk", spy)
+    monkeypatch.setattr(files, "to_disk", spy)
     fetch()
     records = [(SBW + end, False) for end in (".part.json.partial", ".download.json.partial")]
     assert synced == [

@@ -13,7 +13,8 @@ import yaml
 
 from documents import commands, read, sections
 from small_project import copy, ran, run
-from titles.data.contract import NO_REFERENCE, atomic_folder
+from titles.data.contract import NO_REFERENCE
+from titles.data.files import atomic_folder
 from titles.models.registry import load_params
 from titles.params import Prepare
 from titles.prepare import drift

@@ -12,7 +12,7 @@ import pytest
 from dvc.config import Config
 from sqlalchemy import make_url
 
-from titles.data.contract import atomic_file, atomic_folder
+from titles.data.files import atomic_file, atomic_folder
 from titles.experiments.clones import cloned
 from titles.experiments.commands import git, top
 from titles.experiments.paths import unfit

@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK, atomic_folder, write_json
+from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_folder, write_json
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.params import Prepare
 from titles.prepare import reading

@@ -25,7 +25,7 @@ from networks import (
     vocabulary,
 )
 from saved_models import write_format_5
-from titles.data.contract import atomic_folder
+from titles.data.files import atomic_folder
 from titles.data.subwords import Subwords
 from titles.models.parts import saved
 

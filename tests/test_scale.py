@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from titles.data.contract import atomic_folder
+from titles.data.files import atomic_folder
 from titles.datasets.sample import write_csv
 from titles.listings import sources
 from titles.models.registry import load_params

@@ -58,7 +58,7 @@ def _exported(out: Path, mark: str) -> Iterator[Path]:
     Raises:
         ValueError: something else exists there, or the path is not writable.
     """
-    from titles.data.contract import atomic_folder
+    from titles.data.files import atomic_folder
 
     folder = out.resolve()
     if folder.exists() and not (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data.contract import PAD, UNK, read_lines
+from titles.data.contract import PAD, UNK
+from titles.data.files import read_lines
 
 _FILES: dict[str, Any] = {
     "word_ids": np.int32,

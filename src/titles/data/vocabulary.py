@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data.contract import SPECIAL_WORDS, read_lines
+from titles.data.contract import SPECIAL_WORDS
+from titles.data.files import read_lines
 
 
 @dataclass(frozen=True)

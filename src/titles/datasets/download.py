@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from titles.data.contract import atomic_folder, named, write_json
+from titles.data.files import atomic_folder, named, write_json
 from titles.datasets.archive import unpack
 from titles.datasets.public import DATASETS
 from titles.datasets.transfer import DamagedError, beside, reason, sha256, transfer

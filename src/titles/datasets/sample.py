@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import yaml
 from tqdm import tqdm
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 
 T = TypeVar("T")
 

@@ -25,7 +25,7 @@ from requests.structures import CaseInsensitiveDict
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
-from titles.data.contract import write_json
+from titles.data.files import write_json
 
 TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt

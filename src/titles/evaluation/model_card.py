@@ -17,8 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel
 from tabulate import tabulate
 
-from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY, atomic_file
+from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_file
 from titles.models.parts.saved import SavedModel, weights
 from titles.models.registry import AVERAGE, NETWORKS
 from titles.params import Params

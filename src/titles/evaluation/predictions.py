@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from titles.data.contract import atomic_folder
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_folder
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from titles.data.contract import LANGUAGES, QUALITIES, atomic_folder
+from titles.data.contract import LANGUAGES, QUALITIES
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_folder
 from titles.data.outcomes import Floats, Outcomes, balanced_accuracy
 from titles.evaluation import metrics
 from titles.models.registry import AVERAGE

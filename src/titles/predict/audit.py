@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY, atomic_file
+from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_file
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.models.parts.inference import evaluate, set_up

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.explain import Category, Explanation

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 import orjson
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.listings.files import CSV, PARQUET
 from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.listings.files import CSV, opened
 from titles.listings.listing import Chunk
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titles.data import contract, vocabulary
-from titles.data.contract import LANGUAGES, SPLITS, UNK, write_json
+from titles.data.contract import LANGUAGES, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
+from titles.data.files import write_json
 from titles.params import Prepare
 from titles.prepare import drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect

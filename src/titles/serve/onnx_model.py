@@ -27,7 +27,8 @@ from jinja2 import Environment, PackageLoader
 from torch import Tensor, nn
 
 from titles.data.batching import Batcher
-from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE, write_json
+from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE
+from titles.data.files import write_json
 from titles.data.vocabulary import write_labels
 from titles.models.parts import golden, saved
 from titles.models.parts.embedding import WordEmbedding, embedding_of

@@ -3,16 +3,9 @@
 from pathlib import Path
 
 from titles.data import inputs, processor
-from titles.data.contract import (
-    EMBEDDED,
-    METRICS,
-    PREPARED,
-    TEXT,
-    VOCABULARY,
-    atomic_folder,
-    write_json,
-)
+from titles.data.contract import EMBEDDED, METRICS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_folder, write_json
 from titles.data.vocabulary import Vocabulary
 from titles.embed.vectors import coverage, read_pretrained, train
 from titles.models.registry import load_params

@@ -1,8 +1,9 @@
 """Stage evaluate: every network and their average on the test split, which nothing else reads."""
 
-from titles.data import contract, inputs
-from titles.data.contract import METRICS, MODELS, PLOTS, PREPARED, write_json
+from titles.data import inputs
+from titles.data.contract import LABELS, METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, VOCABULARY
 from titles.data.encoded import EncodedTitles
+from titles.data.files import write_json
 from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.evaluation import model_card, predictions, tables
@@ -22,10 +23,9 @@ def main() -> None:
     test, validation = (EncodedTitles.open(PREPARED / split) for split in ("test", "validation"))
     if len(test) == 0:
         raise ValueError("the test split is empty: no category has two rows")
-    labels, words = read_labels(contract.LABELS), Vocabulary.read(contract.VOCABULARY)
+    labels, words = read_labels(LABELS), Vocabulary.read(VOCABULARY)
     if settings.confused_categories > len(labels):
-        reason = f"there are {len(labels)} categories"
-        note_without_effect("evaluate", {"confused_categories": reason})
+        note_without_effect("evaluate", {"confused_categories": f"there are {len(labels)} categories"})
     models = {name: saved.read(MODELS / name, NETWORKS) for name in NETWORKS}
     for name, model in models.items():
         if model.labels != labels or model.vocabulary != words:
@@ -48,7 +48,7 @@ def main() -> None:
     }
     inputs.check()
     tables.write_tables(outcomes, labels, settings, PLOTS / "evaluate")
-    predictions.write(contract.PREDICTIONS, test, words, labels, outcomes)
+    predictions.write(PREDICTIONS, test, words, labels, outcomes)
     model_card.write(MODELS / "card.md", models, details, params)
     write_json(METRICS / "details.json", details)
     write_json(METRICS / "evaluate.json", tables.headline(details["models"]))

@@ -1,7 +1,8 @@
 """Stage prepare: listing files to encoded splits."""
 
 from titles.data import inputs
-from titles.data.contract import METRICS, PREPARED, atomic_folder, write_json
+from titles.data.contract import METRICS, PREPARED
+from titles.data.files import atomic_folder, write_json
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
 from titles.stages import entry_point

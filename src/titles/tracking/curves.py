@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.tracking.tracker import Tracker
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.params import Params
 from titles.tracking.provenance import data_hashes, flat_text, project_folder, sqlite_uri
 from titles.tracking.tracker import Tracker

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.tracking.tracker import Tracker
 
 VARIABLE = "TITLES_TRIAL"  # in the environment: the folder of the trial

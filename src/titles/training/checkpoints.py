@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.models.parts import distributed
 from titles.tracking.provenance import project_folder
 from titles.tracking.trial import StoppedError

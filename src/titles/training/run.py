@@ -11,19 +11,9 @@ import numpy as np
 import torch
 
 from titles.data import inputs, processor
-from titles.data.contract import (
-    EMBEDDED,
-    LABELS,
-    METRICS,
-    MODELS,
-    PLOTS,
-    PREPARED,
-    TEXT,
-    VOCABULARY,
-    atomic_folder,
-    write_json,
-)
+from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles, WordVectors
+from titles.data.files import atomic_folder, write_json
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.models.parts import distributed, saved

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.experiments.commands import warn
 from titles.experiments.report import charts
 from titles.experiments.report.comparison import (

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.experiments.report.page import templates
 from titles.experiments.search import charts
 from titles.experiments.search.confirm import Verdict

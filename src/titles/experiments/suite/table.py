@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from titles.data.contract import atomic_file
+from titles.data.files import atomic_file
 from titles.experiments.store import Scores
 from titles.experiments.suite.plan import Plan
 from titles.tracking.provenance import flat

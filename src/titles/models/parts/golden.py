@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from titles.data.contract import SPECIAL_WORDS, UNK, VOCABULARY_FILE, atomic_file
+from titles.data.contract import SPECIAL_WORDS, UNK, VOCABULARY_FILE
+from titles.data.files import atomic_file
 from titles.data.subwords import Subwords
 from titles.data.vocabulary import Vocabulary
 from titles.params import Text

@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from titles.data.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE, write_json
+from titles.data.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE
+from titles.data.files import write_json
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary, read_labels, write_labels
 from titles.models.parts import golden

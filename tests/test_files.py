@@ -5,28 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from titles.data import contract
+from titles.data import files
 
 
 @pytest.fixture
 def synced(monkeypatch):
     """What was brought to the disk, in order, and whether `out` had its new content by then."""
     found = []
-    real = contract.to_disk
+    real = files.to_disk
 
     def spy(path):
         real(path)
         new = [Path("out"), Path("out/a")]
         found.append((path.as_posix(), any(p.is_file() and p.read_bytes() == b"new" for p in new)))
 
-    monkeypatch.setattr(contract, "to_disk", spy)
+    monkeypatch.setattr(files, "to_disk", spy)
     return found
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").write_bytes(b"old")
-    with contract.atomic_file(Path("out")) as partial:
+    with files.atomic_file(Path("out")) as partial:
         partial.write_bytes(b"new")
     assert synced == [("out.partial", False), (".", True)]
 
@@ -34,7 +34,7 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, syn
 def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").mkdir()
-    with contract.atomic_folder(Path("out")) as partial:
+    with files.atomic_folder(Path("out")) as partial:
         (partial / "a").write_bytes(b"new")
         (partial / "b").mkdir()
         (partial / "b/c").write_bytes(b"new")
@@ -54,7 +54,7 @@ def test_what_the_disk_refuses_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(OSError, match="No space left"),
-        contract.atomic_file(tmp_path / "out") as partial,
+        files.atomic_file(tmp_path / "out") as partial,
     ):
         partial.write_bytes(b"new")
     assert (tmp_path / "out").read_bytes() == b"old"
