@@ -34,14 +34,18 @@ $(VENV)/installed: requirements.lock pyproject.toml
 run: install ## Run the experiment on the embedded sample and show it beside the committed one
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
 	@if dvc status --quiet; then echo "Nothing has changed since the last run."; else dvc exp run; fi
+	@# Later, the committed run itself is needed, to go back to and to compare with.
+	@dvc fetch --quiet --remote store --all-branches 2>/dev/null \
+	  || echo "Note: some files of the committed run are not in the remote: dvc fetch --all-branches says which."
 	@$(MAKE) --no-print-directory table
+	@echo
+	@echo "Next, after \`source $(BIN)/activate\`:"
+	@echo "  titles predict \"Funda Para Celular Samsung J7\"    ask the networks"
+	@echo "  dvc exp run --name five -S cnn.epochs=5            an experiment; make table shows it beside this run"
+	@echo "  titles demo                                        a page to try titles on"
 
-table: install ## Compare experiments: their scores and the parameters that differ
-	@dvc exp show --no-pager --md --only-changed --precision 4 --drop '$(DETAILS)' --keep '$(SCORES)' \
-	  --sort-by average.balanced_accuracy --sort-order desc | cat
-# Shown even if all are equal.
-SCORES := .*balanced_accuracy$$
-DETAILS := ^(Created|Executor|src/.*|data/.*|models/.*|.*\.(accuracy|loss))$$
+table: install ## Compare experiments: scores on validation and test, and the parameters that differ
+	@titles table
 
 pruebas: install ## Run the course's experiments in DVC's queue, beside the course's figures
 	dvc pull --quiet --remote store data/raw/sample.csv.gz

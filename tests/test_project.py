@@ -339,3 +339,14 @@ def test_a_citation_names_the_version() -> None:
     assert (cited["cff-version"], cited["version"]) == ("1.2.0", project["version"])
     assert f"## [{project['version']}]" in read("CHANGELOG.md")
     assert {"message", "title", "authors"} <= cited.keys()
+
+
+def test_git_ignores_what_the_commands_of_the_documents_write() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    written = set(re.findall(r"^titles .*--(?:out|html|md|markdown) ([\w./-]+)", text, re.M))
+    assert {"why.html", "exported/cnn", "found.parquet"} <= written
+    found = subprocess.run(
+        ["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert set(found.stdout.split()) == written

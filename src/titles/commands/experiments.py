@@ -8,7 +8,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from titles.commands import Commands, command, end_on_termination
+from titles.commands import Command, Commands, command, end_on_termination, positive
 from titles.models.registry import AVERAGE, CLASSIFIERS
 
 _METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
@@ -21,6 +21,14 @@ def add(commands: Commands) -> None:
     text = "runs at once (default: cores over compute.threads)"
     pruebas.argument("--jobs", text, type=int, metavar="N")
     pruebas.argument("--md", "also write the table to PATH as Markdown", type=Path, metavar="PATH")
+
+    table = command(commands, "table", _table, "list experiments, best first by validation")
+    several = table.add_mutually_exclusive_group()
+    text = "those of the last N commits"
+    several.add_argument("-n", "--commits", help=text, type=positive, default=1, metavar="N")
+    text = "those of all commits"
+    several.add_argument("-A", "--all", dest="commits", action="store_const", const=None, help=text)
+    _form(table)
 
     report = command(commands, "report", _report, "compare experiments on one page")
     text = "name of an experiment, a git revision, or workspace for the files as they are"
@@ -38,11 +46,7 @@ def add(commands: Commands) -> None:
     text = "what to summarise, measured on the test split"
     seeds.argument("--metric", text, choices=_METRICS, default=_METRICS[0])
     seeds.argument("--rev", "commit the experiments started from (default: HEAD)")
-    form = seeds.add_mutually_exclusive_group()
-    form.add_argument("--md", dest="form", action="store_const", const="github", help="print Markdown")
-    text = "print CSV, with all digits"
-    form.add_argument("--csv", dest="form", action="store_const", const="csv", help=text)
-    seeds.set_defaults(form="simple")
+    _form(seeds)
 
     gate = command(commands, "gate", _gate, "fail if an experiment is surely worse than another")
     text = "name of an experiment, a git revision, or workspace"
@@ -73,6 +77,14 @@ def add(commands: Commands) -> None:
     register.argument("name", f"{text} (default: the best of all)", nargs="?", metavar="EXPERIMENT")
 
 
+def _form(parser: Command) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--md", dest="form", action="store_const", const="github", help="print Markdown")
+    text = "print CSV, with all digits"
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help=text)
+    parser.set_defaults(form="simple")
+
+
 def _pruebas(options: argparse.Namespace) -> None:
     """Queue the experiments of a file with DVC, run them, and show their results beside published
     figures. Experiments that are finished on this commit are kept. Ctrl-C ends the queue's workers; the
@@ -89,6 +101,18 @@ def _pruebas(options: argparse.Namespace) -> None:
         print(caveat)
     if options.md:
         table.write_markdown(plan, scores, head(), options.md)
+
+
+def _table(options: argparse.Namespace) -> None:
+    """List the experiments on this commit: balanced accuracy on validation, by which they are sorted,
+    beside that on test, with its 95 % interval, and the parameters that differ. Choose by validation:
+    the best of many on test is partly luck. Those that wait, run or failed have no figures."""
+    from titles.experiments import table
+    from titles.experiments.store import WORKSPACE, find
+
+    print(table.shown(table.rows(options.commits), options.form))
+    if reason := table.why(find(WORKSPACE), find("HEAD")):
+        print(f"The workspace has other figures than the commit, with equal parameters: {reason}.")
 
 
 def _report(options: argparse.Namespace) -> None:
