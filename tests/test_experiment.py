@@ -1,4 +1,5 @@
 import json
+import math
 import signal
 from itertools import islice
 
@@ -28,7 +29,8 @@ from networks import (
     write_prepared,
 )
 from titles.data import processor
-from titles.data.contract import METRICS, MODELS, PLOTS
+from titles.data.contract import METRICS, MODELS, PLOTS, PREPARED
+from titles.data.encoded import EncodedTitles
 from titles.models.parts import saved
 from titles.models.parts.calibration import divide_logits, fit_temperature
 from titles.models.parts.inference import DivergedError, set_up
@@ -37,6 +39,7 @@ from titles.stages import train_cnn, train_mlp
 from titles.tracking import recording
 from titles.tracking.tracker import Tracker
 from titles.training import run as training_run
+from titles.training.optimisers import one_cycle
 
 LAST_GOOD = MODELS / "mlp.last_good"
 TRAIN_STAGES = {"cnn": train_cnn.main, "mlp": train_mlp.main}
@@ -46,11 +49,15 @@ class Recorder(Tracker):
     """Stands where MLflow's tracker does."""
 
     def __init__(self):
-        self.epochs, self.summary, self.failed = [], None, None
+        self.epochs, self.paces, self.summary, self.failed = [], [], None, None
 
     def log(self, metrics, step):
         assert step == len(self.epochs) + 1
         self.epochs.append(dict(metrics))
+
+    def log_pace(self, metrics, step):
+        assert step == len(self.epochs) == len(self.paces) + 1
+        self.paces.append(dict(metrics))
 
     def finish(self, summary):
         self.summary = dict(summary)
@@ -156,6 +163,24 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, le
         assert recorder.summary[key] == round(logged, 6)
     assert recorder.failed is False
     assert not (MODELS / f"{name}.last_good").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rates_are_in_the_curves_and_the_pace_is_not(recorder, name, capsys):
+    run(params(epochs=3, schedule="one_cycle", learning_rate=0.01), name)
+    rates = [epoch["learning_rate"] for epoch in recorder.epochs]
+    # Steps set their rate before they are done: the last of an epoch has one step less.
+    steps = 3 * math.ceil(len(EncodedTitles.open(PREPARED / "train")) / 3)
+    done = [(steps // 3 * epoch - 1) / steps for epoch in (1, 2, 3)]
+    assert rates == pytest.approx([0.01 * one_cycle(share) for share in done])
+    records = json.loads((PLOTS / f"{name}.json").read_text())
+    assert [record["learning_rate"] for record in records] == rates
+    assert not [key for record in records for key in record if "second" in key]
+    assert [*recorder.paces[0]] == ["titles_per_second", "seconds_left"]
+    assert recorder.paces[0]["seconds_left"] > recorder.paces[1]["seconds_left"] > 0
+    assert recorder.paces[2]["seconds_left"] == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if " epoch " in line]
+    assert ["left" in line for line in told] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,8 +4,8 @@ A training logs its curves to MLflow while it runs. At that time neither its res
 nor the commit of its experiment exist. A training that was pulled, or came from DVC's run cache, logs
 nothing. `sync` adds what is missing, from DVC only, so that no stage and no output depends on MLflow.
 
-Metrics of a run: the curves, by epoch; best/, those of the epoch that was kept; test/, those of the
-newest evaluation on the test split. Tags:
+Metrics of a run: the curves, by epoch; pace/, logged live only; best/, those of the epoch that was kept;
+test/, those of the newest evaluation on the test split. Tags:
 
 dvc.result       identity of the result, `results.Result.key`: equal results are one run, however many
                  experiments have them

@@ -46,6 +46,7 @@ SPLITTING = tuple(
         "split_seed",
     )
 )
+_SPLIT = re.compile("^(train|validation)_")  # before the measure, in the columns of a curve
 _OLDER_CURVES = ("train/loss", "validation/loss", "validation/accuracy", "validation/balanced_accuracy")
 
 Curve = list[tuple[int, float]]  # epoch and value
@@ -212,7 +213,7 @@ class Revision:
             for record in json.loads(content):
                 epoch = int(record.pop("epoch"))
                 for name, value in record.items():
-                    curve = found.setdefault(name.replace("_", "/", 1), [])
+                    curve = found.setdefault(_SPLIT.sub(r"\1/", name), [])
                     curve += [(epoch, value)] if math.isfinite(value) else []
         except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
             raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None

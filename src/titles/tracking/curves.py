@@ -11,7 +11,7 @@ from titles.tracking.tracker import Tracker
 
 
 class DvcliveTracker(Tracker):
-    """Writes one JSON record per epoch into a file, as epoch, train_loss, validation_loss and so on.
+    """Writes one JSON record per epoch into a file, as epoch, train_loss, learning_rate and so on.
 
     The file is replaced as a whole after each epoch.
 

@@ -175,6 +175,9 @@ class MlflowTracker(Tracker):
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         self._guarded(lambda: self._log(metrics, step))
 
+    def log_pace(self, metrics: Mapping[str, float], step: int) -> None:
+        self._guarded(lambda: self._log({f"pace/{k}": v for k, v in metrics.items()}, step))
+
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
 

@@ -22,6 +22,10 @@ class _All(Tracker):
         for tracker in self._trackers:
             tracker.log(metrics, step)
 
+    def log_pace(self, metrics: Mapping[str, float], step: int) -> None:
+        for tracker in self._trackers:
+            tracker.log_pace(metrics, step)
+
     def finish(self, summary: Mapping[str, float]) -> None:
         for tracker in self._trackers:
             tracker.finish(summary)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from titles.data import inputs, processor
 from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREPARED, TEXT, VOCABULARY
@@ -201,6 +203,7 @@ def _train(
         f"{trainable:,} trainable parameters, on {device}"
     )
     records: list[EpochRecord] = []
+    resumed = 0
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
     if last_good:
@@ -217,15 +220,19 @@ def _train(
             weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
             for record in records:
                 tracker.log(_logged(record), record.epoch)
-            print(f"{model.name}: resumed after epoch {len(records)} of {settings.epochs}", flush=True)
+            resumed = len(records)
+            print(f"{model.name}: resumed after epoch {resumed} of {settings.epochs}", flush=True)
         for record in trainer.epochs():
             # Before a checkpoint is written: none is of other data than its key says, so that it stays
             # valid if the training fails for a change of code that is undone.
             inputs.watch()
             tracker.log(_logged(record), record.epoch)
             records.append(record)
+            seconds_left = _mean_seconds(records[resumed:]) * (settings.epochs - record.epoch)
+            pace = {"titles_per_second": record.titles_per_second, "seconds_left": seconds_left}
+            tracker.log_pace(pace, record.epoch)
             better = best is None or _rank(record) > _rank(best)
-            print(_line(model.name, settings.epochs, record, better), flush=True)
+            print(_line(model.name, settings.epochs, record, better, seconds_left), flush=True)
             if better:
                 best = record
                 weights = {k: v.clone() for k, v in model.network.state_dict().items()}
@@ -258,6 +265,7 @@ def _logged(record: EpochRecord) -> dict[str, float]:
         "validation/loss": record.validation_loss,
         "validation/accuracy": record.validation_accuracy,
         "validation/balanced_accuracy": record.validation_balanced_accuracy,
+        "learning_rate": record.learning_rate,
     }
 
 
@@ -266,10 +274,17 @@ def _rank(record: EpochRecord) -> tuple[float, float]:
     return record.validation_balanced_accuracy, -record.validation_loss
 
 
-def _line(name: str, epochs: int, record: EpochRecord, better: bool) -> str:
+def _mean_seconds(records: Sequence[EpochRecord]) -> float:
+    """The time of an epoch. The first, which also waits for compilers and caches, counts only alone."""
+    timed = records[1:] or records
+    return sum(record.seconds for record in timed) / len(timed)
+
+
+def _line(name: str, epochs: int, record: EpochRecord, better: bool, seconds_left: float) -> str:
+    left = f", {tqdm.format_interval(seconds_left)} left" if record.epoch < epochs else ""
     return (
         f"{name} epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
         f"validation loss {record.validation_loss:.4f}, "
         f"balanced accuracy {record.validation_balanced_accuracy:.4f}"
-        f"{' *' if better else '  '} ({record.titles_per_second:,.0f} titles/s)"
+        f"{' *' if better else '  '} ({record.titles_per_second:,.0f} titles/s{left})"
     )

@@ -35,14 +35,17 @@ _STEPS_PER_CHECK = 50
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """Measures of one epoch. Losses are in nats per title; epochs count from 1."""
+    """Measures of one epoch, which count from 1. Losses are in nats per title, the learning rate is that
+    of the last step, and seconds include the validation."""
 
     epoch: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float
     validation_balanced_accuracy: float
+    learning_rate: float
     titles_per_second: float
+    seconds: float
 
 
 def optimisers(model: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
@@ -119,7 +122,9 @@ class Trainer:
                 float(outcomes.loss_N.mean()),
                 float(outcomes.right_N.mean()),
                 balanced_accuracy(outcomes.labels_N, outcomes.right_N),
+                self._optimisers[0].param_groups[0]["lr"],
                 len(self._titles) / seconds,
+                time.perf_counter() - started,
             ]
             self._epochs_done = number
             yield EpochRecord(number, *distributed.broadcast(measured))
