@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.data.messages import printable
 from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
-from titles.listings.names import canonical, printable
+from titles.listings.names import canonical
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
