@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
 
 from titles.commands import Commands, command, end_on_termination
+from titles.data import messages
 from titles.models.registry import AVERAGE, CLASSIFIERS
 
 _METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
@@ -140,10 +140,8 @@ def _gate(options: argparse.Namespace) -> int:
             print(*checks, sep="\n", flush=True)
         return int(any(check.is_worse for check in checks))
     except Exception as error:  # also of a bug: 1 would say that the candidate is worse
-        with suppress(OSError):
-            if not isinstance(error, (ValueError, OSError, ImportError)):
-                traceback.print_exc()
-            print(f"error: not compared: {error}", file=sys.stderr)
+        line = messages.failure(error).removeprefix("error: ")
+        print(f"error: not compared: {line}", file=sys.stderr)
         return 3
 
 

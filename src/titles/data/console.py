@@ -8,13 +8,14 @@ and messages of other programs, come from outside. Data that programs read are w
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 from titles.data.messages import printable
 
@@ -108,6 +109,30 @@ def reader_is_gone() -> bool:
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def raw(stream: TextIO) -> TextIO:
+    """The stream behind the filter, for text of our own that has colours."""
+    found: TextIO = getattr(stream, "rich_proxied_file", stream)
+    return found
+
+
+def output() -> BinaryIO:
+    """The standard output for data that programs read. A terminal gets them filtered, as people read
+    them there."""
+    sys.stdout.flush()
+    return cast(BinaryIO, _Filtered()) if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class _Filtered(io.RawIOBase):
+    """Bytes of whole characters, printed as text."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        sys.stdout.write(bytes(data).decode("utf-8", "backslashreplace"))
+        return len(data)
 
 
 def console() -> Any:

@@ -9,6 +9,8 @@ import sys
 import traceback
 import unicodedata
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
+from types import TracebackType
 
 DEBUG = "TITLES_DEBUG"
 
@@ -17,6 +19,8 @@ _KEPT_END = 300  # of a longer one, which often ends with the cause
 _JOINERS = "\u200c\u200d"  # which some scripts and emoji need
 _NO_MEMORY = re.compile(r"(allocate|not enough|out of) memory|bad_alloc", re.I)
 _NO_SPACE = re.compile(r"no space left|os error 28\b|disk is full|quota exceeded", re.I)
+# Those of C0 and C1, ends of lines that only some programs know, and changes of direction.
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # Packages whose own exceptions tell of what they read, write or reach, rather than of a mistake here.
 _OUTSIDE = {
     "_lzma": "packed data are damaged",
@@ -57,6 +61,11 @@ def printable(text: str, kept: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in kept or _is_shown(c) else _escaped(c) for c in text)
+
+
+def has_commands(text: str) -> bool:
+    """Whether a name holds characters that command a terminal or a page, which no name needs."""
+    return bool(_COMMANDS.search(text))
 
 
 def _is_shown(letter: str) -> bool:
@@ -123,6 +132,13 @@ def failure(error: BaseException) -> str:
     if os.environ.get(DEBUG) and sys.stderr is not None:
         traceback.print_exception(error)
     return f"error: {told(error)}"
+
+
+def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of Python's own, which prints the trace."""
+    text = "interrupted" if isinstance(error, KeyboardInterrupt) else failure(error)
+    with suppress(OSError):  # stderr may fail as well
+        print(text, file=sys.stderr)
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:

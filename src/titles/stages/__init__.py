@@ -24,6 +24,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Options can be glued together, as in -um.
 if sys.argv[0] == "-m" and (_run := re.search(rf"{__name__}\.\w+", " ".join(sys.orig_argv))):
     inputs.note(_run[0])
+    # Also for what goes wrong while the stage is imported, such as a lack of memory.
+    sys.excepthook = messages.excepthook
 
 
 def entry_point(main: Callable[[], None]) -> Callable[[], None]:

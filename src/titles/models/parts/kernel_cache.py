@@ -31,26 +31,26 @@ def cached(function: Any, loop: Callable[..., None]) -> Any:
     return function
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]  # numba has no types
+class _Cache(FunctionCache):
     def __init__(self, loop: Callable[..., None]) -> None:
-        super().__init__(loop)
-        locator = self._impl.locator
+        super().__init__(loop)  # type: ignore[no-untyped-call]
+        locator: Any = self._impl.locator
         # Who can write beside the code can change the code.
         owner = None if isinstance(locator, InTreeCacheLocator) else os.geteuid()
         if owner is not None:
             Path(self._cache_path).chmod(0o700)  # it holds only files of this package
         stamp = locator.get_source_stamp()
-        self._cache_file = _Files(Path(self._cache_path), self._impl.filename_base, stamp, owner)
+        self._cache_file: Any = _Files(Path(self._cache_path), self._impl.filename_base, stamp, owner)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # a version whose code this one cannot load
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(Exception):  # a full disk, or one that became read-only
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 class _Files:
