@@ -19,8 +19,8 @@ _KEPT_END = 300  # of a longer one, which often ends with the cause
 _JOINERS = "\u200c\u200d"  # which some scripts and emoji need
 _NO_MEMORY = re.compile(r"(allocate|not enough|out of) memory|bad_alloc", re.I)
 _NO_SPACE = re.compile(r"no space left|os error 28\b|disk is full|quota exceeded", re.I)
-# Those of C0 and C1, ends of lines that only some programs know, and changes of direction.
-_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Those of C0 and C1, and changes of direction.
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Packages whose own exceptions tell of what they read, write or reach, rather than of a mistake here.
 _OUTSIDE = {
     "_lzma": "packed data are damaged",
@@ -78,12 +78,9 @@ def _escaped(letter: str) -> str:
 
 def on_one_line(text: str) -> str:
     """The text on one line of at most a screen, printable."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    joined = "".join(
-        line if last else f"{line} " if line[-1] in ":,;." else f"{line}; "
-        for line, last in zip(lines, [False] * (len(lines) - 1) + [True], strict=True)
-    )
-    joined = printable(joined)
+    joined = ""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        joined += ("" if not joined else " " if joined[-1] in ":,;." else "; ") + printable(line)
     if len(joined) > _MOST_CHARACTERS:
         joined = f"{joined[: _MOST_CHARACTERS - _KEPT_END]} ... {joined[-_KEPT_END:]}"
     return joined

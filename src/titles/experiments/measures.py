@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 
 _EXCERPT = 60
@@ -17,7 +17,7 @@ def measures(values: object, where: str, needed: Sequence[str] = ()) -> dict[str
     if not isinstance(values, dict):
         raise ValueError(f"{where} is damaged: expected numbers by name, found {excerpt(values)}")
     for name, value in values.items():
-        if type(value) not in (int, float) or not abs(value) < math.inf:
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise ValueError(f"{where} is damaged: {name} is {excerpt(value)}, not a number")
     if missing := [name for name in needed if name not in values]:
         raise ValueError(f"{where} is damaged: it has no {', '.join(missing)}")
