@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from titles.commands import Commands, command, end_on_termination
-from titles.data import messages
+from titles.data import console, messages
 from titles.models.registry import AVERAGE, CLASSIFIERS
 
 _METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
@@ -136,8 +136,12 @@ def _gate(options: argparse.Namespace) -> int:
         checks, note = gate(options.baseline, options.candidate, options.within)
         if note:
             print(f"note: {note}", file=sys.stderr)
-        with suppress(BrokenPipeError):  # the reader needs no more
+        try:
             print(*checks, sep="\n", flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF):
+                raise
+            console.discard(sys.stdout)  # closed: the reader needs no more than the verdict
         return int(any(check.is_worse for check in checks))
     except Exception as error:  # also of a bug: 1 would say that the candidate is worse
         line = messages.failure(error).removeprefix("error: ")

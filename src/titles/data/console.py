@@ -19,9 +19,10 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from titles.data.messages import printable
 
-# What tqdm writes around the text of a bar: back to the start of the line, and lines up.
+# What tqdm writes around the text of a bar: back to the start of the line, and lines up; and the end
+# of all colours, which colorama writes at exit.
 _RETURNED = re.compile(r"(\r?)(.*?)(\r?)", re.S)
-_MOVES = re.compile(r"\n*(\x1b\[A)*")
+_MOVES = re.compile(r"\n*(\x1b\[A)*|\x1b\[0m")
 # A closed stream is opened so that using it fails, rather than being given to the next file opened.
 _CLOSED = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w"))
 
@@ -68,7 +69,7 @@ class Printed:
         except OSError:
             if self._is_vital:
                 raise
-            _discard(self._wrapped)
+            discard(self._wrapped)
 
 
 @contextmanager
@@ -98,7 +99,7 @@ def streams(output_is_vital: bool = True) -> Iterator[None]:
             try:
                 stream.flush()
             except OSError:  # told already, or of no matter: Python would end with exit code 120
-                _discard(stream)
+                discard(stream)
 
 
 def reader_is_gone() -> bool:
@@ -147,8 +148,8 @@ def console() -> Any:
     return Ours(highlight=False)
 
 
-def _discard(stream: TextIO) -> None:
-    """Let all that follows, and what is still in the buffer, go nowhere."""
+def discard(stream: TextIO) -> None:
+    """Let all that follows in a stream, and what is still in its buffer, go nowhere."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
