@@ -324,6 +324,35 @@ MUTANTS = [
         "model, autoescape=False",
         "test_report.py",
     ),
+    # -- text from outside, and caches
+    Mutant(
+        "what is printed can command a terminal",
+        "src/titles/data/console.py",
+        'text = before + printable(middle, kept="\\n\\t") + after',
+        "text = before + middle + after",
+        "test_messages.py",
+    ),
+    Mutant(
+        "a bug is told as if it came from outside",
+        "src/titles/data/messages.py",
+        "if package in _OUTSIDE), None)",
+        'if package in _OUTSIDE), "")',
+        "test_messages.py",
+    ),
+    Mutant(
+        "compiled code is loaded without a look at its hash",
+        "src/titles/models/parts/kernel_cache.py",
+        "if digest == self._digest(content) else",
+        "if digest else",
+        "test_kernel_cache.py",
+    ),
+    Mutant(
+        "compiled code is loaded from where others can write",
+        "src/titles/models/parts/kernel_cache.py",
+        "and not found.st_mode & 0o022",
+        "",
+        "test_kernel_cache.py",
+    ),
     # -- what dvc.lock says
     Mutant(
         "a stage does not notice that its inputs changed while it ran",

@@ -50,15 +50,18 @@ def raising(error):
     raise error
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    def run(error):
-        return entry_point(partial(raising, error))()
-
-    with pytest.raises(AssertionError):
-        run(AssertionError("ours"))
+@pytest.mark.parametrize("error", [AssertionError("ours"), ValueError("theirs")])
+def test_the_trace_is_shown_on_request(error, monkeypatch, capsys):
+    run = entry_point(partial(raising, error))
+    monkeypatch.delenv("TITLES_DEBUG", raising=False)
+    with pytest.raises(SystemExit, match=f"^error: .*{error}") as caught:
+        run()
+    assert caught.value.__cause__ is error  # which pytest shows
+    assert capsys.readouterr().err == ""
     monkeypatch.setenv("TITLES_DEBUG", "1")
-    with pytest.raises(ValueError, match="theirs"):
-        run(ValueError("theirs"))
+    with pytest.raises(SystemExit):
+        run()
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -252,3 +252,16 @@ def test_perfect_models_have_tables_with_headers_and_no_mistakes(outcomes, tmp_p
     assert read(tmp_path / "reliability_cnn.csv") == [
         {"titles": str(N), "confidence": "1.0", "accuracy": "1.0"}
     ]
+
+
+@pytest.mark.parametrize(
+    "name", ["</script>", "<!--<script>", "<b>", "</SCRIPT >", "a</script><script>b"]
+)
+def test_no_category_ends_the_script_of_a_page_of_plots(outcomes, tmp_path, name):
+    names = [name, *LABELS[1:]]
+    write_tables(outcomes, names, SETTINGS, tmp_path)
+    for file in tmp_path.iterdir():
+        text = file.read_text(encoding="utf-8")
+        assert not re.search("<[a-z/!]", text, re.I)
+    found = {row["category"] for row in read(tmp_path / "categories.csv")}
+    assert name in {category.replace("\u2060", "") for category in found}  # looks the same

@@ -105,6 +105,25 @@ def test_lines_are_counted_through_quotes_commas_newlines_and_blank_lines(tmp_pa
         pytest.param(b"Mes\xe1,reliable,spanish,A", "invalid_utf8", id="Latin-1 title"),
         pytest.param(b"Mesa,reliable,spanish,\xff", "invalid_utf8", id="Latin-1 category"),
         pytest.param('Mesa,reliable,spanish,"A\n"', "newline_in_category", id="newline in a category"),
+        pytest.param(
+            "Mesa,reliable,spanish,A\x1b]0;x\x07B",
+            "control_character_in_category",
+            id="title of the window in a category",
+        ),
+        pytest.param(
+            "Mesa,reliable,spanish,A\x1b[2JB",
+            "control_character_in_category",
+            id="clearing in a category",
+        ),
+        pytest.param(
+            "Mesa,reliable,spanish,A\x9b2JB", "control_character_in_category", id="C1 in a category"
+        ),
+        pytest.param(
+            "Mesa,reliable,spanish,A\x7fB", "control_character_in_category", id="delete in a category"
+        ),
+        pytest.param(
+            "Mesa,reliable,spanish,A\x08B", "control_character_in_category", id="backspace in a category"
+        ),
         pytest.param("Mesa,reliable,spanish", "wrong_number_of_fields", id="too few fields"),
         pytest.param("Mesa, roja,reliable,spanish,A", "wrong_number_of_fields", id="too many fields"),
         pytest.param('"Tv" 32,reliable,spanish,A', "broken_csv", id="text after a quote"),

@@ -81,3 +81,11 @@ def test_labels_that_are_not_sorted_unique_and_whole_are_refused(tmp_path, conte
     (tmp_path / "l.txt").write_text(content, encoding="utf-8")
     with pytest.raises(ValueError, match=r"l\.txt is damaged"):
         read_labels(tmp_path / "l.txt")
+
+
+@pytest.mark.parametrize("name", ["A\x1b]0;x\x07", "A\x1b[2J", "A\x9b2J", "A\x00", "A\x7f", "A\u202eB"])
+def test_labels_that_could_command_a_terminal_are_refused(tmp_path, name):
+    (tmp_path / "l.txt").write_text(f"{name}\nB\n", encoding="utf-8", newline="\n")
+    with pytest.raises(ValueError, match="holds control characters") as caught:
+        read_labels(tmp_path / "l.txt")
+    assert str(caught.value).isprintable()

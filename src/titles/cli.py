@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from types import ModuleType
 
 from titles.commands import Command, classify, data, doctor, experiments, search, serving
+from titles.data import console, messages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, else 0, 1 for bad input, 2 for bad usage, 130 when
-    interrupted."""
-    try:
-        parser = _parser([data, experiments, search, classify, serving, doctor])
-    except ImportError as error:
-        print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
-        parser = _parser([doctor])
-    options = parser.parse_args(arguments)
+    """Run a command; returns its exit code, else 0, 1 for bad input and other errors, 2 for bad usage,
+    130 when interrupted. An error is one line; TITLES_DEBUG=1 shows the trace."""
+    with console.streams():
+        return _ended(arguments)
+
+
+def _ended(arguments: Sequence[str] | None) -> int:
     code = 0
     try:
+        try:
+            parser = _parser([data, experiments, search, classify, serving, doctor])
+        except ImportError as error:
+            print(f"{error}: only `titles doctor` works until it is installed", file=sys.stderr)
+            parser = _parser([doctor])
+        options = parser.parse_args(arguments)
         code = options.run(options) or 0
-        print(end="", flush=True)  # not by sys.stdout, which is None if it was closed
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        with suppress(OSError):  # stderr may fail as well
-            print(f"error: {error}", file=sys.stderr)
-        return code or 1
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not (isinstance(error, BrokenPipeError) and console.reader_is_gone()):
+            print(messages.failure(error), file=sys.stderr)
+            return code or 1
     return code
 
 

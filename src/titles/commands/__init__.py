@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ class Command(argparse.ArgumentParser):
     def argument(self, name: str, help: str, **settings: Any) -> None:
         """Add an argument. A default is appended to its help, unless it is None, 0 or empty."""
         shown = f"{help} (default: %(default)s)".strip() if settings.get("default") else help
+        if "action" not in settings:
+            settings.setdefault("type", text)
         self.add_argument(name, help=shown, **settings)
 
     def network(self, default: str) -> None:
@@ -36,6 +39,14 @@ class Command(argparse.ArgumentParser):
         self.network(default)
         text = "folder of the trained networks"
         self.argument("--models", text, type=Path, default="models", metavar="FOLDER")
+
+
+def text(argument: str) -> str:
+    """An argument that is no path: as UTF-8 where its bytes are, whatever the locale reads them as."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
 
 
 def command(

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from titles.predict.classifier import Classifier
 
 
+_FORMULAS = "put an apostrophe before text in CSV that a spreadsheet would take for a formula"
+
+
 def add(commands: Commands) -> None:
     epilog = "Example: titles predict --file catalogue.csv --column name --top 1 --out found.parquet"
     predict = command(commands, "predict", _predict, "classify titles", epilog)
@@ -43,6 +46,7 @@ def add(commands: Commands) -> None:
     predict.argument("--out", text, type=Path)
     text = "output format (default: by the ending; table for a terminal, otherwise csv)"
     predict.argument("--out-format", text, choices=["table", "csv", "jsonl", "parquet"])
+    predict.add_argument("--escape-formulas", action="store_true", help=_FORMULAS)
     predict.models()
     predict.set_defaults(usage=predict.error)
 
@@ -63,6 +67,7 @@ def add(commands: Commands) -> None:
     audit.argument("--folds", text, type=int, default=3, metavar="N")
     audit.network("mlp")
     audit.argument("--out", "output file", type=Path, default="audit.csv", metavar="FILE")
+    audit.add_argument("--escape-formulas", action="store_true", help=_FORMULAS)
 
 
 def _probability(text: str) -> float:
@@ -94,7 +99,15 @@ def _predict(options: argparse.Namespace) -> None:
         if options.titles
         else files.opened(file, kind, options.column, keep)
     ) as rows:
-        told = bulk.classify(_classifier(options), rows, options.top, out, out_kind, options.at_least)
+        told = bulk.classify(
+            _classifier(options),
+            rows,
+            options.top,
+            out,
+            out_kind,
+            options.at_least,
+            options.escape_formulas,
+        )
     if not options.titles:
         print(told, file=sys.stderr)
 
@@ -135,7 +148,15 @@ def _audit(options: argparse.Namespace) -> None:
     from titles.models.registry import load_params
     from titles.predict.audit import audit
 
-    print(audit(load_params(), options.folds, options.top, options.out, options.model))
+    found = audit(
+        load_params(),
+        options.folds,
+        options.top,
+        options.out,
+        options.model,
+        options.escape_formulas,
+    )
+    print(found)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

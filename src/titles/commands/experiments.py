@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
-import traceback
-from contextlib import suppress
 from pathlib import Path
 
 from titles.commands import Command, Commands, command, end_on_termination, positive
+from titles.data import console, messages
 from titles.models.registry import AVERAGE, CLASSIFIERS
 
 _METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "top_3", "top_5", "loss", "calibration_error")
@@ -160,14 +160,16 @@ def _gate(options: argparse.Namespace) -> int:
         checks, note = gate(options.baseline, options.candidate, options.within)
         if note:
             print(f"note: {note}", file=sys.stderr)
-        with suppress(BrokenPipeError):  # the reader needs no more
+        try:
             print(*checks, sep="\n", flush=True)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EBADF):
+                raise
+            console.discard(sys.stdout)  # closed: the reader needs no more than the verdict
         return int(any(check.is_worse for check in checks))
     except Exception as error:  # also of a bug: 1 would say that the candidate is worse
-        with suppress(OSError):
-            if not isinstance(error, (ValueError, OSError, ImportError)):
-                traceback.print_exc()
-            print(f"error: not compared: {error}", file=sys.stderr)
+        line = messages.failure(error).removeprefix("error: ")
+        print(f"error: not compared: {line}", file=sys.stderr)
         return 3
 
 

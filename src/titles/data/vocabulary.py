@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from titles.data.contract import SPECIAL_WORDS
 from titles.data.files import read_lines
+from titles.data.messages import has_commands, printable
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,6 @@ def read_labels(path: Path) -> list[str]:
     labels = read_lines(path)
     if labels != sorted(set(labels)) or len(labels) < 2:
         raise ValueError(f"{path} is damaged: expected at least two names, sorted, each once")
+    if wrong := [name for name in labels if has_commands(name)]:
+        raise ValueError(f"{path} is damaged: {printable(wrong[0][:99])} holds control characters")
     return labels

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from titles.data import console
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 MOST_NAMES = 5  # names listed in a finding
 _MOST_CHARACTERS = 400
@@ -57,7 +59,8 @@ def _print(finding: Finding) -> None:
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     if not os.environ.get("NO_COLOR") and (is_terminal or os.environ.get("FORCE_COLOR")):
         level = f"\x1b[{_COLOURS[finding.level]}m{level}\x1b[0m"
-    print(f"{level} {finding.check:13} {finding.found}", flush=True)
+    print(level, end=" ", file=console.raw(sys.stdout), flush=True)
+    print(f"{finding.check:13} {finding.found}", flush=True)
     if finding.do:
         print(f"{'':22} -> {finding.do}", flush=True)
 

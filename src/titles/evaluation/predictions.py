@@ -97,6 +97,13 @@ def read(stream: BinaryIO) -> Predictions:
     missing = {"line", "title", "category", *wanted} - set(table.column_names)
     if missing or not models:
         raise ValueError(f"columns are missing: {', '.join(sorted(missing)) or 'those of models'}")
+    for name in ("line", "category", *wanted):
+        is_number = name == "line" or name.endswith(tuple(_MEASURES))
+        kind = table[name].type
+        if table[name].null_count or is_number != (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        ):
+            raise ValueError(f"column {name!r} holds {kind}, or empty values")
     # Dictionaries differ between files: ids are assigned anew.
     names = {name: table[name].cast(pa.string()) for name in ("category", *models)}
     labels = sorted(set().union(*(column.unique().to_pylist() for column in names.values())))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +19,7 @@ from titles.evaluation import metrics
 from titles.models.registry import AVERAGE
 from titles.params import Evaluate
 
+_TAG = re.compile("<(?=[a-z/!?])", re.I)
 _OTHER = "(other)"
 _HARDEST = 20
 _CURVE_POINTS = 100
@@ -126,6 +128,7 @@ def write_tables(
     reliability_<model>.csv: accuracy by confidence; coverage_<model>.csv: accuracy of the most confident
     titles, by their share.
     """
+    labels = [_in_pages(name) for name in labels]
     names_C = np.array(labels, object)
     by_category = {
         name: metrics.per_category(model.labels_N, model.predicted_N, len(labels))
@@ -170,6 +173,12 @@ def write_tables(
             save(f"reliability_{name}", {"titles": bins.rows, **reliability})
             save(f"coverage_{name}", _coverage_curve(model))
         save("reliability_ideal", {"confidence": [0, 1], "accuracy": [0, 1]})
+
+
+def _in_pages(name: str) -> str:
+    """A name that looks the same, with an invisible word joiner after each < that could open a tag: DVC
+    writes plots into a script of its page as they are, which </script> would end."""
+    return _TAG.sub("<\u2060", name)
 
 
 def _calibration(model: Outcomes, settings: Evaluate) -> metrics.Calibration:

@@ -23,6 +23,7 @@ import yaml
 
 from titles.data.contract import METRICS, PLOTS
 from titles.experiments.commands import cut_off, git, project, top
+from titles.experiments.measures import excerpt, measures
 from titles.experiments.older import BY_WORDS, upgraded
 from titles.params import Concerns, Params, Text
 from titles.tracking.provenance import flat
@@ -145,9 +146,10 @@ class Revision:
 
     def json(self, path: Path) -> dict[str, Any]:
         """The content of a JSON file; raises ValueError if it is missing or damaged."""
+        content = self.read(path)
         try:
-            values: dict[str, Any] = json.loads(self.read(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            values: dict[str, Any] = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} of {self.name} is damaged: it has no sections")
@@ -165,10 +167,15 @@ class Revision:
                 found = {}
             if not found:
                 raise
-        scores: Scores = found.get("models", {})
+        scores = found.get("models", {})
         if not scores:
             raise ValueError(f"{DETAILS} of {self.name} has no scores")
-        return scores
+        if not isinstance(scores, dict):
+            raise ValueError(f"{DETAILS} of {self.name} is damaged: models is {excerpt(scores)}")
+        return {
+            model: measures(values, f"{DETAILS} of {self.name}, {model}")
+            for model, values in scores.items()
+        }
 
     @cached_property
     def params(self) -> dict[str, Any]:
@@ -177,9 +184,10 @@ class Revision:
         Raises:
             ValueError: the file is missing or damaged.
         """
+        content = self.read(Path("params.yaml"))
         try:
-            return upgraded(flat(yaml.safe_load(self.read(Path("params.yaml")))))
-        except (yaml.YAMLError, AttributeError):
+            return upgraded(flat(yaml.safe_load(content)))
+        except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
             raise ValueError(f"params.yaml of {self.name} is damaged") from None
 
     @property
@@ -215,7 +223,7 @@ class Revision:
                 for name, value in record.items():
                     curve = found.setdefault(_SPLIT.sub(r"\1/", name), [])
                     curve += [(epoch, value)] if math.isfinite(value) else []
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None
         return found
 
@@ -303,8 +311,11 @@ def stages_of(lock: bytes, name: str) -> Stages:
     """
     try:
         stages: Stages = yaml.safe_load(lock)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise ValueError(f"{name} is not a lock file of DVC: run `dvc repro` and commit it") from None
+        known = all(isinstance(stage, dict) for stage in stages.values())
+    except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        known = False
+    if not known:
+        raise ValueError(f"{name} is not a lock file of DVC: run `dvc repro` and commit it")
     return stages
 
 

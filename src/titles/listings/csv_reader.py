@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Sequence, Set
 from typing import BinaryIO
 
-from titles.listings.names import canonical, printable
+from titles.data.messages import printable
+from titles.listings.names import canonical
 from titles.listings.rows import Batch, Broken, Lines, Row
 
 # Far above any title and its newlines: past either, a stray quote has swallowed rows.

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from titles.data.messages import printable
 from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
-from titles.listings.names import canonical, printable
+from titles.listings.names import canonical
 from titles.listings.rows import Batch, Lines
 
 FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"

@@ -21,8 +21,3 @@ def canonical(name: str) -> str:
     if not name.isascii():
         name = unicodedata.normalize("NFC", _INVISIBLE.sub("", name))
     return " ".join(name.split())
-
-
-def printable(text: str) -> str:
-    """The text with control characters, and bytes that are not UTF-8, written out as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

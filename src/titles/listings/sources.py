@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.data.messages import has_commands, printable
 from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
-from titles.listings.names import canonical, printable
+from titles.listings.names import canonical
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
@@ -285,6 +286,8 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
             return "title_too_long"
         if "\n" in category or "\r" in category:
             return "newline_in_category"
+        if has_commands(canonical(category)):
+            return "control_character_in_category"
         if language not in languages:
             return "unknown_language"
         if quality not in qualities:

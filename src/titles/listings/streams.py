@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from titles.listings.names import printable
+from titles.data.messages import printable
 
 # Raised while a damaged file is read; bz2 and gzip raise an OSError.
 DAMAGE = EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from titles.data import formulas
 from titles.data.contract import LABELS, PREPARED, QUALITIES, VOCABULARY
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file
@@ -43,12 +44,20 @@ class Ranking(NamedTuple):
     mislabelled: int
 
 
-def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp") -> str:
+def audit(
+    params: Params,
+    folds: int,
+    top: int,
+    out: Path,
+    network: str = "mlp",
+    without_formulas: bool = False,
+) -> str:
     """Write the `top` most suspicious rows of the train split to `out` as CSV; returns a summary.
 
     Args:
         folds: networks to train, each on all folds of train but one.
         network: name of the network to train.
+        without_formulas: see `formulas.escaped`.
 
     Raises:
         ValueError: folds or top is too small, `out` is not writable, no category has a row for each
@@ -70,7 +79,7 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
         # If all rows of a category can be in one fold, its network has seen none.
         judged_N = rows_C[titles.labels] >= folds
         ranking = ranked(outcomes, judged_N)
-        listed = _write(partial, titles, outcomes, ranking, top)
+        listed = _write(partial, titles, outcomes, ranking, top, without_formulas)
     mislabelled_N = np.zeros(len(titles), bool)
     mislabelled_N[ranking.rows_K[: ranking.mislabelled]] = True
     told = [f"{_share(mislabelled_N)} rows look mislabelled"]
@@ -165,7 +174,14 @@ def ranked(outcomes: Outcomes, judged_N: Flags) -> Ranking:
     return Ranking(rows[order], scores[order], mislabelled)
 
 
-def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranking, top: int) -> int:
+def _write(
+    path: Path,
+    titles: EncodedTitles,
+    outcomes: Outcomes,
+    ranking: Ranking,
+    top: int,
+    without_formulas: bool = False,
+) -> int:
     """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
     rows = ranking.rows_K[:top]
@@ -184,7 +200,10 @@ def _write(path: Path, titles: EncodedTitles, outcomes: Outcomes, ranking: Ranki
         "score": [round(value, 6) for value in ranking.scores_K[:top].tolist()],
         "label_quality": [QUALITIES[i] for i in titles.qualities[rows]],
     }
-    pd.DataFrame(columns).to_csv(path, index=False, lineterminator="\n")
+    frame = pd.DataFrame(columns)
+    if without_formulas:
+        frame = frame.map(formulas.escaped)
+    frame.to_csv(path, index=False, lineterminator="\n")
     return len(rows)
 
 

@@ -27,12 +27,13 @@ def classify(
     out: Path | None,
     kind: str,
     at_least: float = 0.0,
+    without_formulas: bool = False,
 ) -> str:
     """Classify all rows in order and write them; returns a closing line with counts.
 
     Args:
         k: categories per title.
-        out, kind: see `files.writer`.
+        out, kind, without_formulas: see `files.writer`.
         at_least: a row whose likeliest category has a lower probability gets no category.
 
     Raises:
@@ -47,7 +48,8 @@ def classify(
         delay=2,  # seconds
         disable=True if kind == TABLE else None,  # None: unless stderr is a terminal
     )
-    with bar, files.writer(out, kind, listing, classifier.labels, k) as write:
+    labels = classifier.labels
+    with bar, files.writer(out, kind, listing, labels, k, without_formulas) as write:
         for chunk in listing.chunks:
             ranked = classifier.top(chunk.titles, k)
             told = [""] * len(chunk.titles)

@@ -7,7 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from titles.data import console
 from titles.data.files import atomic_file
+from titles.data.messages import printable
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.explain import Category, Explanation
@@ -21,22 +23,21 @@ _UNKNOWN = "* not in the vocabulary"
 
 def show(explanation: Explanation) -> None:
     """Print an explanation, in colour on a terminal unless NO_COLOR is set."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
-    soft = not console.is_terminal  # do not wrap what goes to a file
+    terminal = console.console()
+    soft = not terminal.is_terminal  # do not wrap what goes to a file
     for category in explanation.categories:
-        heading = Text.assemble((category.name, "bold"), f" {category.probability:.1%}")
-        console.print(heading, soft_wrap=soft)
+        heading = Text.assemble((printable(category.name), "bold"), f" {category.probability:.1%}")
+        terminal.print(heading, soft_wrap=soft)
         line = Text("  words   ")
         for word, effect in _marked(explanation, category):
-            line.append(f" {word}\u00a0{effect:+.2f} ", _style(effect))
-        console.print(line, soft_wrap=soft)
+            line.append(f" {printable(word)}\u00a0{effect:+.2f} ", _style(effect))
+        terminal.print(line, soft_wrap=soft)
         if category.windows:
             windows = (f"{window.words!r} {window.contribution:+.2f}" for window in category.windows)
-            console.print(Text(f"  windows  {'  '.join(windows)}"), soft_wrap=soft)
-    console.print(Text("\n".join(_legend(explanation)), "dim"), soft_wrap=soft)
+            terminal.print(Text(f"  windows  {'  '.join(windows)}"), soft_wrap=soft)
+    terminal.print(Text("\n".join(_legend(explanation)), "dim"), soft_wrap=soft)
 
 
 def write_html(explanation: Explanation, file: Path) -> None:

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 import orjson
 
+from titles.data import console, formulas
 from titles.data.files import atomic_file
+from titles.data.messages import printable
 from titles.listings.files import CSV, PARQUET
 from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing
@@ -66,14 +68,25 @@ def columns(listing: Listing, k: int) -> list[str]:
 
 @contextmanager
 def writer(
-    out: Path | None, kind: str, listing: Listing, labels: Sequence[str], k: int
+    out: Path | None,
+    kind: str,
+    listing: Listing,
+    labels: Sequence[str],
+    k: int,
+    without_formulas: bool = False,
 ) -> Iterator[Write]:
     """Yield a function that writes rows. The file appears, whole, when the block ends without an error.
 
     Args:
         out: None is the standard output.
         kind: TABLE, CSV, JSON_LINES or PARQUET.
+        without_formulas: for CSV, see `formulas.escaped`.
+
+    Raises:
+        ValueError: formulas are to be escaped in another format than CSV, or as `columns`.
     """
+    if without_formulas and kind != CSV:
+        raise ValueError(f"--escape-formulas is for CSV, the output is {kind}")
     names = columns(listing, k)
     named = np.array([*labels, None], object)  # UNCLASSIFIED, the last, is None
     with ExitStack() as stack:
@@ -82,8 +95,7 @@ def writer(
             return
         stream: Any
         if out is None:
-            sys.stdout.flush()
-            stream = sys.stdout.buffer
+            stream = console.output()
         else:
             stream = stack.enter_context(stack.enter_context(atomic_file(out)).open("wb"))
             if out.name.endswith(".gz") and kind != PARQUET:
@@ -92,7 +104,11 @@ def writer(
         if kind == PARQUET:
             yield stack.enter_context(_parquet_writer(stream, listing, names, named))
         else:
-            yield (_csv_writer if kind == CSV else _json_writer)(stream, names, named)
+            yield (
+                _csv_writer(stream, names, named, without_formulas)
+                if kind == CSV
+                else _json_writer(stream, names, named)
+            )
     if out is None:
         sys.stdout.flush()
 
@@ -133,8 +149,10 @@ def _csv_texts(column: Sequence[Any]) -> Sequence[Any]:
     return texts
 
 
-def _csv_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
+def _csv_writer(stream: BinaryIO, names: list[str], named: Any, without_formulas: bool = False) -> Write:
     def write_rows(rows: Any) -> None:
+        if without_formulas:
+            rows = (list(map(formulas.escaped, row)) for row in rows)
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(rows)
         stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
@@ -185,10 +203,9 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
 def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
     """One line per title, cut to the width of the terminal."""
     from rich.cells import cell_len, set_cell_size
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    terminal = console.console()
 
     def shown(title: Any) -> str:
         # Control characters in titles must not reach the terminal.
@@ -196,18 +213,18 @@ def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
 
     def write(predicted: Predicted) -> None:
         texts = list(map(shown, predicted.chunk.columns[listing.title]))
-        width = min(max(map(cell_len, texts)), console.width // 2)
+        width = min(max(map(cell_len, texts)), terminal.width // 2)
         ranked = (table.tolist() for table in predicted.ranked)
         rows = zip(texts, predicted.problems, *ranked, strict=True)
         for text, problem, categories, probabilities in rows:
             line = Text(set_cell_size(text, width) + "  ")
-            line.append(problem, "red")
+            line.append(printable(problem), "red")
             pairs = [] if problem else zip(categories, probabilities, strict=True)
             for place, (category, probability) in enumerate(pairs):
-                name = f"{labels[category]} {probability:.1%}  "
+                name = f"{printable(labels[category])} {probability:.1%}  "
                 line.append(name, "" if place else "bold green")
             line.rstrip()
-            line.truncate(console.width, overflow="ellipsis")
-            console.print(line, no_wrap=True, soft_wrap=False)
+            line.truncate(terminal.width, overflow="ellipsis")
+            terminal.print(line, no_wrap=True, soft_wrap=False)
 
     return write

@@ -79,7 +79,7 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
         return Pair(experiment, note, 0, {})
     labels = sorted({*old.labels, *new.labels})
     before, after = _aligned(old, rows_old, labels), _aligned(new, rows_new, labels)
-    samples, seed = baseline.params["evaluate.bootstrap_samples"], baseline.params["seed"]
+    samples, seed = (_whole(baseline, name) for name in ("evaluate.bootstrap_samples", "seed"))
     tests = {
         name: paired_test(after[name], before[name], samples, seed) for name in before if name in after
     }
@@ -110,6 +110,13 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
         repaired=[*surest[surest.won].head(TITLES).itertuples()],
         broken=[*surest[surest.lost].head(TITLES).itertuples()],
     )
+
+
+def _whole(experiment: Experiment, name: str) -> int:
+    value = experiment.params.get(name)
+    if type(value) is not int or value < 0:
+        raise ValueError(f"params.yaml of {experiment.name} is damaged: {name} is {value!r}"[:200])
+    return value
 
 
 def common_rows(one: Predictions, other: Predictions) -> tuple[Ints, Ints]:

@@ -9,9 +9,12 @@ from typing import Any
 
 from titles.data.contract import METRICS, PREDICTIONS
 from titles.evaluation import predictions
-from titles.experiments.store import Curve, Revision, Scores, find
+from titles.experiments.measures import measures
+from titles.experiments.store import DETAILS, Curve, Revision, Scores, find
 from titles.models.registry import AVERAGE
 
+SCORES = ("balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high", "accuracy", "loss")
+BEST = ("best_epoch", "train_loss", "validation_loss", "validation_balanced_accuracy")
 CURVES = ("train/loss", "validation/loss", "validation/balanced_accuracy")
 
 
@@ -45,11 +48,14 @@ def load(name: str) -> Experiment:
     """
     at = replace(find(name), name=name)  # messages use the name that was given
     scores, notes = at.scores, []
+    for model, found in scores.items():
+        measures(found, f"{DETAILS} of {name}, {model}", SCORES)
     best, curves = {}, {}
     for network in [model for model in scores if model != AVERAGE]:
         path = METRICS / f"{network}.json"
         try:
-            best[network] = at.json(path)[network]
+            found_best = at.json(path)[network]
+            best[network] = measures(found_best, f"{path} of {name}, {network}", BEST)
         except (ValueError, KeyError) as error:
             notes.append(
                 str(error) if isinstance(error, ValueError) else f"{path} of {name} has no {network}"

@@ -33,17 +33,16 @@ _WORTH_A_THREAD = 50_000
 
 
 def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
-    """Compile at the first call, without the GIL so that threads run side by side; cached on disk where
+    """Compile at the first call, without the GIL so that threads run side by side; kept on disk where
     possible."""
 
     @cache
     def made() -> Any:
         import numba  # takes a second, which reading parameters should not
 
-        try:
-            return numba.njit(nogil=True, cache=True)(loop)
-        except RuntimeError:  # neither the package's folder nor numba's own cache is writable
-            return numba.njit(nogil=True)(loop)
+        from titles.models.parts.kernel_cache import cached
+
+        return cached(numba.njit(nogil=True)(loop), loop)
 
     @wraps(loop)
     def call(*given: _Given.args, **named: _Given.kwargs) -> None:

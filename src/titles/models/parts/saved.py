@@ -184,7 +184,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         ) from None
     except (
         SafetensorError,
-        KeyError,
+        LookupError,
         TypeError,
         RuntimeError,
         ValueError,
