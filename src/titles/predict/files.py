@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 import orjson
 
-from titles.data.files import atomic_file
+from titles.data.files import atomic_stream
 from titles.listings.files import CSV, PARQUET
 from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing
@@ -85,7 +85,7 @@ def writer(
             sys.stdout.flush()
             stream = sys.stdout.buffer
         else:
-            stream = stack.enter_context(stack.enter_context(atomic_file(out)).open("wb"))
+            stream = stack.enter_context(atomic_stream(out))
             if out.name.endswith(".gz") and kind != PARQUET:
                 # No time stamp: equal rows give equal bytes.
                 stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
