@@ -55,18 +55,18 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
 
     def spy(path):
         real(path)
-        synced.append((path.relative_to(here).as_posix(), SBW in names(here)))
+        synced.append((path.relative_to(here).parts[-1:], SBW in names(here)))
 
     monkeypatch.setattr(files, "to_disk", spy)
     fetch()
-    records = [(SBW + end, False) for end in (".part.json.partial", ".download.json.partial")]
+    records = [((SBW + end,), False) for end in (".part.json", ".download.json")]
     assert synced == [
         records[0],
-        (".", False),
+        ((), False),
         records[1],
-        (".", False),
-        (SBW + ".part", False),
-        (".", True),
+        ((), False),
+        ((SBW + ".part",), False),
+        ((), True),
     ]
 
 
