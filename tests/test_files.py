@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import pty
 import resource
@@ -14,6 +15,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -449,6 +452,19 @@ def test_a_pipe_gets_the_content(tmp_path, opened):
     reader.join(30)
     assert got == [b"x" * 200_000]
     assert pipe.is_fifo()
+
+
+def test_parquet_goes_through_a_pipe():
+    reading, writing = os.pipe()
+    table = pa.table({"a": [1, 2, 3]})
+    with (
+        atomic_stream(Path(f"/dev/fd/{writing}")) as out,
+        pq.ParquetWriter(out, table.schema) as parquet,
+    ):
+        parquet.write_table(table)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as whole:
+        assert pq.read_table(io.BytesIO(whole.read())) == table
 
 
 def test_a_pipe_gets_nothing_of_what_fails(tmp_path):
