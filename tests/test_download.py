@@ -49,6 +49,21 @@ def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here)
     assert f"fetched from {server.url}/{SBW}, sha256 {sha256}" in told
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_part_of_another_program_stays(fetch, here, link):
+    here.mkdir(exist_ok=True)
+    part = here / (SBW + ".part")
+    if link:
+        (here / "target").write_bytes(b"mine")
+        part.symlink_to("target")
+        (here / (SBW + ".part.json")).write_text("{}")
+    else:
+        part.write_bytes(b"mine")
+    assert f"{part} is there, but this command did not write it" in refusal(fetch)
+    assert part.read_bytes() == b"mine"
+    assert part.is_symlink() == link
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
     synced = []
     real = files.to_disk
