@@ -9,6 +9,8 @@ from typing import Any
 
 import vl_convert
 
+from titles.data.files import atomic_file
+
 
 def draw(panels: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Write a PNG.
@@ -27,7 +29,8 @@ def draw(panels: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
         "concat": [_panel(title, marks) for title, marks in panels.items()],
         "config": {"axis": {"labelFontSize": 12, "titleFontSize": 12}, "title": {"fontSize": 14}},
     }
-    path.write_bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))
+    with atomic_file(path) as partial:
+        partial.write_bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))
 
 
 def _panel(title: str, marks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from titles.data.batching import Batcher, ordered
 from titles.data.encoded import EncodedTitles
+from titles.data.files import atomic_file
 from titles.models.cnn import CNNSection
 from titles.models.mlp import MLPSection
 from titles.models.parts.embedding import embedding_of
@@ -248,4 +249,5 @@ def draw(parts: dict[str, float], operators: dict[str, float], picture: Path) ->
         ],
         "resolve": {"scale": {"x": "shared"}},
     }
-    picture.write_bytes(vl_convert.vegalite_to_png(json.dumps(chart), scale=1.5))
+    with atomic_file(picture) as partial:
+        partial.write_bytes(vl_convert.vegalite_to_png(json.dumps(chart), scale=1.5))

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from titles.data.files import atomic_file
+
 ROOT = Path(__file__).parent.parent
 SECTION = "## The cost of the same bytes"
 # The largest ratio of times that is aimed at, without and with AVX-512.
@@ -152,7 +154,8 @@ def main() -> None:
     print(text)
     file = arguments.into / "speed.md"
     before = file.read_text(encoding="utf-8").partition(f"\n{SECTION}")[0] if file.exists() else ""
-    file.write_text(f"{before}\n{text}", encoding="utf-8")
+    with atomic_file(file) as partial:
+        partial.write_text(f"{before}\n{text}", encoding="utf-8")
 
 
 if __name__ == "__main__":

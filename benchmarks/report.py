@@ -13,6 +13,7 @@ from chart import draw
 from measure import MIB
 from results import Case, Result, read_result
 
+from titles.data.files import atomic_file
 from titles.data.outcomes import Ints
 from titles.evaluation.metrics import bootstrap_interval
 from titles.models.registry import load_params
@@ -245,6 +246,7 @@ def write_report(cases: Sequence[Case], command: str) -> None:
         ]
     )
     DOCS.mkdir(exist_ok=True)
-    (DOCS / "benchmark.md").write_text(page + "\n", encoding="utf-8")
+    with atomic_file(DOCS / "benchmark.md") as partial:
+        partial.write_text(page + "\n", encoding="utf-8")
     draw({found.name: marks(found) for found in sets if found.of("average")}, DOCS / "accuracy_time.png")
     print(page)

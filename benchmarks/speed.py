@@ -28,6 +28,7 @@ from limits import cnn_products, distinct_words, limit_section, mlp_products, pr
 from race import DIMENSION, PARAMS, QUICK, TOP, Kind, Race, Rates, Scale, in_turns, our_network, settings
 
 from titles.data import processor
+from titles.data.files import atomic_file
 from titles.models.parts.inference import set_up
 from titles.params import LARGEST_BATCH
 
@@ -189,7 +190,8 @@ def main() -> None:
         for line in report(scale, race, arguments.into / "cnn_profile.png"):
             print(line, flush=True)
             lines.append(f"{line}\n")
-    (arguments.into / "speed.md").write_text("".join(lines), encoding="utf-8")
+    with atomic_file(arguments.into / "speed.md") as page:
+        page.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

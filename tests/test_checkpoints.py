@@ -405,7 +405,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(tmp_path, monkeypa
     expected = unbroken(tmp_path / "unbroken")
 
     def full(path):
-        if path.name.endswith(".safetensors.partial") and path.parent.name == "checkpoints":
+        if path.suffix == ".safetensors" and path.parent.parent.name == "checkpoints":
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "to_disk", full)

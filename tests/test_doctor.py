@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -23,6 +24,7 @@ import torch
 from alembic.script import ScriptDirectory
 from mlflow import MlflowClient
 
+from killed import killed
 from mlflow_server import closed_port
 from servers import serve_http, serve_ssh
 from small_project import commit, environment, run
@@ -138,7 +140,10 @@ def test_every_fault_of_a_project_has_its_own_finding(project: Path) -> None:
     run(project, "git", "config", "core.autocrlf", "true")
     run(project, "dvc", "remote", "modify", "store", "verify", "false")
     change(project / "dvc.lock", "size: 7", "size: 10000000000000000")
-    for name in ("report.html.partial", "models/cnn.partial/a", "models/mlp.last_good/b"):
+    (project / "models").mkdir()
+    left = [killed(project / "report.html"), killed(project / "models/cnn")]
+    (project / ".a.0123456789abcdef.old.partial").mkdir()
+    for name in ("of_the_user.partial", "models/mlp.last_good/b"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).touch()
     (project / "data/raw").mkdir(parents=True)
@@ -164,12 +169,14 @@ def test_every_fault_of_a_project_has_its_own_finding(project: Path) -> None:
     leftovers = " ".join(f"{one['found']} {one['do']}" for one in found["leftovers"])
     assert {one["level"] for one in found["leftovers"]} == {"warning"}
     for command in (
-        "rm -r models/cnn.partial report.html.partial",
+        "rm -r " + shlex.join(sorted(str(place.relative_to(project)) for place in left)),
+        "rm -r .a.0123456789abcdef.old.partial",
         "rm -r data/raw/a.gz.part",
         "rm -r models/mlp.last_good",
         "rm -r .dvc/tmp/exps/tmpabc",
     ):
         assert command in leftovers
+    assert "of_the_user" not in leftovers
 
 
 def test_wrong_parameters_are_all_named(project: Path) -> None:
@@ -371,16 +378,16 @@ def test_a_store_that_mlflow_no_longer_takes_is_told(tmp_path: Path, uri: str) -
 def test_locks_are_told_apart_into_damaged_held_and_let_go(project: Path) -> None:
     lock = project / ".dvc/tmp/rwlock"
     holder = {"write": {str(project / "made"): {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}
-    (project / "a.partial").touch()
+    left = killed(project / "a")
     lock.write_text(json.dumps(holder))
     assert f"DVC is running (process {os.getpid()})" in told(examine(project), "leftovers", "ok")
     ended = subprocess.Popen(["true"])
     ended.wait()
     holder["write"][str(project / "made")]["pid"] = ended.pid
     lock.write_text(json.dumps(holder))
-    assert "a.partial" in told(examine(project), "leftovers", "warning")
+    assert left.name in told(examine(project), "leftovers", "warning")
     lock.write_text("")
-    (project / "a.partial").unlink()
+    shutil.rmtree(left)
     damaged, *_ = examine(project)["leftovers"]
     assert damaged["level"] == "problem"
     assert damaged["do"].endswith("`rm .dvc/tmp/rwlock`")
@@ -447,5 +454,5 @@ def test_it_prints_lines_in_colour_for_those_who_want_it(
 
 
 def test_what_files_are_called_cannot_write_to_the_terminal(project: Path) -> None:
-    (project / "a\x1b[2J\nb.partial").touch()
-    assert "a?[2J b.partial" in told(examine(project), "leftovers", "warning")
+    killed(project / "a\x1b[2J\nb")
+    assert "a?[2J b." in told(examine(project), "leftovers", "warning")

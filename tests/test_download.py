@@ -49,24 +49,39 @@ def test_a_file_comes_whole_and_with_a_record_of_what_it_is(server, fetch, here)
     assert f"fetched from {server.url}/{SBW}, sha256 {sha256}" in told
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_part_of_another_program_stays(fetch, here, link):
+    here.mkdir(exist_ok=True)
+    part = here / (SBW + ".part")
+    if link:
+        (here / "target").write_bytes(b"mine")
+        part.symlink_to("target")
+        (here / (SBW + ".part.json")).write_text("{}")
+    else:
+        part.write_bytes(b"mine")
+    assert f"{part} is there, but this command did not write it" in refusal(fetch)
+    assert part.read_bytes() == b"mine"
+    assert part.is_symlink() == link
+
+
 def test_a_file_is_on_the_disk_before_it_has_its_name(fetch, here, monkeypatch):
     synced = []
     real = files.to_disk
 
     def spy(path):
         real(path)
-        synced.append((path.relative_to(here).as_posix(), SBW in names(here)))
+        synced.append((path.relative_to(here).parts[-1:], SBW in names(here)))
 
     monkeypatch.setattr(files, "to_disk", spy)
     fetch()
-    records = [(SBW + end, False) for end in (".part.json.partial", ".download.json.partial")]
+    records = [((SBW + end,), False) for end in (".part.json", ".download.json")]
     assert synced == [
         records[0],
-        (".", False),
+        ((), False),
         records[1],
-        (".", False),
-        (SBW + ".part", False),
-        (".", True),
+        ((), False),
+        ((SBW + ".part",), False),
+        ((), True),
     ]
 
 

@@ -1,11 +1,63 @@
-"""Outputs take their names only when they are on the disk."""
+"""Outputs take their names only when they are on the disk, and touch nothing else."""
 
+import errno
+import fcntl
+import io
 import os
+import pty
+import resource
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from titles.data import files
+from killed import killed
+from titles.data import encoded, files, scratch
+from titles.data.files import WriteError, atomic_file, atomic_folder, atomic_stream, write_json
+from titles.models.parts import saved
+
+KINDS = ["file", "folder"]
+
+
+def write(kind, path, content, during=lambda: None):
+    """Write a file, or a folder with three files, of a content."""
+    with (atomic_file if kind == "file" else atomic_folder)(path) as partial:
+        if kind == "file":
+            partial.write_bytes(content)
+        else:
+            (partial / "b").mkdir()
+            for name in ("a", "b/c", "b/d"):
+                (partial / name).write_bytes(content)
+        during()
+
+
+def content(path):
+    """All that is at a path, by relative names; None if there is nothing."""
+    if not os.path.lexists(path):
+        return None
+    found = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in found}
+
+
+def written(kind, value):
+    return dict.fromkeys(["."] if kind == "file" else ["a", "b/c", "b/d"], value)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def mode(path):
+    return oct(stat.S_IMODE(path.lstat().st_mode))
 
 
 @pytest.fixture
@@ -17,7 +69,8 @@ def synced(monkeypatch):
     def spy(path):
         real(path)
         new = [Path("out"), Path("out/a")]
-        found.append((path.as_posix(), any(p.is_file() and p.read_bytes() == b"new" for p in new)))
+        within = path.parts[1:] if path.name and path.parts[0].endswith(".partial") else path.parts
+        found.append(("/".join(within), any(p.is_file() and p.read_bytes() == b"new" for p in new)))
 
     monkeypatch.setattr(files, "to_disk", spy)
     return found
@@ -26,36 +79,474 @@ def synced(monkeypatch):
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").write_bytes(b"old")
-    with files.atomic_file(Path("out")) as partial:
+    with atomic_file(Path("out")) as partial:
         partial.write_bytes(b"new")
-    assert synced == [("out.partial", False), (".", True)]
+    assert synced == [("out", False), ("", True)]
 
 
 def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, synced):
     monkeypatch.chdir(tmp_path)
     Path("out").mkdir()
-    with files.atomic_folder(Path("out")) as partial:
-        (partial / "a").write_bytes(b"new")
-        (partial / "b").mkdir()
-        (partial / "b/c").write_bytes(b"new")
+    write("folder", Path("out"), b"new")
     *before, last = synced
-    assert sorted(before) == [
-        (name, False) for name in ("out.partial", "out.partial/a", "out.partial/b", "out.partial/b/c")
-    ]
-    assert last == (".", True)
+    names = ("out", "out/a", "out/b", "out/b/c", "out/b/d")
+    assert sorted(before) == [(name, False) for name in names]
+    assert last == ("", True)
 
 
-def test_what_the_disk_refuses_leaves_the_old_file(tmp_path, monkeypatch):
-    (tmp_path / "out").write_bytes(b"old")
+# -- names
 
-    def full(_):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_beside_an_output_are_the_users(tmp_path, kind):
+    out = tmp_path / "out"
+    target = tmp_path / "target"
+    target.write_bytes(b"mine")
+    for name in ("out.partial", ".out.partial", "out.tmp", ".out.0123456789abcdef.partial"):
+        (tmp_path / name).write_bytes(b"mine")
+    for name in ("out.old.partial", ".out.fedcba9876543210.partial", ".out.partial.d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_bytes(b"mine")
+    (tmp_path / ".out.old.partial").symlink_to(target)
+    before = content(tmp_path)
+    for value in (b"old", b"new"):
+        write(kind, out, value, during=lambda: (tmp_path / "out.partial").read_bytes())
+        assert content(out) == written(kind, value)
+    after = content(tmp_path)
+    assert {name: after.get(name) for name in before} == before
+    assert not [name for name in set(after) - set(before) if not name.startswith("out")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("older", [False, True])
+def test_of_two_writers_at_once_one_gives_the_whole(tmp_path, kind, older):
+    out = tmp_path / "out"
+    if older:
+        write(kind, out, b"old")
+    write(kind, out, b"late", during=lambda: write(kind, out, b"early"))
+    assert content(out) == written(kind, b"late")
+    assert names(tmp_path) == ["out"]
+
+
+def test_many_processes_that_write_one_name_leave_one_whole_result(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from titles.data.files import atomic_folder\n"
+        "for _ in range(20):\n"
+        "    with atomic_folder(Path('out')) as place:\n"
+        "        for name in 'abc': (place / name).write_text(sys.argv[1])"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, w], cwd=tmp_path) for w in "123"]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+    assert len({(tmp_path / "out" / name).read_text() for name in "abc"}) == 1
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ñ" * 127, " ", "a\nb", "*", "out.csv.gz", "\udcff.csv"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_name_can_be_written(tmp_path, kind, name):
+    for value in (b"old", b"new"):
+        write(kind, tmp_path / name, value)
+    assert content(tmp_path / name) == written(kind, b"new")
+    assert names(tmp_path) == [name]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write_to_the_same_name(tmp_path):
+    left, other = killed(tmp_path / "out"), killed(tmp_path / "out.csv")
+    assert set(scratch.leftovers(tmp_path)) == {left, other}
+    with atomic_file(tmp_path / "used"):
+        assert set(scratch.leftovers(tmp_path)) == {left, other}  # not those in use
+        write("file", tmp_path / "out", b"new")
+        assert list(scratch.leftovers(tmp_path)) == [other]
+        assert len(list(tmp_path.glob(".used.*.partial"))) == 1
+    assert names(tmp_path) == sorted([other.name, "out", "used"])
+
+
+def test_a_file_system_without_locks_loses_nothing(tmp_path, monkeypatch):
+    left = killed(tmp_path / "out")
+
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    write("folder", tmp_path / "out", b"new", during=lambda: write("folder", tmp_path / "out", b"old"))
+    assert content(tmp_path / "out") == written("folder", b"new")
+    assert left.exists()
+
+
+# -- errors at every step
+
+STEPS = {
+    os: ["mkdir", "open", "fsync", "rename", "replace", "link", "chmod", "listdir", "rmdir", "unlink"],
+    fcntl: ["flock"],
+    files: ["exchange"],
+}
+
+
+class Failing:
+    """Lets the call number `at` to one of STEPS fail, before or after it is carried out."""
+
+    def __init__(self, monkeypatch, at, error, after):
+        self.calls, self.at, self.error, self.after = 0, at, error, after
+        for place, names in STEPS.items():
+            for name in names:
+                monkeypatch.setattr(place, name, self._wrapped(getattr(place, name)))
+
+    def _wrapped(self, real):
+        def call(*arguments, **options):
+            self.calls += 1
+            if self.calls != self.at:
+                return real(*arguments, **options)
+            if self.after:
+                real(*arguments, **options)
+            raise self.error
+
+        return call
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("older", [False, True], ids=["new", "older"])
+@pytest.mark.parametrize("exchanges", [True, False], ids=["exchange", "renames"])
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (KeyboardInterrupt(), False),
+        (KeyboardInterrupt(), True),
+        (OSError(errno.EIO, "I/O error"), False),
+    ],
+    ids=["interrupt", "interrupt_after", "error"],
+)
+def test_an_error_at_any_step_leaves_the_old_or_the_new(
+    tmp_path, monkeypatch, kind, older, exchanges, after, error
+):
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # takes long
+    if not exchanges:
+        monkeypatch.setattr(files, "_renameat2", None)
+    for at in range(1, 200):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        out = folder / "out"
+        if older:
+            write(kind, out, b"old")
+        before = content(out)
+        caught = None
+        with monkeypatch.context() as patch:
+            failing = Failing(patch, at, error, after)
+            try:
+                write(kind, out, b"new")
+            except (WriteError, OSError, KeyboardInterrupt) as raised:
+                caught = raised
+        found, new = content(out), written(kind, b"new")
+        if caught is None:
+            assert found == new, at
+        elif isinstance(caught, KeyboardInterrupt):
+            assert found in (before, new), at
+        else:
+            assert found == before, at
+        write(kind, out, b"again")  # and nothing stands in the way of the next
+        assert content(out) == written(kind, b"again")
+        if failing.calls < at:
+            break
+    assert at > 8
+
+
+def test_a_full_disk_names_the_output_and_the_old_content_stays(tmp_path):
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fail():
+        raise full
+
+    out = tmp_path / "out"
+    with pytest.raises(WriteError, match=r"cannot write .*/out: No space .*; nothing is left of it"):
+        write("folder", out, b"new", fail)
+    write("folder", out, b"old")
+    with pytest.raises(WriteError, match=r"cannot write .*/out: No space .*; its old content is kept"):
+        write("folder", out, b"new", fail)
+    assert content(tmp_path) == {"out/a": b"old", "out/b/c": b"old", "out/b/d": b"old"}
+
+
+@contextmanager
+def files_of_at_most(size):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+WRITERS = {
+    "text": lambda place: (place / "x").write_text("x" * 100_000),
+    "json": lambda place: write_json(place / "x", {"x": "x" * 100_000}),
+    "array": lambda place: encoded._save(place / "x", np.ones(100_000)),
+    "tensors": lambda place: saved.save_tensors({"x": torch.ones(100_000)}, place / "x"),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_whatever_writes_a_full_disk_is_told_by_the_name_of_the_output(tmp_path, writer):
     with (
-        pytest.raises(OSError, match="No space left"),
-        files.atomic_file(tmp_path / "out") as partial,
+        pytest.raises(WriteError, match=r"cannot write \S*/out: File too large; nothing is left of it$"),
+        files_of_at_most(10_000),
+        atomic_folder(tmp_path / "out") as place,
     ):
+        WRITERS[writer](place)
+    assert names(tmp_path) == []
+
+
+def test_arrays_have_the_bytes_of_numpy(tmp_path):
+    for array in (
+        np.arange(12, dtype=np.uint8).reshape(3, 4),
+        np.ones(0),
+        np.ones((2, 3)).T,
+        np.array(1),
+    ):
+        encoded._save(tmp_path / "a", array)
+        np.save(tmp_path / "b.npy", array)
+        assert (tmp_path / "a").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_errors_of_other_files_are_not_those_of_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_file(tmp_path / "out"):
+        (tmp_path / "missing").read_bytes()
+
+
+# -- modes
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_new_outputs_follow_the_umask_whatever_made_them(tmp_path, umask):
+    for kind in KINDS:
+        write(kind, tmp_path / kind, b"new")
+    with atomic_folder(tmp_path / "model") as place:
+        saved.save_tensors({"x": torch.ones(1)}, place / "weights")
+        (place / "private").mkdir(0o700)
+        (place / "private/copied").touch(0o444)
+    with atomic_file(tmp_path / "weights") as partial:
+        saved.save_tensors({"x": torch.ones(1)}, partial)
+    for path in tmp_path.rglob("*"):
+        expected = 0o777 & ~umask if path.is_dir() else 0o666 & ~umask
+        assert mode(path) == oct(expected), path
+
+
+@pytest.mark.parametrize("kept", [0o600, 0o640, 0o666, 0o755, 0o400])
+def test_an_older_file_keeps_its_mode_and_is_never_readable_by_more(tmp_path, umask, kept):
+    out = tmp_path / "out"
+    out.write_bytes(b"old")
+    out.chmod(kept)
+    with atomic_file(out) as partial:
         partial.write_bytes(b"new")
-    assert (tmp_path / "out").read_bytes() == b"old"
-    assert not (tmp_path / "out.partial").exists()
+        assert mode(partial.parent) == "0o700"
+    assert out.read_bytes() == b"new"
+    assert mode(out) == oct(kept)
+
+
+def test_an_older_folder_keeps_its_mode(tmp_path):
+    write("folder", tmp_path / "out", b"old")
+    (tmp_path / "out").chmod(0o2750)
+    write("folder", tmp_path / "out", b"new")
+    assert mode(tmp_path / "out") == "0o750"
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_an_object_of_dvcs_cache_stays_and_its_mode_is_not_taken_over(tmp_path, link):
+    cached = tmp_path / "cache/files/md5/0f" / ("a" * 30)
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"cached")
+    cached.chmod(0o444)
+    out = tmp_path / "out"
+    link(cached, out)
+    write("file", out, b"new")
+    assert (cached.read_bytes(), mode(cached)) == (b"cached", "0o444")
+    assert (out.read_bytes(), out.is_symlink()) == (b"new", False)
+    assert out.stat().st_mode & stat.S_IWUSR
+
+
+def test_a_second_link_to_a_file_keeps_the_old_content(tmp_path):
+    write("file", tmp_path / "out", b"old")
+    (tmp_path / "other").hardlink_to(tmp_path / "out")
+    write("file", tmp_path / "out", b"new")
+    assert (tmp_path / "other").read_bytes() == b"old"
+
+
+# -- what is no file
+
+
+@contextmanager
+def special(kind, path):
+    """A thing of a kind at a path."""
+    with ExitStack() as stack:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind(os.path.relpath(path))
+        elif kind == "block device":
+            if os.geteuid():
+                pytest.skip("only root makes devices")
+            os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(7, 250))
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "file":
+            path.write_bytes(b"mine")
+        elif kind == "terminal":
+            for end in pty.openpty():
+                stack.callback(os.close, end)
+            path.symlink_to(os.ttyname(end))
+        yield
+
+
+@pytest.mark.parametrize("kind", ["socket", "block device", "folder"])
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("opened", [atomic_file, atomic_stream])
+def test_what_cannot_hold_a_file_is_refused(tmp_path, monkeypatch, kind, link, opened):
+    monkeypatch.chdir(tmp_path)
+    place = Path("special")
+    if link:
+        Path("link").symlink_to("special")
+    with special(kind, place):
+        before = place.lstat()
+        word = kind.split()[-1]
+        with (
+            pytest.raises(WriteError, match=f"cannot write .*: it is a {word}"),
+            opened(Path("link") if link else place),
+        ):
+            pytest.fail("it was opened")
+        assert place.lstat() == before
+
+
+@pytest.mark.parametrize("kind", ["socket", "block device", "pipe", "terminal", "file"])
+def test_what_is_no_folder_is_not_replaced_by_one(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    place = Path("special")
+    with special(kind, place):
+        before = place.lstat()
+        with pytest.raises(WriteError, match=r"cannot write .*: it is a "), atomic_folder(place):
+            pytest.fail("it was opened")
+        assert place.lstat() == before
+
+
+def test_what_appears_meanwhile_is_not_replaced_by_another_kind(tmp_path):
+    with pytest.raises(WriteError, match="it is a folder"):
+        write("file", tmp_path / "out", b"new", during=(tmp_path / "out").mkdir)
+    (tmp_path / "out").rmdir()
+    with pytest.raises(WriteError, match="it is a pipe"):
+        write("folder", tmp_path / "out", b"new", during=lambda: os.mkfifo(tmp_path / "out"))
+    assert (tmp_path / "out").is_fifo()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("opened", [atomic_file, atomic_stream])
+def test_a_pipe_gets_the_content(tmp_path, opened):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    with opened(pipe) as out:
+        (out.write_bytes if isinstance(out, Path) else out.write)(b"x" * 200_000)
+    reader.join(30)
+    assert got == [b"x" * 200_000]
+    assert pipe.is_fifo()
+
+
+def test_parquet_goes_through_a_pipe():
+    reading, writing = os.pipe()
+    table = pa.table({"a": [1, 2, 3]})
+    with (
+        atomic_stream(Path(f"/dev/fd/{writing}")) as out,
+        pq.ParquetWriter(out, table.schema) as parquet,
+    ):
+        parquet.write_table(table)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as whole:
+        assert pq.read_table(io.BytesIO(whole.read())) == table
+
+
+def test_a_pipe_gets_nothing_of_what_fails(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    with suppress(KeyError), atomic_file(pipe) as partial:
+        partial.write_bytes(b"half")
+        raise KeyError
+    reader.join(30)
+    assert got == [b""]
+
+
+def test_a_stream_is_written_at_once(tmp_path):
+    reading, writing = os.pipe()
+    with atomic_stream(Path(f"/dev/fd/{writing}")) as out:
+        out.write(b"first")
+        out.flush()
+        assert os.read(reading, 100) == b"first"
+    os.close(writing)
+    assert os.read(reading, 100) == b""
+    os.close(reading)
+
+
+CODE = """
+import sys
+from pathlib import Path
+from titles.data.files import atomic_file
+print("before")
+for text in ("one", "two"):
+    with atomic_file(Path(sys.argv[1])) as partial:
+        partial.write_text(text)
+print("after")
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/1", "link"]
+)
+@pytest.mark.parametrize("into", ["pipe", "new", "append"])
+def test_the_standard_output_is_continued(tmp_path, name, into):
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    out = tmp_path / "out"
+    out.write_text("old ")
+    with ExitStack() as stack:
+        modes = {"pipe": subprocess.PIPE, "new": "wb", "append": "ab"}
+        stdout = modes[into] if into == "pipe" else stack.enter_context(out.open(modes[into]))
+        command = [sys.executable, "-c", CODE, name]
+        done = subprocess.run(command, cwd=tmp_path, stdout=stdout, check=True)
+    found = done.stdout.decode() if into == "pipe" else out.read_text()
+    assert found == "old " * (into == "append") + "before\nonetwoafter\n"
+    assert names(tmp_path) == ["link", "out"]
+
+
+def test_devices_stay_devices(tmp_path):
+    with special("terminal", tmp_path / "terminal"):
+        write("file", tmp_path / "terminal", b"shown")
+        assert (tmp_path / "terminal").is_char_device()
+    write("file", Path(os.devnull), b"gone")
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize("number", [987, "read only"])
+def test_a_descriptor_that_cannot_be_written_is_refused(number):
+    reading, writing = os.pipe()
+    path = Path(f"/dev/fd/{reading if number == 'read only' else number}")
+    told = "reading only" if number == "read only" else "Bad file descriptor"
+    with pytest.raises(WriteError, match=f"cannot write /dev/fd/.*{told}"), atomic_file(path):
+        pass
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("name", [".", "a/..", "link/"])
+def test_a_folder_can_be_named_in_any_way(tmp_path, monkeypatch, name):
+    (tmp_path / "here/a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    if name == "link/":
+        Path("link").symlink_to(".")
+    with atomic_folder(Path(name)) as place:
+        (place / "new").touch()
+    assert names(tmp_path / "here") == ["new"]
+    assert names(tmp_path) == ["here"]

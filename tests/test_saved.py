@@ -1,5 +1,9 @@
 import json
+import os
+import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -394,6 +398,41 @@ def test_a_missing_file_is_named(tmp_path, file):
     (tmp_path / "model" / file).unlink()
     with pytest.raises(ValueError, match=file):
         saved.read(tmp_path / "model", NETWORKS)
+
+
+@contextmanager
+def another_user():
+    """Rights of a user who is not the owner; those of the owner suffice where files are not readable."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_a_file_that_may_not_be_read_is_not_told_missing(file):
+    with tempfile.TemporaryDirectory() as place:  # pytest's folders are closed to others
+        Path(place).chmod(0o755)
+        folder = Path(place) / "model"
+        write(model("cnn"), folder)
+        (folder / file).chmod(0)
+        with another_user(), pytest.raises(PermissionError, match=f"Permission denied: .*{file}"):
+            saved.read(folder, NETWORKS)
+
+
+def test_a_model_can_be_read_by_others_if_the_umask_lets_them():
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        before = os.umask(0o022)
+        try:
+            write(model("cnn"), Path(place) / "model")
+        finally:
+            os.umask(before)
+        with another_user():
+            saved.read(Path(place) / "model", NETWORKS)
 
 
 def test_a_write_that_fails_leaves_the_old_model(tmp_path):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from killed import killed
 from mlflow_server import closed_port, running
 from networks import params
 from titles.tracking.curves import DvcliveTracker
@@ -93,7 +94,9 @@ def test_curves_are_whole_at_any_moment(folder):
     for step, metrics in enumerate(EPOCHS, start=1):
         tracker.log(metrics, step)
         assert len(curve(folder)) == step
+    tracker.close(failed=True)
     # What a killed training leaves beside them goes when the next one starts.
+    assert killed(folder / CURVES).exists()
     DvcliveTracker(folder / CURVES).close(failed=False)
     assert [path.name for path in (folder / "plots").iterdir()] == ["mlp.json"]
 

@@ -60,12 +60,9 @@ def _exported(out: Path, mark: str) -> Iterator[Path]:
     """
     from titles.data.files import atomic_folder
 
-    folder = out.resolve()
-    if folder.exists() and not (
-        folder.is_dir() and ((folder / mark).exists() or not any(folder.iterdir()))
-    ):
+    if out.exists() and not (out.is_dir() and ((out / mark).exists() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is not an earlier export: name another folder")
-    with atomic_folder(folder) as made:
+    with atomic_folder(out) as made:
         yield made
 
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tokenize import TokenError
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class EncodedTitles:
     def write(self, folder: Path) -> None:
         folder.mkdir()
         for name, dtype in _FILES.items():
-            np.save(folder / f"{name}.npy", getattr(self, name).astype(dtype, copy=False))
+            _save(folder / f"{name}.npy", getattr(self, name).astype(dtype, copy=False))
         text = "".join(f"{word}\n" for word in self.unknown_words)
         (folder / _UNKNOWN_WORDS).write_text(text, encoding="utf-8", newline="\n")
         (folder / _FILE_NAMES).write_text(json.dumps(self.file_names) + "\n", encoding="utf-8")
@@ -155,8 +156,8 @@ class WordVectors:
     has_vector_V: NDArray[np.bool_]
 
     def write(self, folder: Path) -> None:
-        np.save(folder / "matrix.npy", self.matrix_VD)
-        np.save(folder / "has_vector.npy", self.has_vector_V)
+        _save(folder / "matrix.npy", self.matrix_VD)
+        _save(folder / "has_vector.npy", self.has_vector_V)
 
     @staticmethod
     def read(folder: Path, vocabulary_size: int) -> WordVectors:
@@ -209,3 +210,9 @@ def _array(path: Path, mapped: bool = False) -> NDArray[Any]:
     ) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return array
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as stream:
+        # Not the file itself: numpy then writes past Python, and does not say what the disk refused.
+        np.save(SimpleNamespace(write=stream.write), array)

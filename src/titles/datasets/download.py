@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from titles.data.files import atomic_folder, named, write_json
+from titles.data.files import WriteError, atomic_folder, named, write_json
 from titles.datasets.archive import unpack
 from titles.datasets.public import DATASETS
 from titles.datasets.transfer import DamagedError, beside, reason, sha256, transfer
@@ -91,6 +91,11 @@ def _fetch_file(address: str, target: Path) -> str:
     record, part = beside(target, ".download.json"), beside(target, ".part")
     if os.path.lexists(target):
         return _verified({target: _read(target, record)}, target, record)
+    if os.path.lexists(part) and (part.is_symlink() or not beside(part, ".json").exists()):
+        raise ValueError(
+            f"{part} is there, but this command did not write it: move it away, or name another folder "
+            "with --into"
+        )
     version = transfer(address, target)
     values = _measured(part)
     # The record first: without its file it is harmless, but a file without a record is not ours.
@@ -122,10 +127,10 @@ def _fetch_folder(address: str, archive: Path) -> str:
                 f"{address}: the archive is refused: {error}. It was removed and nothing was unpacked; "
                 "name a mirror with --url"
             ) from None
-        except OSError as error:
+        except (OSError, WriteError) as error:
+            told = error.reason if isinstance(error, WriteError) else reason(error)
             raise ValueError(
-                f"cannot unpack {archive}: {reason(error)}. The archive is kept: the same command "
-                "resumes there"
+                f"cannot unpack {archive}: {told}. The archive is kept: the same command resumes there"
             ) from None
         done = f"{folder}: {len(files)} files, fetched from {address}"
     for file in (archive, archive_record):  # also those of an interrupted call

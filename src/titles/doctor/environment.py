@@ -14,13 +14,18 @@ from importlib import metadata
 from itertools import chain
 from pathlib import Path
 
+from titles.data.scratch import leftovers as unfinished
 from titles.doctor.findings import MOST_NAMES, Finding, listed, ok, problem, warning
 from titles.doctor.probes import run
 from titles.experiments.paths import unfit
 
 # Files that killed commands leave behind: patterns, description, and what to do before removing them.
 _LEFTOVERS = (
-    (("*.partial", "*/*.partial", "data/*/*.partial"), "half-written files", ""),
+    (
+        (".*.old.partial", "*/.*.old.partial", "data/*/.*.old.partial"),
+        "old contents of outputs whose replacement was cut",
+        "look at them; then ",
+    ),
     (("data/*/*.part",), "interrupted downloads", "`titles download` again resumes them; or "),
     (("models/*.last_good",), "best epochs of trainings that diverged", "look at them; then "),
     ((".dvc/tmp/exps/tmp*",), "folders of temporary runs", "if no experiment is running: "),
@@ -239,11 +244,15 @@ def leftovers(root: Path) -> Iterator[Finding]:
         pids = ", ".join(map(str, running))
         yield ok("leftovers", f"not checked: DVC is running (process {pids})")
         return
-    is_clean = True
+    folders = [root, *root.glob("*/"), *root.glob("data/*/"), *root.glob(".titles/*/")]
+    half_written = {place for folder in folders for place in unfinished(folder)}
+    found = [(half_written, "half-written files", "")]
     for patterns, what, before in _LEFTOVERS:
-        if paths := sorted({f.relative_to(root) for pattern in patterns for f in root.glob(pattern)}):
-            is_clean = False
+        found.append(({file for pattern in patterns for file in root.glob(pattern)}, what, before))
+    for files, what, before in found:
+        if files:
+            paths = sorted(file.relative_to(root) for file in files)
             names = shlex.join(map(str, paths[:MOST_NAMES]))
             yield warning("leftovers", f"{what}: {listed(paths)}", f"{before}`rm -r {names}`")
-    if is_clean:
+    if not any(files for files, _, _ in found):
         yield ok("leftovers", "none")

@@ -109,6 +109,7 @@ def read_pretrained(
         raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
+            error.filename = error.filename or str(path)
             raise  # of the system
         raise ValueError(f"{path} is damaged: {error}. Get the file again") from None
     for number, problem in doubtful.items():

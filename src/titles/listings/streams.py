@@ -122,6 +122,7 @@ def lines(stream: io.BufferedReader) -> Iterator[bytes]:
 def damaged(name: str, line: int, error: Exception) -> Exception:
     """The error to raise in place of one of DAMAGE."""
     if isinstance(error, OSError) and error.errno:
+        error.filename = error.filename or name
         return error  # of the system: the file cannot be opened, the disk fails
     return ValueError(
         f"{name} is damaged near line {line}: {error}. The rows before that are not the whole file: get "

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from titles.data import console, formulas
-from titles.data.files import atomic_file
+from titles.data.files import atomic_stream
 from titles.data.messages import printable
 from titles.listings.files import CSV, PARQUET
 from titles.listings.json_reader import to_json
@@ -97,7 +97,7 @@ def writer(
         if out is None:
             stream = console.output()
         else:
-            stream = stack.enter_context(stack.enter_context(atomic_file(out)).open("wb"))
+            stream = stack.enter_context(atomic_stream(out))
             if out.name.endswith(".gz") and kind != PARQUET:
                 # No time stamp: equal rows give equal bytes.
                 stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))

@@ -148,7 +148,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
                 chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
             for row in chunk.rejected:
                 rejected.add(row)
-            _numbers(words, found.words, len(found.words))[found.word_ids_W].tofile(stream)
+            stream.write(_numbers(words, found.words, len(found.words))[found.word_ids_W].data)
             new: tuple[NDArray[Any], ...] = (
                 found.lengths_N,
                 found.keys_N,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from titles.data.files import atomic_file
+from titles.data.scratch import scratch
 from titles.tracking.tracker import Tracker
 
 
@@ -25,12 +27,14 @@ class DvcliveTracker(Tracker):
 
         self._file = file
         self._records: list[dict[str, float]] = []
-        # Where DVCLive writes. A killed training may leave this folder behind.
-        self._growing = file.with_name(f"{file.stem}.growing.partial")
+        self._stack = ExitStack()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._growing = self._stack.enter_context(scratch(file))  # where DVCLive writes
         # The stage declares plots and metrics: DVCLive must write neither dvc.yaml nor an experiment.
         try:
             self._live = Live(str(self._growing), dvcyaml=None, save_dvc_exp=False, report=None)
         except SCMError as error:
+            self._stack.close()
             raise ValueError(
                 f"the git repository has no commit that curves could belong to ({error}): "
                 "`git add . && git commit` first"
@@ -48,4 +52,4 @@ class DvcliveTracker(Tracker):
         try:
             self._live.end()  # type: ignore[no-untyped-call]
         finally:
-            shutil.rmtree(self._growing, ignore_errors=True)
+            self._stack.close()

@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from titles.data.files import atomic_file
+from titles.data.scratch import remove_leftovers
 from titles.models.parts import distributed
+from titles.models.parts.saved import save_tensors
 from titles.tracking.provenance import project_folder
 from titles.tracking.trial import StoppedError
 
@@ -72,8 +73,8 @@ class Checkpoint:
         metadata = {"numbers": text, "sha256": _checksum(whole, text)}
         try:
             with atomic_file(self._file) as partial:
-                save_file(whole, partial, metadata)
-        except (ValueError, OSError, SafetensorError) as error:
+                save_tensors(whole, partial, metadata)
+        except (ValueError, OSError) as error:
             print(f"warning: no checkpoint of this epoch: {error}", file=sys.stderr)
         self._ended = time.monotonic()
         self._seconds = self._ended - started
@@ -154,8 +155,10 @@ def _lock(place: Path) -> FileLock:
 
 def _abandoned(own: Path) -> Iterator[Path]:
     """Run files of other trainings that were killed; files of old ones are removed."""
+    remove_leftovers(own.parent)
     oldest = time.time() - _KEPT_DAYS * 24 * 3600
-    for place in {path.with_name(path.name.partition(".")[0]) for path in own.parent.iterdir()} - {own}:
+    files = [path for path in own.parent.iterdir() if not path.name.startswith(".")]
+    for place in {path.with_name(path.name.partition(".")[0]) for path in files} - {own}:
         try:
             with _lock(place):
                 paths = list(place.parent.glob(f"{place.name}.*"))

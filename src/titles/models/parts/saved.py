@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,7 +115,7 @@ def write(model: SavedModel, folder: Path) -> None:
         "training": model.training,
         "saved_weights": model.saved_weights,
     }
-    save_file(
+    save_tensors(
         {name: tensor.contiguous().cpu() for name, tensor in state.items()},
         folder / "weights.safetensors",
     )
@@ -121,6 +123,19 @@ def write(model: SavedModel, folder: Path) -> None:
     model.vocabulary.write(folder / VOCABULARY_FILE)
     write_labels(model.labels, folder / LABELS_FILE)
     golden.write(folder, model.text, model.vocabulary, subwords)
+
+
+def save_tensors(
+    tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a file of safetensors, with the system's error where it cannot be written."""
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from None
+        raise
 
 
 def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
@@ -174,7 +189,9 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
     words = Vocabulary.read(folder / VOCABULARY_FILE)
     labels = read_labels(folder / LABELS_FILE)
     try:
-        state = load_file(folder / "weights.safetensors")
+        weights_file = folder / "weights.safetensors"
+        weights_file.open("rb").close()  # safetensors takes one that it may not read for missing
+        state = load_file(weights_file)
         embedding = _embedding(state, kind, words, subwords)
         network = build(embedding, len(labels), **settings)
         _load(network, state, kind)
