@@ -163,7 +163,6 @@ def test_a_body_that_is_not_read_ends_its_connection(
         (START + b"Content-Length: 500\r\n\r\nhello", True, 400),
         (START + b"A: " + b"a" * MIB + b"\r\n\r\n", False, 431),
         (b"\x16\x03\x01\x02\x00\x01\xff\xfc" * 99 + b"\r\n\r\n", False, 400),
-        (b"GET /ping HTTP/9.9\r\nHost: localhost\r\n\r\n", False, 400),
         (b"GET\r\n\r\n", False, 400),
     ],
 )
@@ -275,6 +274,12 @@ def asked(
 )
 def test_the_host_decides(host: str, hosts: list[str], status: int) -> None:
     assert asked([b"x"], [(b"host", host.encode())], hosts)[0] == status
+
+
+def test_the_address_that_was_reached_may_be_written_in_another_way() -> None:
+    assert asked([b"x"], [(b"host", b"10.0.0.5")], [], here="::ffff:10.0.0.5")[0] == 200
+    assert asked([b"x"], [(b"host", b"[fd00:0::1]:80")], [], here="fd00::1")[0] == 200
+    assert asked([b"x"], [(b"host", b"10.0.0.5")], [], here="/run/titles.sock")[0] == 400
 
 
 def test_names_come_from_the_environment_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def _named(text: str) -> str:
             told = "expected a name such as titles.example.com, an address, or * for any"
             raise ValueError(f"{text.strip()!r} is no name of a host: {told}") from None
         return name
-    return str(address)
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _name(host: str) -> str:
@@ -167,7 +167,8 @@ class Guard:
         """Why a request is not handed on."""
         host, origin = (_last(headers, name) for name in (b"host", b"origin"))
         name = _name(host)
-        here = _named(scope["server"][0]) if scope.get("server") else ""
+        at = str((scope.get("server") or ("",))[0])
+        here = _name(f"[{at}]" if ":" in at else at)
         own = name and (_is_loopback(name) or name == here or name in self._hosts)
         if ANY not in self._hosts:
             if not own:

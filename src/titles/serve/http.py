@@ -31,10 +31,9 @@ def serve(folders: Sequence[Path], host: str, port: int, allowed_hosts: Sequence
     hosts = guard.allowed([*own, *allowed_hosts])
     check_free(host, port)
     import uvicorn
-    from mlflow.pyfunc import scoring_server
 
     from titles.serve.connections import KEPT_SECONDS, Connection
-    from titles.serve.http_requests import guarded
+    from titles.serve.http_requests import application
     from titles.serve.mlflow_model import loaded
 
     class Server(uvicorn.Server):
@@ -46,9 +45,8 @@ def serve(folders: Sequence[Path], host: str, port: int, allowed_hosts: Sequence
             last.start()
 
     model = loaded(folders)
-    guarded(hosts)
     config = uvicorn.Config(
-        scoring_server.init(model),
+        application(model, hosts),
         host,
         port,
         http=Connection,

@@ -64,6 +64,12 @@ def guarded(hosts: frozenset[str]) -> None:
     fastapi.FastAPI = Guarded  # type: ignore[misc, assignment]
 
 
+def application(model: Any, hosts: frozenset[str]) -> Any:
+    """MLflow's server of a model as an ASGI application, see `guarded`."""
+    guarded(hosts)
+    return scoring_server.init(model)
+
+
 def answer(
     data: bytes, content_type: str | None, model: Any, input_schema: object = None
 ) -> InvocationsResponse:
