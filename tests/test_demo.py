@@ -238,7 +238,9 @@ def test_what_it_listens_at_and_is_connected_to_is_this_machine(served: tuple[in
     assert {c.raddr.ip for c in connections if c.raddr} <= {HOST}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL]
+)
 def test_it_ends_as_other_servers_do_also_while_a_page_is_open(
     browser: Any, models: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -251,7 +253,8 @@ def test_it_ends_as_other_servers_do_also_while_a_page_is_open(
         os.kill(process.pid, number)
         code = process.wait(300)
         visit.context.close()
-    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    handled = number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    assert code == (128 + number if handled else -number)
     assert not answers(port)
     assert "Traceback" not in (tmp_path / "server.log").read_text()
 

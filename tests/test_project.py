@@ -203,7 +203,14 @@ def test_only_evaluate_depends_on_the_test_split() -> None:
         ("dvclive", {"curves.py"}),
         (
             "mlflow",
-            {"mlflow.py", "mlflow_sync.py", "registry.py", "mlflow_model.py", "http_requests.py"},
+            {
+                "mlflow.py",
+                "local_store.py",
+                "mlflow_sync.py",
+                "registry.py",
+                "mlflow_model.py",
+                "http_requests.py",
+            },
         ),
         ("dvc", {"store.py", "queue.py", "clones.py"}),
         ("optuna", {"study.py", "runner.py", "page.py"}),

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import resource
 import socket
@@ -284,14 +285,20 @@ def test_a_redirect_is_followed_to_a_web_address_only(server, fetch, here, monke
     assert server.asked == [(SBW, None), (SBW, f"bytes={MIDDLE}-")]
 
 
-def test_a_redirect_from_https_to_http_is_refused():
-    answer = requests.Response()
-    answer.url, answer.status_code = "https://host/x", 302
-    answer.headers["Location"] = "http://host/x"
-    target = partial(transfer._Session().get_redirect_target, answer)
-    assert "expected an https address" in refusal(target)
-    answer.headers["Location"] = "/y"
-    assert target() == "/y"
+def test_a_redirect_from_https_to_http_is_refused(monkeypatch):
+    asked = []
+
+    def get(session, address, **_):
+        asked.append(address)
+        answer = requests.Response()
+        answer.url, answer.status_code, answer.raw = address, 302, io.BytesIO()
+        answer.headers["Location"] = "/y" if len(asked) == 1 else "http://host/x"
+        return answer
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    told = refusal(partial(transfer._asked, requests.Session(), "https://host/x", {}))
+    assert "leads to http://host/x, expected an https address" in told
+    assert asked == ["https://host/x", "https://host/y"]
 
 
 def test_a_full_disk_is_told_and_what_came_is_kept(server, fetch, here):

@@ -38,6 +38,15 @@ def add(commands: Commands) -> None:
     serve.models()
     serve.argument("--host", "address to listen on", default="127.0.0.1")
     serve.argument("--port", "", type=_port, default=5001)
+    serve.argument(
+        "--allowed-host",
+        "name that requests may ask for in their Host header, or * for any; may be repeated. Loopback "
+        "names, --host and the address that was reached are allowed as well, and the names in the "
+        "environment variable TITLES_ALLOWED_HOSTS, separated by commas",
+        action="append",
+        default=[],
+        metavar="HOST",
+    )
     demo = command(commands, "demo", _demo, "try titles on a page")
     demo.models()
     demo.argument("--port", "", type=_port, default=8501)
@@ -88,12 +97,14 @@ def _export_mlflow(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    """Serve predictions over HTTP with MLflow's server, `mlflow models serve`, until interrupted. There
-    is no login: everyone who can reach the address can use it."""
+    """Serve predictions over HTTP with MLflow's model server, until interrupted. There is no login:
+    everyone who can reach the address can use it."""
     from titles.serve.http import serve
 
     end_on_termination()
-    serve(_folders(options), options.host, options.port)
+    import titles.stages  # noqa: F401  settings that torch reads when it is imported
+
+    serve(_folders(options), options.host, options.port, options.allowed_host)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -26,10 +26,13 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
 from titles.data.files import write_json
+from titles.datasets import connection
 
-TIMEOUT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without a byte; see also `connection`
+MAX_BYTES = 64 * 1024**3  # of a file
 PAUSES = (1.0, 2.0, 4.0)  # seconds before the second, third and fourth attempt
 _BLOCK = 1024 * 1024
+_MOST_REDIRECTS = 10
 # identity: a compressed body would have another length.
 _HEADERS = {"User-Agent": "titles", "Accept-Encoding": "identity", "Connection": "close"}
 _TRANSIENT = {408, 425, 429, *range(500, 600)}  # status codes that a later attempt may not get
@@ -134,13 +137,20 @@ def _root(error: BaseException) -> BaseException:
     return error
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        target: str | None = super().get_redirect_target(resp)
-        schemes = ("https:",) if resp.url.startswith("https:") else ("https:", "http:")
-        if target and not urljoin(resp.url, target).startswith(schemes):
-            raise ValueError(f"{resp.url}: the server leads to {target}, expected an https address")
-        return target
+def _asked(session: requests.Session, address: str, headers: dict[str, str]) -> requests.Response:
+    """The answer at the end of all redirects, of which no body is read: it may have no end."""
+    for _ in range(_MOST_REDIRECTS):
+        response = session.get(address, headers=headers, timeout=TIMEOUT, stream=True)
+        target = connection.leads_to(response)
+        if target is None:
+            return response
+        response.close()
+        schemes = ("https:",) if address.startswith("https:") else ("https:", "http:")
+        leads = urljoin(address, target)
+        if not leads.startswith(schemes):
+            raise ValueError(f"{address}: the server leads to {target}, expected an https address")
+        address = leads
+    raise ValueError(f"{address}: the server leads from one address to the next without end")
 
 
 def _attempt(address: str, part: Path) -> Version:
@@ -155,8 +165,8 @@ def _attempt(address: str, part: Path) -> Version:
             return known
         headers |= {"Range": f"bytes={have}-", "If-Range": known.validator or ""}
     try:
-        with _Session() as session:
-            response = session.get(address, headers=headers, timeout=TIMEOUT, stream=True)
+        with connection.session() as session:
+            response = _asked(session, address, headers)
     except requests.RequestException as error:
         cause = _root(error)
         told = f"the server cannot be reached ({reason(cause)})"
@@ -184,6 +194,9 @@ def _attempt(address: str, part: Path) -> Version:
                     f"{address}: the server does not say how long the file is, and the content does not "
                     "mark its end: name a mirror with --url"
                 )
+            if (version.size or 0) > MAX_BYTES:
+                told = f"the server announces {version.size} bytes, more than {MAX_BYTES}"
+                raise ValueError(f"{address}: {told}: name a mirror with --url")
             _discard(part)
         else:
             raise ValueError(f"{address}: {status}: name a mirror with --url")
@@ -217,6 +230,8 @@ def _receive(response: requests.Response, part: Path, size: int | None) -> None:
             while block := response.raw.read1(_BLOCK, decode_content=False):
                 watched.write(block)
                 have += len(block)
+                if have > MAX_BYTES:
+                    raise DamagedError(f"it does not end after {MAX_BYTES} bytes")
     except HTTPError as error:
         cause = f" ({reason(_root(error))})"
     except OSError as error:

@@ -6,17 +6,20 @@ import json
 import os
 import shlex
 import shutil
-import sqlite3
+import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from titles.doctor.environment import version
 from titles.doctor.findings import MOST_NAMES, OK, Finding, listed, ok, problem, public, warning
 from titles.doctor.probes import DVC, reach, run
+from titles.tracking import local_store
+from titles.tracking.provenance import sqlite_uri
 
 _REFLINKS = {"apfs", "bcachefs", "btrfs", "ocfs2", "xfs"}  # copies of a file share blocks there
 
@@ -203,25 +206,59 @@ def _schema(store: Path) -> Iterator[Finding]:
         return  # see packages
     from alembic.script import ScriptDirectory
 
-    from titles.tracking.provenance import sqlite_uri
-
     # As MLflow reads it, but without importing MLflow, which is slow and writes to the store.
     scripts = ScriptDirectory(str(Path(spec.submodule_search_locations[0]) / "store/db_migrations"))
     installed = f"MLflow {version('mlflow')}"
+    away = _moving(store)
+    again = f"`{away}`, then `titles mlflow sync` fills a new one"
     try:
-        address = f"file:{quote(str(store.resolve()))}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=2)) as connection:
-            ((schema,),) = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-    except (sqlite3.Error, ValueError) as error:
-        do = "move it away: the next training creates a new one, and `titles mlflow sync` fills it"
-        yield problem("mlflow store", f"{store} is not a store of MLflow: {error}", do)
+        schema = local_store.schema(store, seconds=2)
+    except ValueError as error:
+        yield problem("mlflow store", f"{store} is no whole store of MLflow: {error}", again)
         return
-    if schema == scripts.get_current_head():
+    if schema is None:
+        yield ok("mlflow store", f"{store} is empty: the first training fills it")
+    elif schema == scripts.get_current_head():
         yield ok("mlflow store", f"{store} fits {installed}")
     elif schema in {script.revision for script in scripts.walk_revisions()}:
-        do = f"keep a copy of it, then `mlflow db upgrade {shlex.quote(sqlite_uri(store))}`"
-        yield problem("mlflow store", f"{store} is of an older version than {installed}", do)
+        found = f"{store} is of an older version than {installed}"
+        if reason := _unfit(store):
+            found += f", and cannot be brought up to date: {reason}"
+            yield problem("mlflow store", found, again)
+        else:
+            copy = shlex.join(["cp", _near(store), _near(_free(store, "old"))])
+            do = f"`{copy}`, then `mlflow db upgrade {shlex.quote(local_store.uri(store))}`"
+            yield problem("mlflow store", found, do)
     else:
         found = f"{store} is of a newer version than {installed} (schema {schema})"
-        do = "`make install`; or move it away: `titles mlflow sync` fills a new one"
-        yield problem("mlflow store", found, do)
+        yield problem("mlflow store", found, f"`make install`; or {again}")
+
+
+def _free(store: Path, ending: str) -> Path:
+    """A name beside a store that nothing has."""
+    names = (store.with_name(f"{store.name}.{ending}{number or ''}") for number in count())
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _moving(store: Path) -> str:
+    """The command that moves a store away, with its journal: SQLite would apply it to the next one."""
+    folder = _near(_free(store, "broken"))
+    parts = [_near(file) for file in local_store.files(store)]
+    return f"{shlex.join(['mkdir', folder])} && {shlex.join(['mv', *parts, folder])}"
+
+
+def _near(path: Path) -> str:
+    """The path as it is written here, as commands have to fit a finding."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _unfit(store: Path) -> str:
+    """Why MLflow cannot bring a store up to date, tried with a copy; "" if it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in local_store.files(store):
+            shutil.copyfile(file, Path(folder, file.name))
+        copy = sqlite_uri(Path(folder, store.name))
+        tried = run(None, sys.executable, "-m", "mlflow", "db", "upgrade", copy)
+    slow = tried.reason.startswith("it did not end")  # which says nothing about the store
+    return "" if tried.ok or slow else tried.reason

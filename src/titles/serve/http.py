@@ -1,49 +1,73 @@
-"""Predictions over HTTP, by MLflow's model server."""
+"""Predictions over HTTP, by MLflow's model server in this process: where it ends, however it ends, the
+server has ended, and there is no file to remove."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
 import sys
-import tempfile
-import time
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 _SHUTDOWN_SECONDS = 10  # for requests in progress
 
 
-def serve(folders: Sequence[Path], host: str, port: int) -> NoReturn:
-    """Run `mlflow models serve` on these model folders until interrupted.
+def serve(folders: Sequence[Path], host: str, port: int, allowed_hosts: Sequence[str] = ()) -> NoReturn:
+    """Answer requests with the networks of these model folders until interrupted.
+
+    Args:
+        allowed_hosts: see `guard.allowed`; `host` is allowed as well.
 
     Raises:
-        ValueError: the address is not available, a folder is not a network, or the server ended
-            unexpectedly.
+        ValueError: the address is not available, a folder is not a network, a name is no name of a host,
+            or the server ended unexpectedly.
     """
+    from titles.serve import guard
+
+    own = [] if _is_wildcard(host) else [host]
+    hosts = guard.allowed([*own, *allowed_hosts])
     check_free(host, port)
-    with tempfile.TemporaryDirectory(prefix="titles-serve-") as made:
-        model = Path(made) / "model"
-        # In a process of its own, so that this one, which only waits, does not load torch.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(_write, folders, model).result()
-        command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model)]
-        command += ["--env-manager", "local", "--host", host, "--port", str(port)]
-        # MLflow searches PATH for the server's program.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        shown = f"[{host}]" if ":" in host else host
-        print(f"serving at http://{shown}:{port}/invocations; Ctrl-C ends it", file=sys.stderr)
-        process = subprocess.Popen(command, env=os.environ | {"PATH": path}, start_new_session=True)
-        try:
-            code = process.wait()
-        finally:
-            _end(process)
-    raise ValueError(f"the server ended with exit code {code}, see its messages above")
+    import uvicorn
+
+    from titles.serve.connections import KEPT_SECONDS, Connection
+    from titles.serve.http_requests import application
+    from titles.serve.mlflow_model import loaded
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            # Threads that predict cannot be stopped, and Python would wait for them.
+            last = threading.Timer(_SHUTDOWN_SECONDS + 2, os._exit, [128 + sig])
+            last.daemon = True
+            last.start()
+
+    model = loaded(folders)
+    config = uvicorn.Config(
+        application(model, hosts),
+        host,
+        port,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        timeout_keep_alive=KEPT_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        server_header=False,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving at http://{shown}:{port}/invocations; Ctrl-C ends it", file=sys.stderr)
+    try:
+        Server(config).run()
+    except SystemExit as error:
+        if error.code not in (1, 3):  # of uvicorn; a signal has another
+            raise
+    raise ValueError("the server ended unexpectedly, see its messages above")
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::", "*")  # noqa: S104  compared, not listened at
 
 
 def check_free(host: str, port: int, options: str = "--port or --host") -> None:
@@ -59,28 +83,3 @@ def check_free(host: str, port: int, options: str = "--port or --host") -> None:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         message = f"cannot serve at port {port} of {host}: {reason}. Choose a different {options}"
         raise ValueError(f"{message}, or stop the program that uses it") from None
-
-
-def _write(folders: Sequence[Path], out: Path) -> None:
-    from titles.serve import mlflow_model
-    from titles.tracking.mlflow import as_default
-
-    with as_default():
-        mlflow_model.write(folders, out)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the server with all its processes, ignoring further Ctrl-C, which would leave some behind."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            last = time.monotonic() + _SHUTDOWN_SECONDS
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-                while time.monotonic() < last:
-                    process.poll()
-                    os.killpg(process.pid, 0)
-                    time.sleep(0.05)
-    finally:
-        process.wait()
-        signal.signal(signal.SIGINT, before)

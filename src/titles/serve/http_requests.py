@@ -17,24 +17,57 @@ from email.message import Message
 from itertools import islice
 from typing import Any
 
+import fastapi
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import scoring_server
 from mlflow.pyfunc.scoring_server import InvocationsResponse
 
 from titles.listings.names import canonical
 from titles.listings.rows import Broken
+from titles.serve.guard import MOST_BYTES, Guard, allowed
 
 _CSV, _JSON, _PARQUET = scoring_server.CONTENT_TYPES
 _FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
 _LONGEST_MESSAGE = 500
+MOST_TITLES = 100_000  # in a request
+MOST_CATEGORIES = 2_000_000  # in an answer, of all titles
 _log = logging.getLogger(__name__)
 
 
 def read_by_us() -> None:
     """Let MLflow's model server read requests by this module; no effect in other processes."""
     if scoring_server._SERVER_MODEL_PATH in os.environ:
-        scoring_server.invocations = answer
+        guarded(allowed([]))
+
+
+def guarded(hosts: frozenset[str]) -> None:
+    """Let the servers that MLflow makes in this process read requests by this module, behind a guard.
+
+    Args:
+        hosts: as `guard.allowed` returns them.
+    """
+    seconds = float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())  # type: ignore[no-untyped-call]
+
+    class Guarded(fastapi.FastAPI):
+        def __init__(self) -> None:
+            super().__init__(docs_url=None, redoc_url=None, openapi_url=None)
+
+        def build_middleware_stack(self) -> Any:
+            return Guard(super().build_middleware_stack(), hosts, seconds)
+
+    scoring_server.invocations = answer
+    # The server asks for this class once the model is loaded.
+    fastapi.FastAPI = Guarded  # type: ignore[misc, assignment]
+
+
+def application(model: Any, hosts: frozenset[str]) -> Any:
+    """MLflow's server of a model as an ASGI application, see `guarded`."""
+    guarded(hosts)
+    return scoring_server.init(model)
 
 
 def answer(
@@ -56,18 +89,35 @@ def answer(
         )
     try:
         titles, params = _read(data, kind)
+        if told := _too_many(titles, params):
+            return _refused(413, told)
         found = model.predict(titles, params=params)
         body = json.dumps({"predictions": found.to_dict(orient="records")})
     except MlflowException as error:
         return _refused(400, error.message)
     except RecursionError:
         return _refused(400, "the JSON is nested too deeply")
+    except pa.ArrowException as error:
+        return _refused(400, f"the body is no Parquet: {error}")
     except (ValueError, TypeError, OverflowError) as error:
         return _refused(400, str(error))
     except Exception:
         _log.exception("a request failed")
         return _refused(500, "the server failed, see its messages")
     return InvocationsResponse(body, 200, _JSON)
+
+
+def _too_many(titles: Any, params: dict[str, Any] | None) -> str:
+    """Why the answer would be too large; "" if it is not."""
+    count = len(titles) if isinstance(titles, list | pd.DataFrame) else 1
+    k = (params or {}).get("k")
+    if count > MOST_TITLES:
+        return f"{count} titles: at most {MOST_TITLES} fit in a request"
+    if count > 1 and isinstance(k, int | float) and k * count > MOST_CATEGORIES:
+        return (
+            f"k times the number of titles is more than {MOST_CATEGORIES}: send fewer titles at a time"
+        )
+    return ""
 
 
 def _kind(content_type: str) -> str | None:
@@ -93,7 +143,7 @@ def _refused(status: int, message: str) -> InvocationsResponse:
 def _read(data: bytes, kind: str) -> tuple[Any, dict[str, Any] | None]:
     """Titles, in a form that `TitlesModel.predict` accepts, and parameters."""
     if kind == _PARQUET:
-        return pd.read_parquet(io.BytesIO(data)), None
+        return _of_parquet(data), None
     # Bytes that are not UTF-8 become lone surrogates: only their titles are not UTF-8.
     text = data.decode("utf-8-sig", "surrogateescape")
     if kind == _CSV:
@@ -122,6 +172,29 @@ def _read(data: bytes, kind: str) -> tuple[Any, dict[str, Any] | None]:
     if content is None:
         raise ValueError(f"{form} is null: expected a list of titles")
     return content, params
+
+
+def _of_parquet(data: bytes) -> pd.DataFrame:
+    """A table of the first column. A small file can stand for far more text than fits in memory."""
+    schema = pq.read_schema(io.BytesIO(data))
+    name = next(iter(schema.names), None)
+    if name is not None and pa.types.is_nested(schema.types[0]):
+        raise ValueError(f"the first column, {name!r}, has no text in it")
+    with pq.ParquetFile(io.BytesIO(data), read_dictionary=[name] if name else None) as file:
+        count = file.metadata.num_rows
+        if name is None or count > MOST_TITLES:
+            return pd.DataFrame(index=range(count))
+        chunks = file.read([name]).column(0).chunks
+    titles: list[Any] = []
+    for chunk in chunks:
+        if pa.types.is_dictionary(chunk.type):
+            values = chunk.dictionary.to_pylist()
+            titles += [None if at is None else values[at] for at in chunk.indices.to_pylist()]
+        else:
+            titles += chunk.to_pylist()
+    if sum(len(title) for title in titles if isinstance(title, str | bytes)) > 8 * MOST_BYTES:
+        raise ValueError("the titles are too long: send fewer in a request")
+    return pd.DataFrame({name: pd.Series(titles, dtype=object)})
 
 
 def _table(rows: list[Any], columns: list[Any] | None) -> pd.DataFrame:

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature, set_model
-from mlflow.pyfunc import save_model
+from mlflow.pyfunc import PyFuncModel, save_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
@@ -39,7 +39,10 @@ MARK = "MLmodel"  # the file that marks an MLflow model
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
 # Imports of the code that is stored with a model; a test compares.
-_REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pydantic", "PyYAML", "safetensors", "torch")
+_REQUIREMENTS = (
+    *("fastapi", "mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML"),
+    *("safetensors", "torch"),
+)
 _OUTPUTS: dict[str, Any] = {
     "category": Array(DataType.string),
     "probability": Array(DataType.double),
@@ -112,6 +115,23 @@ class TitlesModel(PythonModel):
                 names = [labels[code] for code in codes]
                 rows.append(([], [], problem) if problem else (names, shares, ""))
         return pd.DataFrame(rows, columns=list(_OUTPUTS))
+
+
+def loaded(folders: Sequence[Path]) -> PyFuncModel:
+    """These networks as MLflow loads them from an export, without writing one.
+
+    Raises:
+        ValueError: as `TitlesModel.load`.
+    """
+    model = TitlesModel()
+    model.load(folders)
+
+    class Implementation:
+        def predict(self, data: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+            return model.predict(None, data, params)
+
+    flavors = {"python_function": {"loader_module": "mlflow.pyfunc.model"}}
+    return PyFuncModel(Model(signature=_SIGNATURE, flavors=flavors), Implementation())
 
 
 def _titles_of(found: Any) -> list[Any]:

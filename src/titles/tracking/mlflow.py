@@ -22,7 +22,8 @@ import yaml
 
 from titles.data.files import atomic_file
 from titles.params import Params
-from titles.tracking.provenance import data_hashes, flat_text, project_folder, sqlite_uri
+from titles.tracking import local_store
+from titles.tracking.provenance import data_hashes, flat_text, project_folder
 from titles.tracking.tracker import Tracker
 
 EXPERIMENT = "titles"
@@ -39,34 +40,25 @@ os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 def store_uri() -> str:
     """MLFLOW_TRACKING_URI, or the local store of the project."""
-    if given := os.environ.get("MLFLOW_TRACKING_URI"):
-        return given
-    store = project_folder() / "mlflow.db"
-    uri = sqlite_uri(store)
-    if "%" in uri:
-        # MLflow would also make a folder of the quoted name. Runs are in the project or below it.
-        uri = sqlite_uri(Path(os.path.relpath(store)))
-    return uri
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_store.uri(project_folder() / "mlflow.db")
 
 
 def open_store() -> tuple[Any, str]:
     """Return a client of the store and the id of the MLflow experiment that holds all runs.
 
     Raises:
-        ValueError: the experiment was deleted in MLflow.
+        ValueError: the experiment was deleted in MLflow, or the local store is not whole.
     """
     from filelock import FileLock
     from mlflow import MlflowClient
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     uri = store_uri()
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     # Two processes that create the local store at the same time would break it.
     with FileLock(project_folder() / "mlflow.db.lock", timeout=30) if local else nullcontext():
         artifacts = (project_folder() / "mlruns").as_uri() if local else None
-        if local and not (project_folder() / "mlflow.db").exists():
-            # A client would put the current folder into the SQL that sets up the store, quotes and all.
-            SqlAlchemyStore(uri, artifacts)  # type: ignore[no-untyped-call]
+        if artifacts:
+            _make_local(project_folder() / "mlflow.db", artifacts)
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
@@ -77,6 +69,18 @@ def open_store() -> tuple[Any, str]:
             f"`{restoring('experiments', '--experiment-id', experiment.experiment_id)}`"
         )
     return client, experiment.experiment_id
+
+
+def _make_local(store: Path, artifacts: str) -> None:
+    """Make the local store, unless it is there."""
+    try:
+        missing = not store.exists() or local_store.schema(store) is None
+    except ValueError as error:
+        raise ValueError(
+            f"{store} is no whole store of MLflow ({error}): `titles doctor` says how to mend it"
+        ) from None
+    if missing:
+        local_store.make(store, artifacts)
 
 
 def restoring(kind: str, option: str, number: str) -> str:
