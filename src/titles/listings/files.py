@@ -10,7 +10,7 @@ from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
 from titles.listings.names import canonical, printable
-from titles.listings.rows import Batch, Lines
+from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, Lines, Row, check_width
 
 FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
 # To write. Each can be followed by .gz, except Parquet, which compresses its own content.
@@ -111,6 +111,7 @@ def opened(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
             wanted = [column, *(names if keep is None else keep)]
+            check_width(len(set(wanted)), name)
             defaults = {key: None for key in [*names, *wanted] if key in wanted}
             yield of_batches(list(defaults), column, json_reader.named_rows(lines, defaults, keys))
         else:
@@ -120,11 +121,14 @@ def opened(
 def _plain_lines(lines: Lines[bytes]) -> Iterator[Batch]:
     first, before = lines.number, b""
     while taken := lines.take():
-        rows, numbers = [], []
+        rows: list[Row] = []
+        numbers = []
         for number, line in enumerate(taken, first):
             # CR CR LF, which some programs write for CRLF, ends one line.
             if line != b"\r\n" or not before.endswith(b"\r"):
-                rows.append([line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")])
+                text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+                long = isinstance(line, streams.TooLong)
+                rows.append(Broken(LINE_TOO_LONG, text) if long else [text])
                 numbers.append(number)
             before = line
         yield Batch(rows, numbers, lines.size)
@@ -148,7 +152,9 @@ def _kept(
                 f"{name} has no column {each!r}. Its columns, separated by commas, are "
                 f"{printable(','.join(names)[:200])}; {hint}"
             )
-    return places if keep is None else {each: p for each, p in places.items() if each in asked}
+    found = places if keep is None else {each: p for each, p in places.items() if each in asked}
+    check_width(len(found), name)
+    return found
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
