@@ -110,8 +110,8 @@ def opened(
                 raise ValueError(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
-            wanted = [column, *(names if keep is None else keep)]
-            check_width(len(set(wanted)), name)
+            wanted = dict.fromkeys([column, *(names if keep is None else keep)])
+            check_width(len(wanted), name)
             defaults = {key: None for key in [*names, *wanted] if key in wanted}
             yield of_batches(list(defaults), column, json_reader.named_rows(lines, defaults, keys))
         else:
@@ -163,14 +163,15 @@ def _distinct(names: Sequence[str]) -> list[str]:
     Bytes that are not UTF-8 are written out.
     """
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    taken = set(names)
+    taken, before = set(names), set[str]()
     found: list[str] = []
     for place, name in enumerate(names, start=1):
         each = name
-        if not name or name in names[: place - 1]:
+        if not name or name in before:
             each = f"{name or 'column'}.{place}"
             while each in taken:
                 each += "_"
+        before.add(name)
         taken.add(each)
         found.append(each)
     return found

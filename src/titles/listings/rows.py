@@ -18,7 +18,7 @@ from titles.listings.streams import DAMAGE, damaged
 CHUNK_ROWS = 32_768
 CHUNK_BYTES = 32 * 1024 * 1024
 MOST_COLUMNS = 16_384  # of a table; as many as a spreadsheet can have
-LINE_TOO_LONG, VALUE_TOO_LONG = "line_too_long", "value_too_long"  # reasons of a Broken
+LINE_TOO_LONG = "line_too_long"  # reason of a Broken
 _LINES = 256  # of a batch
 _LINES_AT_ONCE = 16
 _REFERENCE = 8  # bytes of a value's place in a list
