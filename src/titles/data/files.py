@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from titles.data.documents import read_bytes
+
 _MOST_LINKS = 40  # one after the other; as in Linux
 # The end of the path of an object in DVC's cache, whose name is the hash of its content.
 _OBJECT = re.compile("/[0-9a-f]{2}/[0-9a-f]{30}$")
@@ -128,7 +130,7 @@ def read_lines(path: Path) -> list[str]:
     """
     try:
         # splitlines() also splits at U+2028 and the like.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`, first") from None
     except UnicodeDecodeError as error:

@@ -8,7 +8,6 @@ run. Other files come from DVC's cache or remote. Nothing is checked out.
 from __future__ import annotations
 
 import glob
-import json
 import math
 import re
 import time
@@ -19,9 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from titles.data.contract import METRICS, PLOTS
+from titles.data.documents import parse_json, parse_yaml
 from titles.experiments.commands import cut_off, git, project, top
 from titles.experiments.older import BY_WORDS, upgraded
 from titles.params import Concerns, Params, Text
@@ -144,9 +142,10 @@ class Revision:
 
     def json(self, path: Path) -> dict[str, Any]:
         """The content of a JSON file; raises ValueError if it is missing or damaged."""
+        content = self.read(path)
         try:
-            values: dict[str, Any] = json.loads(self.read(path))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            values: dict[str, Any] = parse_json(content)
+        except ValueError as error:
             raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} of {self.name} is damaged: it has no sections")
@@ -176,9 +175,10 @@ class Revision:
         Raises:
             ValueError: the file is missing or damaged.
         """
+        content = self.read(Path("params.yaml"))
         try:
-            return upgraded(flat(yaml.safe_load(self.read(Path("params.yaml")))))
-        except (yaml.YAMLError, AttributeError):
+            return upgraded(flat(parse_yaml(content)))
+        except (ValueError, AttributeError):
             raise ValueError(f"params.yaml of {self.name} is damaged") from None
 
     @property
@@ -209,12 +209,12 @@ class Revision:
                 return older
             raise
         try:
-            for record in json.loads(content):
+            for record in parse_json(content):
                 epoch = int(record.pop("epoch"))
                 for name, value in record.items():
                     curve = found.setdefault(name.replace("_", "/", 1), [])
                     curve += [(epoch, value)] if math.isfinite(value) else []
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, OverflowError):
             raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None
         return found
 
@@ -301,8 +301,8 @@ def stages_of(lock: bytes, name: str) -> Stages:
         ValueError: it is not a lock file of DVC.
     """
     try:
-        stages: Stages = yaml.safe_load(lock)["stages"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        stages: Stages = parse_yaml(lock)["stages"]
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{name} is not a lock file of DVC: run `dvc repro` and commit it") from None
     return stages
 
