@@ -95,7 +95,7 @@ BROKEN_CSV = {
     "blanks": (b"2,   ", "empty title"),
     "not UTF-8": (b"2,caf\xe9", "not UTF-8"),
     "not UTF-8 beside the title": (b"\xe9,a", "not UTF-8"),
-    "a field past all bounds": (b"2," + b"x" * 1024 * 1024 + b"x", "broken CSV"),
+    "a field past all bounds": (b"2," + b"x" * 1024 * 1024 + b"x", "line longer than 1 MiB"),
 }
 
 

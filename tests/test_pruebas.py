@@ -86,7 +86,7 @@ def test_the_courses_experiments_share_the_network_that_they_are_not_about() -> 
         ("about: x\nexperiment: {}\nexperiments: {a: {network: cnn}}", "experiment: Extra inputs"),
         (
             "about: x\nexperiments:\n  a: {network: cnn}\n  a: {network: mlp}",
-            "found duplicate key a",
+            "line 4: the key 'a' stands twice, first in line 3",
         ),
         ("about: x\nexperiments: {a: {network: cnn, published: {loss: 1}}}", "balanced_accuracy: Field"),
         ("- a", "file: Input should be"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,6 +20,8 @@ from pydantic import (
 )
 
 from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED, NO_REFERENCE
+from titles.data.documents import parse_yaml, read_bytes, read_yaml_text
+from titles.data.problems import described
 
 
 def _number(value: object) -> object:
@@ -45,11 +45,29 @@ def distinct(values: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+# Every number has a largest value, far above any use, so that a slip of the hand is refused at once: it
+# would hang or fill the memory hours later. A type or a field can have a lower one.
+MOST = 1_000_000
+MOST_ROWS = 1_000_000_000
+MOST_WORDS = 10_000  # of a title
+MOST_UNITS = 65_536  # of a layer
+MOST_DIMENSIONS = 10_000
+MOST_EPOCHS = 100_000
+MOST_THREADS = 1024
+MOST_LAYERS = 64  # also lengths of filters
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+NotNegative = Annotated[int, Field(ge=0, le=MOST)]
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+Words = Annotated[int, Field(ge=1, le=MOST_WORDS)]
+Units = Annotated[int, Field(ge=1, le=MOST_UNITS)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
+Letters = Annotated[int, Field(ge=1, le=MOST_LETTERS)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Distance = Annotated[Number, Field(ge=0, le=1)]
-Sizes = Annotated[tuple[Positive, ...], BeforeValidator(_sequence), Field(min_length=1)]
+Sizes = Annotated[
+    tuple[Units, ...], BeforeValidator(_sequence), Field(min_length=1, max_length=MOST_LAYERS)
+]
 
 
 def _freeze(value: object) -> object:
@@ -65,12 +83,15 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 def _batch_size(value: object) -> object:
-    if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        raise ValueError("must be auto or a whole number, at least 1")
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 1 <= value <= MOST):  # type: ignore[operator]
+        raise ValueError(f"must be auto or a whole number from 1 to {MOST}")
     return value
 
 
-BatchSize = Annotated[int | Literal["auto"], BeforeValidator(_batch_size)]
+BatchSize = Annotated[
+    Annotated[int, Field(ge=1, le=MOST)] | Literal["auto"], BeforeValidator(_batch_size)
+]
 # `auto` makes no larger batches.
 LARGEST_BATCH = 1024
 
@@ -104,7 +125,7 @@ class _Section(BaseModel):
 
 class Compute(_Section):
     device: Annotated[Literal["auto", "cpu", "cuda"], Concerns("speed")]
-    threads: Annotated[Positive, Concerns("speed")]
+    threads: Annotated[Threads, Concerns("speed")]
     portable: Annotated[bool, Concerns("speed")]
 
 
@@ -115,13 +136,13 @@ class Text(_Section):
     digits: Literal["keep", "zero", "drop"]
     drop_seller_noise: bool
     max_title_chars: Positive
-    max_words: Positive
+    max_words: Words
 
     @staticmethod
     def read(path: Path) -> Text:
         """Read what `prepare` wrote beside its splits; raises ValueError if it is missing or damaged."""
         try:
-            return Text.model_validate_json(path.read_bytes())
+            return Text.model_validate_json(read_bytes(path))
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
         except ValidationError as error:
@@ -135,14 +156,14 @@ class Prepare(Text):
     validation_fraction: Fraction
     test_fraction: Fraction
     split_seed: Seed
-    min_rows: Positive
-    min_count: Positive
-    max_vocabulary: Positive
+    min_rows: Rows
+    min_count: Rows
+    max_vocabulary: Annotated[int, Field(ge=1, le=10 * MOST)]
     reference: Annotated[str, Field(min_length=1)]
     drift_categories: Limit
     drift_languages: Limit
     drift_unknown_words: Limit
-    drift_length: Annotated[Number, Field(ge=0), Concerns("messages")]
+    drift_length: Annotated[Number, Field(ge=0, le=MOST_WORDS), Concerns("messages")]
     drift_rejected: Limit
 
     @property
@@ -159,13 +180,13 @@ class Prepare(Text):
 class Embed(_Section):
     method: Literal["word2vec", "fasttext", "pretrained"]
     pretrained: Annotated[str, Field(min_length=1)]
-    dimension: Positive
-    epochs: Positive
-    window: Positive
-    negative: Positive
-    subword_min: Positive
-    subword_max: Positive
-    workers: Annotated[Positive, Concerns("speed")]
+    dimension: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)]
+    epochs: Epochs
+    window: Annotated[int, Field(ge=1, le=MOST_WORDS)]
+    negative: Annotated[int, Field(ge=1, le=1000)]
+    subword_min: Letters
+    subword_max: Letters
+    workers: Annotated[Threads, Concerns("speed")]
 
     @field_validator("pretrained")
     @classmethod
@@ -194,19 +215,19 @@ class Training(_Section):
     word_dropout: Share
     freeze_embeddings: Freeze
     subword_buckets: Annotated[int, Field(ge=0, le=MOST_BUCKETS)]
-    subword_min: Positive
-    subword_max: Annotated[int, Field(ge=1, le=MOST_LETTERS)]
-    epochs: Positive
+    subword_min: Letters
+    subword_max: Letters
+    epochs: Epochs
     batch_size: BatchSize
-    min_steps: Positive | None
-    learning_rate: Annotated[Number, Field(gt=0)]
+    min_steps: Rows | None
+    learning_rate: Annotated[Number, Field(gt=0, le=1000)]
     schedule: Literal["constant", "one_cycle"]
-    weight_decay: Annotated[Number, Field(ge=0)]
-    logit_adjustment: Annotated[Number, Field(ge=0)]
+    weight_decay: Annotated[Number, Field(ge=0, le=1000)]
+    logit_adjustment: Annotated[Number, Field(ge=0, le=1000)]
     label_smoothing: Share
     gce_q: Annotated[Number, Field(ge=0, le=1)]
     class_weighting: Literal["none", "sqrt", "balanced"]
-    patience: NotNegative
+    patience: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
     precision: Literal["float32", "bfloat16"]
     saved_weights: SavedWeights
 
@@ -249,6 +270,20 @@ class Training(_Section):
         own = self.model_dump(mode="json", exclude=set(Training.model_fields))
         return own | {"dropout": self.dropout}
 
+    @classmethod
+    def check_architecture(cls, given: object) -> None:
+        """Raise ValueError unless values, such as those of a saved model, can be an `architecture`."""
+        shared = Training.model_fields.keys() - {"dropout"}
+        fields: dict[str, Any] = {
+            name: (field.annotation, field)
+            for name, field in cls.model_fields.items()
+            if name not in shared
+        }
+        try:
+            create_model("Architecture", __base__=_Section, **fields).model_validate(given)
+        except ValidationError as error:
+            raise ValueError("; ".join(described(error, cls, {}))) from None
+
     def beyond_titles(self, longest: int) -> dict[str, str]:
         """Parameters without effect where no title has more than `longest` words, each with the
         reason."""
@@ -259,10 +294,10 @@ class Training(_Section):
 
 
 class Evaluate(_Section):
-    bootstrap_samples: Annotated[int, Field(ge=100)]
-    calibration_bins: Annotated[int, Field(ge=2)]
+    bootstrap_samples: Annotated[int, Field(ge=100, le=MOST)]
+    calibration_bins: Annotated[int, Field(ge=2, le=10_000)]
     target_precision: Annotated[Number, Field(gt=0, lt=1)]
-    confused_categories: Annotated[int, Field(ge=2)]
+    confused_categories: Annotated[int, Field(ge=2, le=10_000)]
 
 
 class Params(_Section):
@@ -320,10 +355,10 @@ def read(path: Path, form: type[Params]) -> Params:
             every problem with its dotted name.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_yaml_text(path))
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the project's folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold sections such as prepare: and cnn:")
@@ -339,37 +374,5 @@ def parse(values: dict[str, Any], name: str, form: type[Params]) -> Params:
     try:
         return form.model_validate(values)
     except ValidationError as error:
-        problems = [_describe(dict(problem), form) for problem in error.errors()]
-    raise ValueError(
-        f"{name} has {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems)
-    )
-
-
-def _describe(problem: dict[str, Any], form: type[BaseModel]) -> str:
-    keys = [str(key) for key in problem["loc"]]
-    dotted = ".".join(keys)
-    if problem["type"] == "extra_forbidden":
-        if keys[-1] in RENAMED:
-            return f"{dotted}: is called {RENAMED[keys[-1]]} now"
-        near = difflib.get_close_matches(keys[-1], _keys(form, keys[:-1]), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{dotted}: unknown key{hint}"
-    if problem["type"] == "missing":
-        return f"{dotted}: missing"
-    message = {
-        "tuple_type": "must be a list",
-        "model_type": "must be a section with keys",
-    }.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    message = message.replace("{section}", keys[0])
-    if isinstance(problem["input"], dict):
-        return f"{dotted}: {message}" if dotted else message
-    return f"{dotted}: {message}, not {problem['input']!r}"
-
-
-def _keys(model: type[BaseModel], section: list[str]) -> list[str]:
-    for key in section:
-        annotation = model.model_fields[key].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        model = annotation
-    return list(model.model_fields)
+        problems, count = described(error, form, RENAMED), error.error_count()
+    raise ValueError(f"{name} has {count} problem{'s' * (count > 1)}:\n  " + "\n  ".join(problems))

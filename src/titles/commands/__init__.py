@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import math
 import os
 import signal
 import sys
@@ -62,11 +61,18 @@ def command(
     return made
 
 
-def positive(text: str, kind: str = "a positive integer", most: float = math.inf) -> int:
+MOST = 1_000_000_000
+_DIGITS = 20  # more are no number of anything
+
+
+def positive(text: str, kind: str = "", most: int = MOST) -> int:
     """An integer from 1 to `most`, for argparse."""
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {kind}")
-    return int(text)
+    kind = kind or f"an integer from 1 to {most}"
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else 0
+    if not 0 < number <= most:
+        shown = text if len(text) <= _DIGITS else f"{text[:_DIGITS]}..."
+        raise argparse.ArgumentTypeError(f"{shown!r} is not {kind}")
+    return number
 
 
 def end_on_termination() -> None:

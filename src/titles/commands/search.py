@@ -60,16 +60,19 @@ def _search(options: argparse.Namespace) -> None:
     print(f"written: {out}")
 
 
+_LONGEST_TIME = 10  # characters
+
+
 def _duration(text: str) -> float:
     """Seconds of a time such as 90m."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not found or not float(found[1]):
+    if len(text) > _LONGEST_TIME or not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 90m, 2h or 1d")
     return float(found[1]) * _UNITS[found[2]]
 
 
 def _count(text: str) -> int:
-    return 0 if text == "0" else positive(text, "0 or a positive integer")
+    return 0 if text == "0" else positive(text, "0 or a positive integer", most=1000)
 
 
 def _seeds(text: str) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titles.data.contract import PAD, UNK
+from titles.data.documents import read_json
 from titles.data.files import read_lines
 
 _FILES: dict[str, Any] = {
@@ -177,7 +178,7 @@ class WordVectors:
 
 def _names(path: Path) -> list[str]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = read_json(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`") from None
     except ValueError as error:

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from titles.data.documents import read_bytes
 from titles.data.scratch import aside, scratch
 
 _MOST_LINKS = 40  # one after the other; as in Linux
@@ -350,7 +351,7 @@ def read_lines(path: Path) -> list[str]:
     """
     try:
         # splitlines() also splits at U+2028 and the like.
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path).decode("utf-8").split("\n")
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run `dvc repro`, or `dvc pull`, first") from None
     except UnicodeDecodeError as error:

@@ -165,9 +165,9 @@ def model_name() -> str:
 def _wanted() -> bool:
     """compute.portable of the project in the current folder; true, its default, if there is none."""
     try:
-        import yaml  # `titles doctor` runs without
+        from titles.data.documents import parse_yaml, read_yaml_text  # `titles doctor` runs without yaml
 
-        return bool(yaml.safe_load(Path("params.yaml").read_bytes())["compute"]["portable"])
+        return bool(parse_yaml(read_yaml_text(Path("params.yaml")))["compute"]["portable"])
     except Exception:  # that the file is missing or wrong is for those who read all of it
         return True
 

@@ -291,14 +291,19 @@ def _block(seed: int, number: int) -> Iterator[SampleRow]:
         yield SampleRow(title, quality, LANGUAGES[lang], names[given], names[true])
 
 
+_MOST_ROWS = 1_000_000_000
+
+
 def generate(rows: int, seed: int) -> Iterator[SampleRow]:
     """Listings that depend on the seed only: fewer ``rows`` are the first of more.
 
-    At most one block of titles is kept in memory. Raises ValueError at once for ``rows`` below 1 or a
-    negative ``seed``.
+    At most one block of titles is kept in memory. Raises ValueError at once for ``rows`` out of range or
+    a negative ``seed``.
     """
     if rows < 1:
         raise ValueError(f"rows must be at least 1, not {rows}")
+    if rows > _MOST_ROWS:
+        raise ValueError(f"rows must be at most {_MOST_ROWS:,}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, but is {seed}")
     return islice(chain.from_iterable(_block(seed, number) for number in count()), rows)

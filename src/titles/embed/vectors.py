@@ -18,6 +18,7 @@ from gensim.models.callbacks import CallbackAny2Vec
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from titles.data import memory
 from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
@@ -28,6 +29,7 @@ from titles.params import Embed
 # gensim cuts lines of a corpus file at 10,000 words; titles are far shorter.
 _LINES_PER_WRITE = 100_000
 _SMALLEST = 1e-6
+_GENSIM_BUCKETS = 2_000_000  # of n-grams, its default
 Vector = NDArray[np.float32]
 
 
@@ -36,6 +38,8 @@ def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) 
 
     word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017).
     """
+    buckets = _GENSIM_BUCKETS if settings.method == "fasttext" else 0
+    _check_memory(2 * len(words) + buckets, settings.dimension)
     logging.getLogger("gensim").setLevel(logging.WARNING)
     options: dict[str, Any] = {
         **{"vector_size": settings.dimension, "window": settings.window, "epochs": settings.epochs},
@@ -80,6 +84,7 @@ def read_pretrained(
     "telefono"), which is the most frequent. Raises ValueError if the file is missing, damaged,
     truncated, of another dimension, or shares no word.
     """
+    _check_memory(len(words), dimension)
     ids = {word: number for word, number in words.ids().items() if number > UNK}
     exact: dict[int, Vector] = {}
     alike: dict[int, Vector] = {}
@@ -123,6 +128,13 @@ def read_pretrained(
     if file.latin1:
         print(f"note: {file.latin1} words of {path} are not UTF-8: read as Latin-1", file=sys.stderr)
     return _assemble(found, len(words), dimension, seed)
+
+
+def _check_memory(rows: int, dimension: int) -> None:
+    memory.check(
+        rows * dimension * np.dtype(np.float32).itemsize,
+        f"{rows:,} word vectors (embed.dimension: {dimension})",
+    )
 
 
 def _assemble(found: dict[int, Vector], words: int, dimension: int, seed: int) -> WordVectors:

@@ -152,7 +152,12 @@ class VectorFile:
 
     def _text_entries(self, stream: BinaryIO) -> Iterator[Entry]:
         path, dimension, empty = self.path, self.dimension, 0
-        for number, line in enumerate(stream, start=2 if self._has_header else 1):
+        following = iter(lambda: stream.readline(streams.LONGEST_LINE + 1), b"")
+        for number, line in enumerate(following, start=2 if self._has_header else 1):
+            if len(line) > streams.LONGEST_LINE:
+                raise ValueError(
+                    f"{path} is damaged: line {number} is longer than {streams.TOLD_LONGEST}"
+                )
             if not line.endswith(b"\n"):  # a line cut inside its last number would parse
                 raise ValueError(f"{path} is truncated: line {number} does not end. Get the file again")
             line = line.rstrip()

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from tqdm import tqdm
+
+from titles.data.documents import parse_yaml, read_bytes
 
 _OUTS = ("outs", "metrics", "plots")
 _FOLDER = ".dir"  # suffix of the hash of a folder; its object lists the files
@@ -55,7 +56,7 @@ def cached(root: Path) -> dict[str, str]:
     for file in [root / "dvc.yaml", root / "dvc.lock", *sorted(root.glob("data/**/*.dvc"))]:
         folder = file.parent.relative_to(root)
         try:
-            content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content: dict[str, Any] = parse_yaml(read_bytes(file))
             for stage in content["stages"].values() if file.suffix != ".dvc" else [content]:
                 for out in [out for kind in _OUTS for out in stage.get(kind, [])]:
                     if "md5" in out:
@@ -66,7 +67,7 @@ def cached(root: Path) -> dict[str, str]:
                         }
         except FileNotFoundError:
             continue
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{file.relative_to(root)} is damaged: `git checkout` it") from None
     return {path: digest for path, digest in found.items() if path not in in_git}
 

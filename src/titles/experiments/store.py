@@ -8,7 +8,6 @@ run. Other files come from DVC's cache or remote. Nothing is checked out.
 from __future__ import annotations
 
 import glob
-import json
 import math
 import re
 import time
@@ -19,9 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from titles.data.contract import METRICS, PLOTS
+from titles.data.documents import parse_json, parse_yaml
 from titles.experiments.commands import cut_off, git, project, top
 from titles.experiments.measures import excerpt, measures
 from titles.experiments.older import BY_WORDS, upgraded
@@ -148,8 +146,8 @@ class Revision:
         """The content of a JSON file; raises ValueError if it is missing or damaged."""
         content = self.read(path)
         try:
-            values: dict[str, Any] = json.loads(content)
-        except (ValueError, RecursionError) as error:
+            values: dict[str, Any] = parse_json(content)
+        except ValueError as error:
             raise ValueError(f"{path} of {self.name} is damaged: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{path} of {self.name} is damaged: it has no sections")
@@ -186,8 +184,8 @@ class Revision:
         """
         content = self.read(Path("params.yaml"))
         try:
-            return upgraded(flat(yaml.safe_load(content)))
-        except (yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
+            return upgraded(flat(parse_yaml(content)))
+        except (ValueError, AttributeError, TypeError):
             raise ValueError(f"params.yaml of {self.name} is damaged") from None
 
     @property
@@ -218,12 +216,12 @@ class Revision:
                 return older
             raise
         try:
-            for record in json.loads(content):
+            for record in parse_json(content):
                 epoch = int(record.pop("epoch"))
                 for name, value in record.items():
                     curve = found.setdefault(_SPLIT.sub(r"\1/", name), [])
                     curve += [(epoch, value)] if math.isfinite(value) else []
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             raise ValueError(f"{path} of {self.name} is damaged: not records of epochs") from None
         return found
 
@@ -310,9 +308,9 @@ def stages_of(lock: bytes, name: str) -> Stages:
         ValueError: it is not a lock file of DVC.
     """
     try:
-        stages: Stages = yaml.safe_load(lock)["stages"]
+        stages: Stages = parse_yaml(lock)["stages"]
         known = all(isinstance(stage, dict) for stage in stages.values())
-    except (yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         known = False
     if not known:
         raise ValueError(f"{name} is not a lock file of DVC: run `dvc repro` and commit it")

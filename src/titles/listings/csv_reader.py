@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterator, Sequence, Set
-from typing import BinaryIO
+from io import BufferedReader
 
 from titles.data.messages import printable
+from titles.listings import streams
 from titles.listings.names import canonical
-from titles.listings.rows import Batch, Broken, Lines, Row
+from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, Lines, Row, check_width
 
 # Far above any title and its newlines: past either, a stray quote has swallowed rows.
 _MOST_LINES = 20
@@ -18,7 +18,11 @@ _DELIMITERS = ",;\t|"
 _EXCERPT = 200  # characters of a header
 # A blank line, or Excel's line that names the delimiter.
 _NO_HEADER = re.compile(rf'\s*("?sep=[{_DELIMITERS}]"?\s*)?', re.IGNORECASE)
-csv.field_size_limit(1024 * 1024)  # of the whole process
+csv.field_size_limit(streams.LONGEST_LINE)  # of the whole process
+
+
+class _Long(str):
+    """The start of a line that is too long."""
 
 
 class CsvReader:
@@ -28,14 +32,16 @@ class CsvReader:
     columns that are needed. Blank lines before the header are skipped.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, expected: str, needed: Set[str]) -> None:
+    def __init__(self, stream: BufferedReader, name: str, expected: str, needed: Set[str]) -> None:
         """Raise ValueError if there is no header; `expected` describes it for the message."""
-        # surrogateescape: invalid bytes concern their row only, and are found later.
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._name, self._lines = name, Lines(text, name)
+        self._name, self._lines = name, Lines(_texts(stream), name)
         lines = self._lines.take()
+        if lines and lines[0].startswith("\ufeff"):  # a second byte order mark
+            lines[0] = lines[0][1:]
         while lines and _NO_HEADER.fullmatch(lines[0]):
             lines = lines[1:] or self._lines.take()
+        if lines and isinstance(lines[0], _Long):
+            raise ValueError(f"{name}: the header is longer than {streams.TOLD_LONGEST}")
         if not lines:
             raise ValueError(f"{name} is empty: expected a header {expected}")
         found = []
@@ -52,6 +58,7 @@ class CsvReader:
             raise ValueError(
                 f"{name}: the header is no CSV, in which quotes enclose whole names: {told}"
             )
+        check_width(len(self.header), name)
         self._lines.give_back(lines[used:])
 
     def rows(self, places: Sequence[int], *, keep: bool) -> Iterator[Batch]:
@@ -66,6 +73,8 @@ class CsvReader:
         while taken := lines.take():
             size = lines.size
             try:
+                if _Long in set(map(type, taken)):
+                    raise csv.Error
                 # strict: `"a"b` and a quote that is never closed are errors, not guesses.
                 rows: list[Row] = list(csv.reader(taken, strict=True, delimiter=self._delimiter))
             except csv.Error:
@@ -89,7 +98,9 @@ class CsvReader:
         while at < end:
             fields, used, error = self._row(lines, at)
             row: Row = fields
-            if error:
+            if isinstance(lines[at], _Long):
+                row = Broken(LINE_TOO_LONG, lines[at])
+            elif error:
                 row = Broken("broken_csv", error)
             elif fields:
                 row = self._fitted(fields)
@@ -97,7 +108,9 @@ class CsvReader:
                 used = 1
             elif not keep and (
                 # A field past the limit within one line hides no other row.
-                used > _MOST_LINES or "unexpected end" in error or ("field limit" in error and used > 1)
+                used > _MOST_LINES
+                or "unexpected end" in error
+                or (used > 1 and ("field limit" in error or isinstance(lines[at + used - 1], _Long)))
             ):
                 raise ValueError(
                     f"{self._name}: the quote opened in line {first + at} is not closed by line "
@@ -124,14 +137,29 @@ class CsvReader:
         Further lines are appended to `lines` where the row needs them.
         """
 
+        used = 0
+
         def following() -> Iterator[str]:
-            yield from lines[at:]
-            while more := self._lines.take():
-                lines.extend(more)
-                yield from more
+            nonlocal used
+            while at + used < len(lines) or (more := self._lines.take()):
+                if at + used == len(lines):
+                    lines.extend(more)
+                used += 1
+                line = lines[at + used - 1]
+                if isinstance(line, _Long):
+                    raise csv.Error("a line is too long")
+                yield line
 
         reader = csv.reader(following(), strict=True, delimiter=self._delimiter)
         try:
-            return next(reader), reader.line_num, ""
+            return next(reader), used, ""
         except csv.Error as error:
-            return [], reader.line_num, str(error)
+            return [], used, str(error)
+
+
+def _texts(stream: BufferedReader) -> Iterator[str]:
+    """Lines of text. Bytes that are not UTF-8 are lone surrogates: they concern their row only, and are
+    found later."""
+    for line in streams.lines(stream):
+        text = line.decode("utf-8", "surrogateescape")
+        yield _Long(text) if isinstance(line, streams.TooLong) else text

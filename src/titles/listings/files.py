@@ -11,7 +11,7 @@ from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
 from titles.listings.names import canonical
-from titles.listings.rows import Batch, Lines
+from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, Lines, Row, check_width
 
 FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
 # To write. Each can be followed by .gz, except Parquet, which compresses its own content.
@@ -111,7 +111,8 @@ def opened(
                 raise ValueError(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
-            wanted = [column, *(names if keep is None else keep)]
+            wanted = dict.fromkeys([column, *(names if keep is None else keep)])
+            check_width(len(wanted), name)
             defaults = {key: None for key in [*names, *wanted] if key in wanted}
             yield of_batches(list(defaults), column, json_reader.named_rows(lines, defaults, keys))
         else:
@@ -121,11 +122,14 @@ def opened(
 def _plain_lines(lines: Lines[bytes]) -> Iterator[Batch]:
     first, before = lines.number, b""
     while taken := lines.take():
-        rows, numbers = [], []
+        rows: list[Row] = []
+        numbers = []
         for number, line in enumerate(taken, first):
             # CR CR LF, which some programs write for CRLF, ends one line.
             if line != b"\r\n" or not before.endswith(b"\r"):
-                rows.append([line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")])
+                text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+                long = isinstance(line, streams.TooLong)
+                rows.append(Broken(LINE_TOO_LONG, text) if long else [text])
                 numbers.append(number)
             before = line
         yield Batch(rows, numbers, lines.size)
@@ -149,7 +153,9 @@ def _kept(
                 f"{name} has no column {each!r}. Its columns, separated by commas, are "
                 f"{printable(','.join(names)[:200])}; {hint}"
             )
-    return places if keep is None else {each: p for each, p in places.items() if each in asked}
+    found = places if keep is None else {each: p for each, p in places.items() if each in asked}
+    check_width(len(found), name)
+    return found
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -158,14 +164,15 @@ def _distinct(names: Sequence[str]) -> list[str]:
     Bytes that are not UTF-8 are written out.
     """
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    taken = set(names)
+    taken, before = set(names), set[str]()
     found: list[str] = []
     for place, name in enumerate(names, start=1):
         each = name
-        if not name or name in names[: place - 1]:
+        if not name or name in before:
             each = f"{name or 'column'}.{place}"
             while each in taken:
                 each += "_"
+        before.add(name)
         taken.add(each)
         found.append(each)
     return found

@@ -6,13 +6,14 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import orjson
 
 from titles.listings.names import canonical
-from titles.listings.rows import Batch, Broken, Lines, Row, is_utf8
+from titles.listings.rows import CHUNK_BYTES, LINE_TOO_LONG, Batch, Broken, Lines, Row, is_utf8
+from titles.listings.streams import TooLong
 
 _EXCERPT = 800  # bytes
 _MAY_BE_ROUNDED = frozenset({float, dict, list})  # orjson reads numbers as 64 bits
@@ -41,14 +42,21 @@ def to_json(value: Any) -> Any:
 
 
 def first_keys(lines: Lines[bytes], count: int) -> tuple[list[str], int]:
-    """The keys of the first `count` lines, in order of appearance, and the number of those lines."""
+    """The keys of the first `count` lines, in order of appearance, and the number of those lines; of
+    very long lines fewer are read."""
     head: list[bytes] = []
-    while len(head) < count and (more := lines.take()):
+    size = 0
+    while len(head) < count and size < CHUNK_BYTES and (more := lines.take()):
         head += more
+        size += lines.size
     lines.give_back(head)
-    records = [record for record in map(_record, head) if record is not None][:count]
-    keys = dict.fromkeys(key for record in records if isinstance(record, dict) for key in record)
-    return list(keys), len(records)
+    keys: dict[str, None] = {}
+    read = 0
+    records = (record for record in map(_record, head) if record is not None)
+    for record in islice(records, count):
+        read += 1
+        keys |= dict.fromkeys(record if isinstance(record, dict) else ())
+    return list(keys), read
 
 
 def named_rows(lines: Lines[bytes], defaults: Mapping[str, Any], keys: Iterable[str]) -> Iterator[Batch]:
@@ -118,6 +126,8 @@ def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
 
 def _loaded(line: bytes) -> dict[str, Any] | None:
     """The object of a line as orjson reads it; None if it does not."""
+    if isinstance(line, TooLong):
+        return None
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -149,6 +159,8 @@ def _record(line: bytes) -> dict[str, Any] | Broken | None:
 
     Bytes that are not UTF-8, and halves of surrogate pairs, are lone surrogates in values.
     """
+    if isinstance(line, TooLong):
+        return Broken(LINE_TOO_LONG, _start(line))
     line = line.removeprefix(codecs.BOM_UTF8)
     try:
         record = _decode(line.decode("utf-8", "surrogateescape"))
@@ -164,4 +176,8 @@ def _record(line: bytes) -> dict[str, Any] | Broken | None:
 def _broken(line: bytes, reason: str) -> Broken:
     if not is_utf8(line.decode("utf-8", "surrogateescape")):
         reason = "invalid_utf8"
-    return Broken(reason, line[:_EXCERPT].decode("utf-8", "replace").strip())
+    return Broken(reason, _start(line))
+
+
+def _start(line: bytes) -> str:
+    return line[:_EXCERPT].decode("utf-8", "replace").strip()

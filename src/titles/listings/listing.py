@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from titles.listings.rows import Batch, Broken, gather, is_utf8
+from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, gather, is_utf8
+from titles.listings.streams import TOLD_LONGEST
 
 _PROBLEMS = {
     "broken_csv": "broken CSV",
     "wrong_number_of_fields": "wrong number of fields",
     "broken_json": "broken JSON",
+    LINE_TOO_LONG: f"line longer than {TOLD_LONGEST}",
     "invalid_utf8": "broken JSON",
     "nested_too_deeply": "JSON nested too deeply",
     "unreadable_value": "unreadable value in column {}",

@@ -14,10 +14,17 @@ _INVISIBLE = re.compile(
 )
 
 
-@lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """The one spelling of names that look the same: composed accents (NFC), single spaces in place of
     any white space, none at the ends, no invisible characters. Case counts."""
+    return _remembered(name) if len(name) <= _REMEMBERED else _canonical(name)
+
+
+def _canonical(name: str) -> str:
     if not name.isascii():
         name = unicodedata.normalize("NFC", _INVISIBLE.sub("", name))
     return " ".join(name.split())
+
+
+_REMEMBERED = 256  # characters; thousands of longer names would fill the memory
+_remembered = lru_cache(maxsize=4096)(_canonical)

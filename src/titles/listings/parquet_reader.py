@@ -7,13 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from titles.listings.rows import Batch, Broken, Row
+from titles.listings.rows import CHUNK_BYTES, LINE_TOO_LONG, Batch, Broken, Row
+from titles.listings.streams import LONGEST_LINE
 
 _ROWS = 1024  # read at a time
+_PIECE = 4 * 1024 * 1024  # bytes of text of rows that become objects of Python together
+_PAGES = 64 * 1024 * 1024  # bytes that are no risk
+_MOST_AVERAGE = 64 * 1024  # bytes of a value
 _STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_DICTIONARIES = (pa.types.is_string, pa.types.is_binary)  # can be read as dictionaries
 # Writers that do not mark text as such leave binary columns. A column without any value has no type.
 _TEXTS = (
     *_STRINGS,
@@ -43,30 +50,109 @@ def rows(file: Path, table: Any, columns: Sequence[int], texts: Collection[int])
     """Yield the values of the columns at these places of all rows.
 
     texts: places of columns of which `is_text` is true; their values are text, with bytes that are not
-    UTF-8 as lone surrogates. A row with a value that Python cannot represent is Broken. Raises
-    ValueError as `opened` does.
+    UTF-8 as lone surrogates. A row with a value that Python cannot represent, or with more text than a
+    line may have, is Broken. Raises ValueError as `opened` does, and if values are too large to be read.
     """
     names = table.schema_arrow.names
     wanted = dict.fromkeys(names[place] for place in columns)
-    with _whole(file):
-        for batch in table.iter_batches(_ROWS, columns=list(wanted)):
-            # It has all columns of these names, and those of which such a name and a point is the start.
-            found = batch.schema.names
-            values = []
-            broken: dict[int, str] = {}  # names of columns, by row
-            for place in columns:
-                same = [at for at, name in enumerate(found) if name == names[place]]
-                column = batch.column(same[names[:place].count(names[place])])
-                if place in texts or _is(column.type, _STRINGS):
-                    values.append(_strings(column))
-                    continue
-                objects, unreadable = _objects(column)
-                values.append(objects)
-                broken |= dict.fromkeys(unreadable, names[place])
-            read: list[Row] = list(zip(*values, strict=True))
-            for row, name in broken.items():
-                read[row] = Broken("unreadable_value", name, list(read[row]))
-            yield Batch(read, (), batch.nbytes)
+    _check_sizes(file, table.metadata, wanted)
+    of_text = {names[place] for place in columns if _is(table.schema_arrow.types[place], _DICTIONARIES)}
+    with _whole(file), pq.ParquetFile(file, read_dictionary=list(of_text)) as compact:
+        # A value of a dictionary is then in memory once, however many rows it has. It takes longer.
+        source = compact if _multiplies(compact, list(of_text)) else table
+        for whole in source.iter_batches(_ROWS, columns=list(wanted)):
+            yield from _batch_rows(file, names, columns, texts, whole)
+
+
+def _multiplies(compact: Any, names: list[str]) -> bool:
+    """Whether a dictionary has values that fill the memory if each row has one of its own."""
+    for number in range(compact.num_row_groups if names else 0):
+        # Before its first row, a dictionary is read as a whole.
+        for batch in compact.iter_batches(1, row_groups=[number], columns=names):
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type) and len(column.dictionary):
+                    longest = pc.max(pc.binary_length(column.dictionary)).as_py()
+                    if (longest or 0) * _ROWS > _PIECE:
+                        return True
+            break
+    return False
+
+
+def _batch_rows(
+    file: Path, names: Sequence[str], columns: Sequence[int], texts: Collection[int], whole: Any
+) -> Iterator[Batch]:
+    sizes_N = np.zeros(len(whole), np.int64)
+    for name, column in zip(whole.schema.names, whole.columns, strict=True):
+        if _is(column.type, _DICTIONARIES):
+            sizes_N += _lengths(column)
+        elif column.nbytes > CHUNK_BYTES:
+            raise ValueError(f"{file}: values of column {name!r} are too large to be read")
+        else:
+            sizes_N += column.nbytes // len(whole)
+    for start, stop in _pieces(sizes_N):
+        if stop - start == 1 and sizes_N[start] > LONGEST_LINE:
+            yield Batch([Broken(LINE_TOO_LONG, "")], (), 0)
+            continue
+        batch = whole.slice(start, stop - start)
+        # It has all columns of these names, and those of which such a name and a point is the start.
+        found = batch.schema.names
+        values = []
+        broken: dict[int, str] = {}  # names of columns, by row
+        for place in columns:
+            same = [at for at, name in enumerate(found) if name == names[place]]
+            column = batch.column(same[names[:place].count(names[place])])
+            if place in texts or _is(column.type, _STRINGS):
+                values.append(_strings(column))
+                continue
+            objects, unreadable = _objects(column)
+            values.append(objects)
+            broken |= dict.fromkeys(unreadable, names[place])
+        read: list[Row] = list(zip(*values, strict=True))
+        for row, name in broken.items():
+            read[row] = Broken("unreadable_value", name, list(read[row]))
+        yield Batch(read, (), int(sizes_N[start:stop].sum()))
+
+
+def _lengths(column: Any) -> Any:
+    """Bytes of each text of a column, (N,)."""
+    if pa.types.is_dictionary(column.type):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+    else:
+        lengths = pc.binary_length(column)
+    return lengths.fill_null(0).to_numpy(zero_copy_only=False)
+
+
+def _pieces(sizes_N: Any) -> Iterator[tuple[int, int]]:
+    """Starts and ends of runs of rows with little text, or of one row."""
+    if not len(sizes_N) or (sizes_N.sum() <= _PIECE and sizes_N.max() <= LONGEST_LINE):
+        yield 0, len(sizes_N)
+        return
+    start, held = 0, 0
+    for row, size in enumerate(sizes_N.tolist()):
+        if row > start and held + size > LONGEST_LINE:
+            yield start, row
+            start, held = row, 0
+        held += size
+    yield start, len(sizes_N)
+
+
+def _check_sizes(file: Path, metadata: Any, names: Collection[str]) -> None:
+    """Raise ValueError if values, as the file announces them, are on average too large for any listing:
+    a column of a row group is read in pages, each as a whole."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            name = column.path_in_schema.partition(".")[0]
+            if name not in names and column.path_in_schema not in names:
+                continue
+            rows = max(1, group.num_rows)
+            if column.total_uncompressed_size > max(_PAGES, rows * _MOST_AVERAGE) or (
+                column.num_values > max(_PAGES, rows * _MOST_AVERAGE)
+            ):
+                raise ValueError(
+                    f"{file}: values of column {name!r} are too large to be read, in row group {number}"
+                )
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -17,7 +17,11 @@ from titles.listings.streams import DAMAGE, damaged
 # looked up once.
 CHUNK_ROWS = 32_768
 CHUNK_BYTES = 32 * 1024 * 1024
+MOST_COLUMNS = 16_384  # of a table; as many as a spreadsheet can have
+LINE_TOO_LONG = "line_too_long"  # reason of a Broken
 _LINES = 256  # of a batch
+_LINES_AT_ONCE = 16
+_REFERENCE = 8  # bytes of a value's place in a list
 
 Line = TypeVar("Line", str, bytes)
 
@@ -35,6 +39,12 @@ class Broken:
 
 
 Row = Any  # a sequence of values, or Broken
+
+
+def check_width(columns: int, name: str) -> None:
+    """Raise ValueError if a table has too many columns: each row, however short, would have them all."""
+    if columns > MOST_COLUMNS:
+        raise ValueError(f"{name} has {columns} columns, more than {MOST_COLUMNS}")
 
 
 class Batch(NamedTuple):
@@ -80,7 +90,11 @@ class Lines(Generic[Line]):
     def _read(self) -> list[Line]:
         lines: list[Line] = []
         try:
-            lines.extend(islice(self._stream, _LINES))  # keeps the lines before an error
+            before, size = -1, 0
+            while before < len(lines) < _LINES and size <= CHUNK_BYTES // 8:
+                before = len(lines)
+                lines.extend(islice(self._stream, _LINES_AT_ONCE))  # keeps the lines before an error
+                size += sum(map(len, lines[before:]))
         except DAMAGE as error:
             raise damaged(self._name, self.number + len(lines), error) from None
         return lines
@@ -95,6 +109,8 @@ def gather(batches: Iterable[Batch]) -> Iterator[Batch]:
         rows += batch.rows
         lines += batch.lines
         size += batch.size
+        whole = next((row for row in batch.rows if not isinstance(row, Broken)), ())
+        size += _REFERENCE * len(batch.rows) * len(whole)
         if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
             for at in range(0, len(rows), CHUNK_ROWS):
                 yield Batch(rows[at : at + CHUNK_ROWS], lines[at : at + CHUNK_ROWS], size)

@@ -29,6 +29,7 @@ from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
 _NAMED = 5  # files in a message
+_LONGEST_CATEGORY = 1000  # characters; all distinct categories are held at once
 _COURSE = re.compile(
     rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
 )
@@ -284,6 +285,8 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
             return "invalid_utf8"
         if len(title) > max_title_chars:
             return "title_too_long"
+        if len(category) > _LONGEST_CATEGORY:
+            return "category_too_long"
         if "\n" in category or "\r" in category:
             return "newline_in_category"
         if has_commands(canonical(category)):
@@ -301,6 +304,7 @@ def _check(chunk: Chunk, max_title_chars: int) -> None:
         and set(chunk.qualities) <= qualities
         and all(category.strip() and category.isprintable() for category in set(chunk.categories))
         and max(map(len, chunk.titles), default=0) <= max_title_chars
+        and max(map(len, chunk.categories), default=0) <= _LONGEST_CATEGORY
         and all(map(str.strip, chunk.titles))
         and is_utf8("".join(chunk.titles))
     )

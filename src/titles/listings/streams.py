@@ -30,6 +30,11 @@ DAMAGE = EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFi
 # Bytes read at a time; the first of them tell the kind of a file. What a larger block has before the
 # damage of a compressed file would be lost, and with it the line of the damage.
 _BLOCK = 8 * 1024
+# Bytes of a line of any file of users. The rest of a longer one is skipped, however long it is, and it
+# counts as one row that cannot be read.
+LONGEST_LINE = 1024 * 1024
+TOLD_LONGEST = "1 MiB"
+_START = 800  # bytes kept of a longer one
 _MEMORY = 256 * 1024 * 1024  # bytes that a file of xz may ask for; xz -9 asks for 65 million
 _LEAST = 512  # bytes from which a share of control characters means something
 _NAMED = 5  # files of an archive in a message
@@ -104,19 +109,36 @@ def opened(file: Path | None, *, binary: bool = False) -> Iterator[io.BufferedRe
         yield stack.enter_context(io.BufferedReader(_Joined(blocks), _BLOCK))
 
 
+class TooLong(bytes):
+    """The start of a line longer than LONGEST_LINE."""
+
+
 def lines(stream: io.BufferedReader) -> Iterator[bytes]:
-    """Lines with their ends: LF, CRLF or, as in text of old spreadsheets, a lone CR."""
-    parts: list[bytes] = []
+    """Lines with their ends: LF, CRLF or, as in text of old spreadsheets, a lone CR. One longer than
+    LONGEST_LINE comes as `TooLong`."""
+    parts: list[bytes] = []  # of a line that has not ended
+    held, long = 0, False  # their bytes; whether some of the line is skipped
     while block := stream.read1():
         # A CR at the end may be the first half of a CRLF.
         if (parts and parts[-1].endswith(b"\r")) or b"\n" in block or b"\r" in block:
             found = b"".join([*parts, block]).splitlines(keepends=True)
             parts = [] if found[-1].endswith(b"\n") else [found.pop()]
+            if found:
+                found[0], long = _bounded(found[0], long), False
             yield from found
+            held = sum(map(len, parts))
         else:
             parts.append(block)
+            held += len(block)
+            if held > LONGEST_LINE:
+                parts, held, long = [b"".join(parts)[:_START]], _START, True
     if parts:
-        yield b"".join(parts)
+        yield _bounded(b"".join(parts), long)
+
+
+def _bounded(line: bytes, long: bool) -> bytes:
+    # Blocks are far shorter than the limit: of the lines that end in one, only the first can be longer.
+    return TooLong(line[:_START]) if long or len(line) > LONGEST_LINE else line
 
 
 def damaged(name: str, line: int, error: Exception) -> Exception:

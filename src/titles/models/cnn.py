@@ -19,15 +19,15 @@ from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, max_over_time_conv
 from titles.models.parts.network import Network
 from titles.models.parts.products import Linear, plus_bias
-from titles.params import Positive, Sizes, Training, distinct
+from titles.params import Sizes, Training, Units, distinct
 
 
 class CNNSection(Training):
     """The section `cnn` of params.yaml."""
 
     filter_lengths: Annotated[Sizes, AfterValidator(distinct)]
-    filter_count: Positive
-    fc_size: Positive
+    filter_count: Units
+    fc_size: Units
 
     def check_titles(self, max_words: int) -> None:
         if max(self.filter_lengths) > max_words:

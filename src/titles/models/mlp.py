@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from titles.data.contract import Batch
@@ -17,13 +19,13 @@ from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, embedding_bag
 from titles.models.parts.network import Network
 from titles.models.parts.products import Linear
-from titles.params import NotNegative, Sizes, Training
+from titles.params import MOST_WORDS, Sizes, Training
 
 
 class MLPSection(Training):
     """The section `mlp` of params.yaml."""
 
-    leading_words: NotNegative
+    leading_words: Annotated[int, Field(ge=0, le=MOST_WORDS)]
     hidden_layers: Sizes
 
     def beyond_titles(self, longest: int) -> dict[str, str]:

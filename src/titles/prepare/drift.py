@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from titles.data.contract import NO_REFERENCE
+from titles.data.documents import read_bytes
 from titles.listings.names import canonical
 from titles.params import Prepare
 
@@ -58,7 +59,7 @@ def read(path: str) -> Profile | None:
     if path == NO_REFERENCE:
         return None
     try:
-        found = Profile.model_validate_json(Path(path).read_bytes())
+        found = Profile.model_validate_json(read_bytes(Path(path)))
     except OSError as error:
         reason = error.strerror or str(error)
     except ValidationError as error:

@@ -5,7 +5,6 @@ Legend: B titles, L tokens of the longest, U distinct unknown words, G n-grams o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from titles.data.contract import LABELS_FILE, PAD, UNK, VOCABULARY_FILE
+from titles.data.documents import DocumentError, read_json
 from titles.data.subwords import Subwords
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.models.parts import golden
@@ -30,6 +30,7 @@ MODEL_FILE = "model.onnx"
 ENCODING_FILE = "encoding.json"
 WORDS = "words"
 UNKNOWN_GRAMS = "unknown_grams"
+_REASON = 300  # characters of a message, which can quote all of a damaged file
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Encoder:
         """
         path = Path(folder) / ENCODING_FILE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             version = found["format"]
             if version not in (_UNCHECKED_FORMAT, FORMAT):
                 raise ValueError(
@@ -71,8 +72,8 @@ class Encoder:
             letters = letters and [letters[name] for name in ("shortest", "longest", "buckets")]
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: export with `titles export onnx`") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValidationError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}") from None
+        except (DocumentError, KeyError, TypeError, ValidationError) as error:
+            raise ValueError(f"{path} is damaged: {repr(error)[:_REASON]}") from None
         try:
             subwords = Subwords(*letters) if letters else None
         except ValueError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from titles.data import inputs, processor
+from titles.data import inputs, memory, processor
 from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.files import atomic_folder, write_json
@@ -28,6 +28,8 @@ from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
 from titles.training.trainer import EpochRecord, Trainer
+
+_COPIES = 4  # of weights in a training: themselves, their gradients, two moments of Adam
 
 
 def train(name: str, network: type[Network], params: Params) -> None:
@@ -53,7 +55,9 @@ def train(name: str, network: type[Network], params: Params) -> None:
         note_without_effect(name, found)
         _note_machine(name, settings, params, device)
     architecture = settings.architecture
-    made = network(new_embedding(settings, words), len(labels), **architecture).to(device)
+    embedding = new_embedding(settings, words)
+    _check_memory(name, network.planned(embedding, len(labels), architecture))
+    made = network(embedding, len(labels), **architecture).to(device)
     used = {"batch_size": settings.titles_per_step(len(train_split)), "machine": machine(params.compute)}
     model = saved.SavedModel(
         name,
@@ -73,6 +77,13 @@ def train(name: str, network: type[Network], params: Params) -> None:
     inputs.check()
     with checkpoints.opened(name, key) as checkpoint:
         _record(model, settings, params, device, checkpoint)
+
+
+def _check_memory(name: str, planned: Network) -> None:
+    """Raise ValueError if a training with the weights of a network cannot fit into the memory."""
+    layers = [each for each in planned.parameters() if each.is_meta]
+    weights = sum(each.numel() * each.element_size() for each in layers)
+    memory.check(_COPIES * weights, f"the layers of {name} with their gradients and moments")
 
 
 def without_effect(settings: Training, titles: EncodedTitles, categories: int) -> dict[str, str]:

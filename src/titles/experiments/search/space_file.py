@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError
 
+from titles.data.documents import read_yaml_text
 from titles.experiments.search.space import (
     ACCURACY,
     Choices,
@@ -80,7 +82,7 @@ def read_space(file: Path, base: Settings, params: Params) -> Space:
         ValueError: the file is missing or wrong; the message lists every mistake.
     """
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(file))
+        content: Any = OmegaConf.to_container(OmegaConf.load(StringIO(read_yaml_text(file))))
         given = _File.model_validate(content)
     except FileNotFoundError:
         raise ValueError(f"{file} is missing: name a file such as experiments/search.yaml") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from titles.data.documents import read_yaml_text
 from titles.models.registry import CLASSIFIERS, parse_params
 from titles.params import Params
 from titles.tracking.provenance import flat
@@ -69,7 +71,8 @@ def read_plan(file: Path) -> Plan:
         ValueError: the file is missing, is not YAML, or breaks the schema; all problems are listed.
     """
     try:
-        return Plan.model_validate(OmegaConf.to_container(OmegaConf.load(file)))
+        content = OmegaConf.load(StringIO(read_yaml_text(file)))
+        return Plan.model_validate(OmegaConf.to_container(content))
     except FileNotFoundError:
         raise ValueError(f"{file} is missing: name a file such as experiments/course.yaml") from None
     except ValidationError as error:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titles.data import memory
 from titles.data.contract import PAD, Batch
 from titles.data.subwords import VocabularySubwords
 from titles.models.parts.layers import embedding_bag, embedding_lookup
@@ -61,6 +62,9 @@ class WordEmbedding(nn.Module):
         self.grams_RD: nn.Parameter | None = None
         if subwords:
             if grams_RD is None:
+                rows = subwords.subwords.buckets
+                size = rows * self.dimension * matrix_VD.element_size()
+                memory.check(size, f"vectors of n-grams (subword_buckets: {rows})")
                 grams_RD = torch.empty(subwords.subwords.buckets, self.dimension)
                 nn.init.normal_(grams_RD, std=_NGRAM_STD)
             self.grams_RD = nn.Parameter(grams_RD)

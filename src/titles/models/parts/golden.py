@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from titles.data.contract import SPECIAL_WORDS, UNK, VOCABULARY_FILE
+from titles.data.documents import read_json
 from titles.data.files import atomic_file
 from titles.data.subwords import Subwords
 from titles.data.vocabulary import Vocabulary
@@ -118,7 +119,7 @@ def check(
     """
     path = folder / GOLDEN_FILE
     try:
-        count, *told = json.loads(path.read_text(encoding="utf-8"))
+        count, *told = read_json(path)
         titles = [example["title"] for example in told]
         again = _read(titles, text, vocabulary, subwords)
         if count != len(told):

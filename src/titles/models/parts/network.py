@@ -5,8 +5,10 @@ Legend: B titles, L tokens of a title, D dimensions of a word vector, C categori
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,6 +36,12 @@ class Network(nn.Module):
     def __init__(self, embedding: WordEmbedding, classes: int, **architecture: Any) -> None:
         super().__init__()
         self.embedding = embedding
+
+    @classmethod
+    def planned(cls, embedding: WordEmbedding, classes: int, architecture: Mapping[str, Any]) -> Network:
+        """The network without the memory of its weights, except the embedding: their shapes."""
+        with torch.device("meta"):
+            return cls(embedding, classes, **architecture)
 
     def logits(self, vectors_BLD: Tensor, is_token_BL: Tensor) -> Tensor:
         """Logits (B, C), by standard operators of torch, which ONNX can hold.

@@ -11,7 +11,6 @@ Formats: 6 has golden.json, and its weights can be quantised (`saved_weights`); 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -26,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from titles.data.contract import LABELS_FILE, MODEL_FORMAT, PAD, VOCABULARY_FILE
+from titles.data.documents import DocumentError, read_json
 from titles.data.files import write_json
 from titles.data.subwords import Subwords, VocabularySubwords
 from titles.data.vocabulary import Vocabulary, read_labels, write_labels
@@ -149,7 +149,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
             titles are read otherwise than when the model was written.
     """
     try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = read_json(folder / "model.json")
         found = description["format"]
         if found not in (_UNCHECKED_FORMAT, MODEL_FORMAT):
             raise ValueError(
@@ -166,8 +166,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename} is missing: run `dvc repro`, or `dvc pull`") from None
     except (
-        json.JSONDecodeError,
-        UnicodeDecodeError,
+        DocumentError,
         KeyError,
         TypeError,
         ValidationError,
@@ -181,7 +180,7 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
     if not isinstance(training, dict):
         raise ValueError(f"{folder}/model.json is damaged: training is {training!r}"[:_REASON])
     if kind not in get_args(SavedWeights):
-        raise ValueError(f"{folder}/model.json is damaged: saved_weights is {kind!r}")
+        raise ValueError(f"{folder}/model.json is damaged: saved_weights is {kind!r}"[:_REASON])
     try:
         subwords = Subwords(**letters) if letters else None
     except (TypeError, ValueError) as error:
@@ -193,8 +192,11 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         weights_file.open("rb").close()  # safetensors takes one that it may not read for missing
         state = load_file(weights_file)
         embedding = _embedding(state, kind, words, subwords)
+        # Settings that announce more weights than there are must not fill the memory.
+        build.Section.check_architecture(settings)
+        _check_weights(build.planned(embedding, len(labels), settings), state, kind)
         network = build(embedding, len(labels), **settings)
-        _load(network, state, kind)
+        network.load_state_dict(state, strict=False)  # the embedding has its tables
     except FileNotFoundError:
         raise ValueError(
             f"{folder} has no weights.safetensors: run `dvc repro`, or `dvc pull`"
@@ -206,7 +208,8 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         RuntimeError,
         ValueError,
     ) as error:
-        raise ValueError(f"{folder} is damaged, its weights do not fit: {error}") from None
+        reason = str(error)[:_REASON]
+        raise ValueError(f"{folder} is damaged, its weights do not fit: {reason}") from None
     if found == _UNCHECKED_FORMAT:
         golden.warn_unchecked(folder)
     else:
@@ -245,23 +248,20 @@ def _embedding(
     return WordEmbedding(matrix_VD, frozen_V, True, vocabulary, tables.get(_GRAMS))
 
 
-def _load(network: Network, state: dict[str, torch.Tensor], kind: SavedWeights) -> None:
-    """Load all weights but those of the embedding.
-
-    Raises:
-        ValueError: a tensor is missing, unexpected, of another type or not finite. RuntimeError: of
-            another shape.
-    """
+def _check_weights(network: Network, state: dict[str, torch.Tensor], kind: SavedWeights) -> None:
+    """Raise ValueError unless a state has all weights of a network but those of the embedding, of the
+    same shapes and types, and finite."""
     expected = {k: v for k, v in network.state_dict().items() if not k.startswith("embedding.")}
     missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or unexpected:
         raise ValueError(f"missing {missing}, unexpected {unexpected}")
     for name, values in state.items():
+        if values.shape != expected[name].shape:
+            raise ValueError(f"{name} is {tuple(values.shape)}, not {tuple(expected[name].shape)}")
         if expected[name].is_floating_point():
             _check_floats(name, values, kind)
         elif values.dtype != expected[name].dtype:
             raise ValueError(f"{name} is {values.dtype}, not {expected[name].dtype}")
-    network.load_state_dict(state, strict=False)  # the embedding has its tables
 
 
 def _check_floats(name: str, values: torch.Tensor, kind: SavedWeights) -> None:
