@@ -156,9 +156,13 @@ def test_a_field_past_the_limit_without_a_quote_costs_its_row(tmp_path):
     for row in (f"{long},A", f'"{long}",A'):
         file = write(tmp_path / "a.csv", f"title,category\nMesa,T\n{row}\nSilla,S\n")
         (rejected,) = [row for chunk in sources.read(file, "all", 50) for row in chunk.rejected]
-        assert (rejected.line, rejected.reason) == (3, "broken_csv")
-        assert "field larger than field limit" in rejected.excerpt
+        assert (rejected.line, rejected.reason) == (3, "field_too_long")
+        assert rejected.excerpt == "a field of 1,048,577 characters, past 1,048,576"
         assert [row[1:3] for row in read(file)[0]] == [(2, "Mesa"), (4, "Silla")]
+    # Quotes elsewhere in the row are not the cause.
+    file = write(tmp_path / "a.csv", f'title,category\n"Mesa\nroja",{long}\nSilla,S\n')
+    ((row,), (rejected,)) = read(file)[0], next(iter(sources.read(file, "all", 50))).rejected
+    assert (row[2], rejected.line, rejected.reason) == ("Silla", 2, "field_too_long")
     file = write(tmp_path / "a.csv", f'title,category\nMesa,T\n"Silla,S\n{long},A\n')
     assert "the quote opened in line 3 is not closed by line 4" in refusal(file)
 

@@ -17,7 +17,9 @@ _DELIMITERS = ",;\t|"
 _EXCERPT = 200  # characters of a header
 # A blank line, or Excel's line that names the delimiter.
 _NO_HEADER = re.compile(rf'\s*("?sep=[{_DELIMITERS}]"?\s*)?', re.IGNORECASE)
-csv.field_size_limit(1024 * 1024)  # of the whole process
+_MOST_CHARS = 1024 * 1024  # of a field
+# Of the whole process: the parser's own limit would not tell a long field from a stray quote.
+csv.field_size_limit(2**31 - 1)
 
 
 class CsvReader:
@@ -70,7 +72,7 @@ class CsvReader:
             except csv.Error:
                 rows = []
             numbers: Sequence[int] = range(first, first + len(rows))
-            if set(map(len, rows)) != {len(self.header)}:
+            if set(map(len, rows)) != {len(self.header)} or size > _MOST_CHARS:
                 rows = list(map(self._fitted, rows))
             # One row per line, all of the right width, is by far the commonest case.
             if len(rows) != len(taken) or Broken in set(map(type, rows)):
@@ -94,10 +96,7 @@ class CsvReader:
                 row = self._fitted(fields)
             if keep and isinstance(row, Broken):
                 used = 1
-            elif not keep and (
-                # A field past the limit within one line hides no other row.
-                used > _MOST_LINES or "unexpected end" in error or ("field limit" in error and used > 1)
-            ):
+            elif not keep and (used > _MOST_LINES or "unexpected end" in error):
                 raise ValueError(
                     f"{self._name}: the quote opened in line {first + at} is not closed by line "
                     f"{first + at + used - 1}: mend or remove that row"
@@ -113,6 +112,8 @@ class CsvReader:
         """The fields, as many as the header has names. Spreadsheets leave out empty fields at the end of
         a row, or add some, beside columns without a name."""
         width = len(self.header)
+        if (longest := max(map(len, fields), default=0)) > _MOST_CHARS:
+            return Broken("field_too_long", f"a field of {longest:,} characters, past {_MOST_CHARS:,}")
         if any(fields[width:]) or any(self.header[len(fields) :]):
             return Broken("wrong_number_of_fields", ",".join(fields))
         return (fields + [""] * width)[:width]
@@ -124,10 +125,11 @@ class CsvReader:
         """
 
         def following() -> Iterator[str]:
-            yield from lines[at:]
-            while more := self._lines.take():
-                lines.extend(more)
-                yield from more
+            for place in range(at, at + _MOST_LINES + 1):
+                if place == len(lines):
+                    lines.extend(self._lines.take())
+                if place < len(lines):
+                    yield lines[place]
 
         reader = csv.reader(following(), strict=True, delimiter=self._delimiter)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from titles.listings import parquet_values
 from titles.listings.rows import Batch, Broken, Row
 
 _ROWS = 1024  # read at a time
@@ -39,34 +40,44 @@ def opened(file: Path) -> Iterator[Any]:
         yield table
 
 
-def rows(file: Path, table: Any, columns: Sequence[int], texts: Collection[int]) -> Iterator[Batch]:
+def rows(
+    file: Path, table: Any, columns: Sequence[int], texts: Collection[int], *, keep: bool = False
+) -> Iterator[Batch]:
     """Yield the values of the columns at these places of all rows.
 
     texts: places of columns of which `is_text` is true; their values are text, with bytes that are not
-    UTF-8 as lone surrogates. A row with a value that Python cannot represent is Broken. Raises
-    ValueError as `opened` does.
+    UTF-8 as lone surrogates. keep: yield the values also as they stand in the file, as `Batch.table`.
+    A value beyond Python's types is text; a row with one that cannot be written as such is Broken.
+    Raises ValueError as `opened` does, and if pyarrow cannot read a column.
     """
     names = table.schema_arrow.names
     wanted = dict.fromkeys(names[place] for place in columns)
-    with _whole(file):
-        for batch in table.iter_batches(_ROWS, columns=list(wanted)):
-            # It has all columns of these names, and those of which such a name and a point is the start.
-            found = batch.schema.names
-            values = []
-            broken: dict[int, str] = {}  # names of columns, by row
-            for place in columns:
-                same = [at for at, name in enumerate(found) if name == names[place]]
-                column = batch.column(same[names[:place].count(names[place])])
-                if place in texts or _is(column.type, _STRINGS):
-                    values.append(_strings(column))
-                    continue
-                objects, unreadable = _objects(column)
-                values.append(objects)
-                broken |= dict.fromkeys(unreadable, names[place])
-            read: list[Row] = list(zip(*values, strict=True))
-            for row, name in broken.items():
-                read[row] = Broken("unreadable_value", name, list(read[row]))
-            yield Batch(read, (), batch.nbytes)
+    batches = table.iter_batches(_ROWS, columns=list(wanted))
+    while batch := _next(file, batches):
+        # It has all columns of these names, and those of which such a name and a point is the start.
+        found = batch.schema.names
+        taken, values = [], []
+        broken: dict[int, str] = {}  # names of columns, by row
+        for place in columns:
+            same = [at for at, name in enumerate(found) if name == names[place]]
+            column = batch.column(same[names[:place].count(names[place])])
+            taken.append(column)
+            if place in texts or _is(column.type, _STRINGS):
+                values.append(_strings(column))
+                continue
+            objects, unreadable = parquet_values.objects(column)
+            values.append(objects)
+            broken |= dict.fromkeys(unreadable, names[place])
+        read: list[Row] = list(zip(*values, strict=True))
+        for row, name in broken.items():
+            read[row] = Broken("unreadable_value", name, list(read[row]))
+        whole = pa.Table.from_arrays(taken, list(map(str, columns))) if keep else None
+        yield Batch(read, (), batch.nbytes, whole)
+
+
+def joined(tables: Sequence[Any]) -> Any:
+    """One table of several with the same columns."""
+    return pa.concat_tables(tables)
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -86,6 +97,19 @@ def _whole(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} is damaged, or no Parquet file: {error}") from None
 
 
+def _next(file: Path, batches: Iterator[Any]) -> Any:
+    with _whole(file):
+        try:
+            return next(batches, None)
+        except pa.ArrowInvalid as error:
+            if "Expected all lists to be of size" not in str(error):
+                raise
+    raise ValueError(
+        f"{file} has a column of lists of fixed size, of which some are missing: pyarrow cannot read "
+        "it; say with --keep which columns to keep"
+    )
+
+
 def _strings(column: Any) -> list[str | None]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -94,29 +118,3 @@ def _strings(column: Any) -> list[str | None]:
     except ValueError:  # Parquet does not check its text
         binary = column.cast(pa.large_binary()).to_pylist()
         return [value if value is None else value.decode("utf-8", "surrogateescape") for value in binary]
-
-
-def _objects(column: Any) -> tuple[list[Any], list[int]]:
-    """The values, and the rows of those that Python cannot represent, which are None."""
-    kind = column.type
-    if pa.types.is_timestamp(kind) and kind.tz and not _is_known(kind.tz):
-        column = column.cast(pa.timestamp(kind.unit, "UTC"))  # the same instants
-    try:
-        return column.to_pylist(), []
-    except (ValueError, OverflowError):
-        found, unreadable = [], []
-        for row, scalar in enumerate(column):
-            try:
-                found.append(scalar.as_py())
-            except (ValueError, OverflowError):  # a date after the year 9999, for example
-                found.append(None)
-                unreadable.append(row)
-        return found, unreadable
-
-
-def _is_known(zone: str) -> bool:
-    try:
-        pa.lib.string_to_tzinfo(zone)
-    except (ValueError, LookupError):
-        return False
-    return True
