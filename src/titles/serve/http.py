@@ -29,9 +29,7 @@ def serve(folders: Sequence[Path], host: str, port: int) -> NoReturn:
     check_free(host, port)
     with tempfile.TemporaryDirectory(prefix="titles-serve-") as made:
         model = Path(made) / "model"
-        # In a process of its own, so that this one, which only waits, does not load torch.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(_write, folders, model).result()
+        _write_apart(folders, model)
         command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model)]
         command += ["--env-manager", "local", "--host", host, "--port", str(port)]
         # MLflow searches PATH for the server's program.
@@ -59,6 +57,17 @@ def check_free(host: str, port: int, options: str = "--port or --host") -> None:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         message = f"cannot serve at port {port} of {host}: {reason}. Choose a different {options}"
         raise ValueError(f"{message}, or stop the program that uses it") from None
+
+
+def _write_apart(folders: Sequence[Path], out: Path) -> None:
+    """Write the model in a process of its own: this one, which only waits, then does not load torch."""
+    try:
+        pool = ProcessPoolExecutor(1, get_context("spawn"))
+    except (OSError, ImportError):  # it needs semaphores, which need /dev/shm
+        _write(folders, out)
+        return
+    with pool:
+        pool.submit(_write, folders, out).result()
 
 
 def _write(folders: Sequence[Path], out: Path) -> None:
