@@ -12,11 +12,12 @@ from concurrent.futures import Future
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+Answer = TypeVar("Answer")
 DVC = (sys.executable, "-m", "dvc")
 TIMEOUTS = {"git": 10.0, sys.executable: 60.0}  # seconds; DVC and torch start slowly on a busy machine
 _SERVER_TIMEOUT = 5.0  # seconds
@@ -79,12 +80,12 @@ def reach(url: str, method: str) -> tuple[bool, str]:
         return False, str(getattr(cause, "strerror", None) or cause)
 
 
-def _in_time(function: Callable[..., Any], *args: str) -> Any:
+def _in_time(function: Callable[..., Answer], *args: str) -> Answer:
     """The result of a function; raises TimeoutError if there is none within _SERVER_TIMEOUT.
 
     A socket's timeout covers neither name servers nor disks of other machines.
     """
-    result: Future[Any] = Future()
+    result: Future[Answer] = Future()
 
     def work() -> None:
         try:

@@ -112,7 +112,7 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
 def _logits(network: nn.Module, titles: EncodedTitles, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits (N, C) and labels (N,) of evenly spaced titles of the split, on the CPU, in any order."""
     network.eval()
-    categories: int = network.get_submodule("output").bias.shape[0]
+    categories = len(next(network.get_submodule("output").parameters()))
     count = min(len(titles), _TITLES, max(_LOGITS // categories, _BATCH))
     among = np.linspace(0, len(titles) - 1, count).astype(np.int64)
     batcher = Batcher(titles, embedding_of(network).subwords, device)
