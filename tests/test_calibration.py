@@ -131,8 +131,12 @@ def test_dropout_is_off_while_a_network_is_calibrated():
     assert temperature(0.5) == temperature(0.0)
 
 
-def test_of_a_large_split_titles_from_all_over_it_are_taken(monkeypatch):
-    monkeypatch.setattr(calibration, "_TITLES", 3)
+@pytest.mark.parametrize(
+    "bounds", [{"_TITLES": 3}, {"_LOGITS": 3 * len(LABEL_NAMES) + 1, "_BATCH": 2}], ids=str
+)
+def test_of_a_large_split_titles_from_all_over_it_are_taken(monkeypatch, bounds):
+    for name, value in bounds.items():
+        monkeypatch.setattr(calibration, name, value)
     found = calibrated(model("mlp"), encoded(), CPU).temperature
     rows = [0, 3, 7]
     logits_BC, labels_B = answers(network("mlp")).detach()[rows], torch.tensor(CATEGORIES)[rows]

@@ -178,6 +178,10 @@ def test_a_field_past_the_limit_without_a_quote_costs_its_row(tmp_path):
         assert (rejected.line, rejected.reason) == (3, "line_too_long")
         assert rejected.excerpt == row[: len(rejected.excerpt)] != ""
         assert [row[1:3] for row in read(file)[0]] == [(2, "Mesa"), (4, "Silla")]
+    half = long[: len(long) // 2 + 1]
+    file = write(tmp_path / "a.csv", f'title,category\n"Mesa\n{half}\n{half}",T\nSilla,S\n')
+    ((row,), (rejected,)) = read(file)[0], next(iter(sources.read(file, "all", 50))).rejected
+    assert (row[2], rejected.line, rejected.reason) == ("Silla", 2, "field_too_long")
     file = write(tmp_path / "a.csv", f'title,category\nMesa,T\n"Silla,S\n{long},A\n')
     assert "the quote opened in line 3 is not closed by line 4" in refusal(file)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import Future
 from http.client import HTTPException
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import NamedTuple
+from threading import Thread
+from typing import NamedTuple, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+Answer = TypeVar("Answer")
 DVC = (sys.executable, "-m", "dvc")
 TIMEOUTS = {"git": 10.0, sys.executable: 60.0}  # seconds; DVC and torch start slowly on a busy machine
 _SERVER_TIMEOUT = 5.0  # seconds
@@ -68,16 +70,31 @@ def reach(url: str, method: str) -> tuple[bool, str]:
     Sends no credentials.
     """
     try:
-        # In a thread: a socket's timeout covers neither name servers nor disks of other machines.
-        with ThreadPool(1) as pool:
-            return pool.apply_async(_ask, (url, method)).get(_SERVER_TIMEOUT)
+        return _in_time(_ask, url, method)
     except ValueError:  # whose message may hold a part of a password
         return False, "the address is not valid"
-    except (OSError, HTTPException, multiprocessing.TimeoutError) as error:
+    except (OSError, HTTPException) as error:
         cause = getattr(error, "reason", error)  # of urllib's errors
-        if isinstance(cause, (TimeoutError, multiprocessing.TimeoutError)):
+        if isinstance(cause, TimeoutError):
             return False, f"no answer within {_SERVER_TIMEOUT:g} s"
         return False, str(getattr(cause, "strerror", None) or cause)
+
+
+def _in_time(function: Callable[..., Answer], *args: str) -> Answer:
+    """The result of a function; raises TimeoutError if there is none within _SERVER_TIMEOUT.
+
+    A socket's timeout covers neither name servers nor disks of other machines.
+    """
+    result: Future[Answer] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(function(*args))
+        except Exception as error:
+            result.set_exception(error)
+
+    Thread(target=work, daemon=True).start()  # one that hangs does not keep the process
+    return result.result(_SERVER_TIMEOUT)
 
 
 def _ask(url: str, method: str) -> tuple[bool, str]:

@@ -14,6 +14,9 @@ from scipy.stats import binomtest, norm
 
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accuracy, category_rows
 
+# Strata of the bootstrap that are drawn one by one; below it, results stay those of earlier versions.
+_MOST_STRATA = 4_000
+
 
 def bootstrap_interval(
     labels_N: Ints, score_N: NDArray[np.int8], samples: int, seed: int
@@ -23,7 +26,8 @@ def bootstrap_interval(
     Each category is a stratum. A category of n titles is resampled n - 1 times, which keeps the variance
     unbiased for small n (Rao and Wu, 1988, "Resampling inference with complex survey data"). Categories
     of one title have no estimate of their variance and are pooled into one stratum. Resampling scores
-    of -1, 0 and 1 gives multinomial counts, which are drawn directly.
+    of -1, 0 and 1 gives multinomial counts, which are drawn directly; for many categories, those with
+    equal counts together, since the sum of their draws is multinomial too.
 
     score_N: 1 where a classifier is correct and 0 elsewhere; to compare two, 1 and -1 where only the
     first or only the second is correct. Raises ValueError if there are no titles.
@@ -38,12 +42,18 @@ def bootstrap_interval(
     if single_C.any():
         counts_S3 = np.vstack([counts_S3, counts_C3[single_C].sum(axis=0)])
         weight_S = np.append(weight_S, single_C.sum())
+    same_S = np.ones(len(counts_S3), np.int64)
+    if len(counts_S3) > _MOST_STRATA:
+        kinds_S4 = np.column_stack([counts_S3, weight_S.astype(np.int64)])
+        kinds_S4, same_S = np.unique(kinds_S4, axis=0, return_counts=True)
+        counts_S3, weight_S = kinds_S4[:, :3], kinds_S4[:, 3].astype(float)
     rows_S = counts_S3.sum(axis=1)
     draws_S = np.maximum(rows_S - 1, 1)
     random = np.random.default_rng(seed)
-    drawn_BS3 = random.multinomial(draws_S, counts_S3 / rows_S[:, None], (samples, len(rows_S)))
+    drawn_BS3 = random.multinomial(same_S * draws_S, counts_S3 / rows_S[:, None], (samples, len(rows_S)))
     mean_BS = (drawn_BS3[..., 2] - drawn_BS3[..., 0]) / draws_S
-    low, high = np.quantile((mean_BS * weight_S).sum(axis=1) / weight_S.sum(), (0.025, 0.975))
+    whole = (weight_S * same_S).sum()
+    low, high = np.quantile((mean_BS * weight_S).sum(axis=1) / whole, (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -18,7 +18,9 @@ _DELIMITERS = ",;\t|"
 _EXCERPT = 200  # characters of a header
 # A blank line, or Excel's line that names the delimiter.
 _NO_HEADER = re.compile(rf'\s*("?sep=[{_DELIMITERS}]"?\s*)?', re.IGNORECASE)
-csv.field_size_limit(streams.LONGEST_LINE)  # of the whole process
+_MOST_CHARS = streams.LONGEST_LINE  # of a field, which can have several lines
+# Of the whole process: the parser's own limit would not tell a long field from a stray quote.
+csv.field_size_limit(2**31 - 1)
 
 
 class _Long(str):
@@ -80,7 +82,7 @@ class CsvReader:
             except csv.Error:
                 rows = []
             numbers: Sequence[int] = range(first, first + len(rows))
-            if set(map(len, rows)) != {len(self.header)}:
+            if set(map(len, rows)) != {len(self.header)} or size > _MOST_CHARS:
                 rows = list(map(self._fitted, rows))
             # One row per line, all of the right width, is by far the commonest case.
             if len(rows) != len(taken) or Broken in set(map(type, rows)):
@@ -107,10 +109,10 @@ class CsvReader:
             if keep and isinstance(row, Broken):
                 used = 1
             elif not keep and (
-                # A field past the limit within one line hides no other row.
                 used > _MOST_LINES
                 or "unexpected end" in error
-                or (used > 1 and ("field limit" in error or isinstance(lines[at + used - 1], _Long)))
+                # A line that is too long hides no other row, unless a quote is open before it.
+                or (used > 1 and isinstance(lines[at + used - 1], _Long))
             ):
                 raise ValueError(
                     f"{self._name}: the quote opened in line {first + at} is not closed by line "
@@ -127,6 +129,8 @@ class CsvReader:
         """The fields, as many as the header has names. Spreadsheets leave out empty fields at the end of
         a row, or add some, beside columns without a name."""
         width = len(self.header)
+        if (longest := max(map(len, fields), default=0)) > _MOST_CHARS:
+            return Broken("field_too_long", f"a field of {longest:,} characters, past {_MOST_CHARS:,}")
         if any(fields[width:]) or any(self.header[len(fields) :]):
             return Broken("wrong_number_of_fields", ",".join(fields))
         return (fields + [""] * width)[:width]
@@ -141,7 +145,7 @@ class CsvReader:
 
         def following() -> Iterator[str]:
             nonlocal used
-            while at + used < len(lines) or (more := self._lines.take()):
+            while used <= _MOST_LINES and (at + used < len(lines) or (more := self._lines.take())):
                 if at + used == len(lines):
                     lines.extend(more)
                 used += 1

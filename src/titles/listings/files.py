@@ -93,7 +93,7 @@ def opened(
             if not parquet_reader.is_text(types[column]):
                 raise ValueError(f"{name}: column {column!r} holds {types[column]}, not text; {hint}")
             places = list(columns.values())
-            batches = parquet_reader.rows(file, table, places, {columns[column]})
+            batches = parquet_reader.rows(file, table, places, {columns[column]}, keep=True)
             total = table.metadata.num_rows
             yield of_batches(list(columns), column, batches, list(types.values()), total)
         return

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import chain, islice
 from typing import Any
 
@@ -15,10 +16,11 @@ from titles.listings.names import canonical
 from titles.listings.rows import CHUNK_BYTES, LINE_TOO_LONG, Batch, Broken, Lines, Row, is_utf8
 from titles.listings.streams import TooLong
 
-_EXCERPT = 800  # bytes
+_EXCERPT = 800  # bytes of a line, characters of a key
 _MAY_BE_ROUNDED = frozenset({float, dict, list})  # orjson reads numbers as 64 bits
 _SAFE_DIGITS = 18  # of an integer of 64 bits
 _NEGATIVE_ZERO = re.compile(rb"-0(?![.\d])")  # an integer, whose sign orjson drops
+_OPTION = orjson.OPT_PASSTHROUGH_SUBCLASS  # gives a _Repeated to `default`
 _LEAST_PLAIN, _LEAST_EXPONENT = 1e-4, 1e16  # floats that Python writes without an exponent
 
 
@@ -32,6 +34,14 @@ class Number:
 
     def __repr__(self) -> str:
         return self.text
+
+
+class _Repeated(dict[str, Any]):
+    """An object that has `key` several times, of which none can be said to hold."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.keys_twice = {key for key, count in Counter(key for key, _ in pairs).items() if count > 1}
 
 
 def to_json(value: Any) -> Any:
@@ -102,11 +112,21 @@ def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
         if not isinstance(record, dict):
             return record
         found = list(map(record.get, keys, values))
+        if isinstance(record, _Repeated) and (twice := record.keys_twice.intersection(keys)):
+            return _twice(twice)
         try:
-            orjson.dumps(found, default=to_json)
+            orjson.dumps(found, default=_only_json, option=_OPTION)
         except TypeError as error:
+            if isinstance(error.__cause__, _RepeatedKeyError):
+                return _twice(*error.__cause__.args)
             return _broken(line, "nested_too_deeply" if "Recursion" in str(error) else "broken_json")
         return found
+
+    quoted = [f'"{key}"'.encode("utf-8", "surrogatepass") for key in keys]
+
+    def may_repeat(line: bytes) -> bool:
+        """Whether a key may be there twice, perhaps with a letter as \\u0074."""
+        return b"\\u00" in line or any(line.count(key) > 1 for key in quoted)
 
     first = lines.number
     while taken := lines.take():
@@ -117,11 +137,25 @@ def rows(lines: Lines[bytes], defaults: Mapping[str, Any]) -> Iterator[Batch]:
         # In nearly all files no batch has such a value.
         doubtful = kinds & _MAY_BE_ROUNDED or _NEGATIVE_ZERO.search(b"".join(taken))
         for place, (record, line) in enumerate(zip(records, taken, strict=True)):
-            if not record or (doubtful and not _is_exact(record, found[place] or (), line)):
+            if (
+                not record
+                or (doubtful and not _is_exact(record, found[place] or (), line))
+                or (line.count(b":") > len(record) and may_repeat(line))
+            ):
                 found[place] = precise(line)
         numbers = [number for number, each in enumerate(found, first) if each is not None]
         yield Batch([each for each in found if each is not None], numbers, lines.size)
         first = lines.number
+
+
+class _RepeatedKeyError(Exception):
+    """These keys are there several times."""
+
+
+def _only_json(value: Any) -> Any:
+    if isinstance(value, _Repeated):
+        raise _RepeatedKeyError(value.keys_twice)
+    return to_json(value)
 
 
 def _loaded(line: bytes) -> dict[str, Any] | None:
@@ -151,7 +185,14 @@ def _integer(text: str) -> int | Number:
     return int(text) if len(text) <= _SAFE_DIGITS and text != "-0" else Number(text)
 
 
-_decode = json.JSONDecoder(parse_float=Number, parse_int=_integer, parse_constant=Number).decode
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Repeated(pairs)
+
+
+_decode = json.JSONDecoder(
+    parse_float=Number, parse_int=_integer, parse_constant=Number, object_pairs_hook=_object
+).decode
 
 
 def _record(line: bytes) -> dict[str, Any] | Broken | None:
@@ -171,6 +212,10 @@ def _record(line: bytes) -> dict[str, Any] | Broken | None:
     return (
         record if isinstance(record, dict) and is_utf8("".join(record)) else _broken(line, "broken_json")
     )
+
+
+def _twice(keys: Set[str]) -> Broken:
+    return Broken("repeated_key", json.dumps(min(keys)[:_EXCERPT]))
 
 
 def _broken(line: bytes, reason: str) -> Broken:

@@ -11,8 +11,10 @@ from titles.listings.streams import TOLD_LONGEST
 _PROBLEMS = {
     "broken_csv": "broken CSV",
     "wrong_number_of_fields": "wrong number of fields",
+    "field_too_long": "{}",
     "broken_json": "broken JSON",
     LINE_TOO_LONG: f"line longer than {TOLD_LONGEST}",
+    "repeated_key": "JSON with the key {} twice",
     "invalid_utf8": "broken JSON",
     "nested_too_deeply": "JSON nested too deeply",
     "unreadable_value": "unreadable value in column {}",
@@ -26,6 +28,7 @@ class Chunk(NamedTuple):
     lines: Sequence[int]  # where rows start, from 1; empty where the source has no lines
     titles: list[str]  # "" where there is none
     problems: dict[int, str]  # by the row's position in the chunk
+    table: Any = None  # of pyarrow: the columns of Parquet as they stand in the file
 
 
 class Listing(NamedTuple):
@@ -80,7 +83,7 @@ def _chunk(batch: Batch, width: int, title: int) -> Chunk:
             problem = problems.get(place) or _problem(value)
             if problem:
                 problems[place], titles[place] = problem, ""
-    return Chunk(columns, batch.lines, titles, problems)
+    return Chunk(columns, batch.lines, titles, problems, batch.table)
 
 
 def _readable(value: Any) -> Any:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from titles.listings import parquet_values
 from titles.listings.rows import CHUNK_BYTES, LINE_TOO_LONG, Batch, Broken, Row
 from titles.listings.streams import LONGEST_LINE
 
@@ -46,12 +47,16 @@ def opened(file: Path) -> Iterator[Any]:
         yield table
 
 
-def rows(file: Path, table: Any, columns: Sequence[int], texts: Collection[int]) -> Iterator[Batch]:
+def rows(
+    file: Path, table: Any, columns: Sequence[int], texts: Collection[int], *, keep: bool = False
+) -> Iterator[Batch]:
     """Yield the values of the columns at these places of all rows.
 
     texts: places of columns of which `is_text` is true; their values are text, with bytes that are not
-    UTF-8 as lone surrogates. A row with a value that Python cannot represent, or with more text than a
-    line may have, is Broken. Raises ValueError as `opened` does, and if values are too large to be read.
+    UTF-8 as lone surrogates. keep: yield the values also as they stand in the file, as `Batch.table`.
+    A value beyond Python's types is text; a row with one that cannot be written as such, or with more
+    text than a line may have, is Broken. Raises ValueError as `opened` does, if values are too large to
+    be read, and if pyarrow cannot read a column.
     """
     names = table.schema_arrow.names
     wanted = dict.fromkeys(names[place] for place in columns)
@@ -60,8 +65,58 @@ def rows(file: Path, table: Any, columns: Sequence[int], texts: Collection[int])
     with _whole(file), pq.ParquetFile(file, read_dictionary=list(of_text)) as compact:
         # A value of a dictionary is then in memory once, however many rows it has. It takes longer.
         source = compact if _multiplies(compact, list(of_text)) else table
-        for whole in source.iter_batches(_ROWS, columns=list(wanted)):
-            yield from _batch_rows(file, names, columns, texts, whole)
+        batches = source.iter_batches(_ROWS, columns=list(wanted))
+        while (whole := _next(file, batches)) is not None:
+            sizes_N = _row_sizes(file, whole)
+            for start, stop in _pieces(sizes_N):
+                piece = whole.slice(start, stop - start)
+                # It has all columns of these names, and those of which such a name and a point is the
+                # start.
+                found = piece.schema.names
+                taken = []
+                for place in columns:
+                    same = [at for at, name in enumerate(found) if name == names[place]]
+                    taken.append(piece.column(same[names[:place].count(names[place])]))
+                size = int(sizes_N[start:stop].sum())
+                if stop - start == 1 and size > LONGEST_LINE:
+                    read: list[Row] = [Broken(LINE_TOO_LONG, "")]
+                else:
+                    read = _rows(taken, columns, texts, names)
+                kept = _as_stored(taken, columns, table.schema_arrow) if keep else None
+                yield Batch(read, (), size, kept)
+
+
+def _rows(
+    taken: Sequence[Any], columns: Sequence[int], texts: Collection[int], names: Sequence[str]
+) -> list[Row]:
+    values = []
+    broken: dict[int, str] = {}  # names of columns, by row
+    for place, column in zip(columns, taken, strict=True):
+        if place in texts or _is(column.type, _STRINGS):
+            values.append(_strings(column))
+            continue
+        objects, unreadable = parquet_values.objects(column)
+        values.append(objects)
+        broken |= dict.fromkeys(unreadable, names[place])
+    read: list[Row] = list(zip(*values, strict=True))
+    for row, name in broken.items():
+        read[row] = Broken("unreadable_value", name, list(read[row]))
+    return read
+
+
+def _as_stored(taken: Sequence[Any], columns: Sequence[int], schema: Any) -> Any:
+    """The columns as a table, without the dictionaries that only the reading made."""
+    kinds = [schema.types[place] for place in columns]
+    stored = [
+        column if column.type == kind else column.cast(kind)
+        for column, kind in zip(taken, kinds, strict=True)
+    ]
+    return pa.Table.from_arrays(stored, list(map(str, columns)))
+
+
+def joined(tables: Sequence[Any]) -> Any:
+    """One table of several with the same columns."""
+    return pa.concat_tables(tables)
 
 
 def _multiplies(compact: Any, names: list[str]) -> bool:
@@ -78,9 +133,8 @@ def _multiplies(compact: Any, names: list[str]) -> bool:
     return False
 
 
-def _batch_rows(
-    file: Path, names: Sequence[str], columns: Sequence[int], texts: Collection[int], whole: Any
-) -> Iterator[Batch]:
+def _row_sizes(file: Path, whole: Any) -> Any:
+    """Bytes of each row of a batch, (N,)."""
     sizes_N = np.zeros(len(whole), np.int64)
     for name, column in zip(whole.schema.names, whole.columns, strict=True):
         if _is(column.type, _DICTIONARIES):
@@ -88,29 +142,8 @@ def _batch_rows(
         elif column.nbytes > CHUNK_BYTES:
             raise ValueError(f"{file}: values of column {name!r} are too large to be read")
         else:
-            sizes_N += column.nbytes // len(whole)
-    for start, stop in _pieces(sizes_N):
-        if stop - start == 1 and sizes_N[start] > LONGEST_LINE:
-            yield Batch([Broken(LINE_TOO_LONG, "")], (), 0)
-            continue
-        batch = whole.slice(start, stop - start)
-        # It has all columns of these names, and those of which such a name and a point is the start.
-        found = batch.schema.names
-        values = []
-        broken: dict[int, str] = {}  # names of columns, by row
-        for place in columns:
-            same = [at for at, name in enumerate(found) if name == names[place]]
-            column = batch.column(same[names[:place].count(names[place])])
-            if place in texts or _is(column.type, _STRINGS):
-                values.append(_strings(column))
-                continue
-            objects, unreadable = _objects(column)
-            values.append(objects)
-            broken |= dict.fromkeys(unreadable, names[place])
-        read: list[Row] = list(zip(*values, strict=True))
-        for row, name in broken.items():
-            read[row] = Broken("unreadable_value", name, list(read[row]))
-        yield Batch(read, (), int(sizes_N[start:stop].sum()))
+            sizes_N += column.nbytes // max(1, len(whole))
+    return sizes_N
 
 
 def _lengths(column: Any) -> Any:
@@ -172,6 +205,19 @@ def _whole(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} is damaged, or no Parquet file: {error}") from None
 
 
+def _next(file: Path, batches: Iterator[Any]) -> Any:
+    with _whole(file):
+        try:
+            return next(batches, None)
+        except pa.ArrowInvalid as error:
+            if "Expected all lists to be of size" not in str(error):
+                raise
+    raise ValueError(
+        f"{file} has a column of lists of fixed size, of which some are missing: pyarrow cannot read "
+        "it; say with --keep which columns to keep"
+    )
+
+
 def _strings(column: Any) -> list[str | None]:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -180,29 +226,3 @@ def _strings(column: Any) -> list[str | None]:
     except ValueError:  # Parquet does not check its text
         binary = column.cast(pa.large_binary()).to_pylist()
         return [value if value is None else value.decode("utf-8", "surrogateescape") for value in binary]
-
-
-def _objects(column: Any) -> tuple[list[Any], list[int]]:
-    """The values, and the rows of those that Python cannot represent, which are None."""
-    kind = column.type
-    if pa.types.is_timestamp(kind) and kind.tz and not _is_known(kind.tz):
-        column = column.cast(pa.timestamp(kind.unit, "UTC"))  # the same instants
-    try:
-        return column.to_pylist(), []
-    except (ValueError, OverflowError):
-        found, unreadable = [], []
-        for row, scalar in enumerate(column):
-            try:
-                found.append(scalar.as_py())
-            except (ValueError, OverflowError):  # a date after the year 9999, for example
-                found.append(None)
-                unreadable.append(row)
-        return found, unreadable
-
-
-def _is_known(zone: str) -> bool:
-    try:
-        pa.lib.string_to_tzinfo(zone)
-    except (ValueError, LookupError):
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from titles.listings.streams import DAMAGE, damaged
@@ -53,6 +53,7 @@ class Batch(NamedTuple):
     rows: list[Row]
     lines: Sequence[int]  # where rows start, from 1; empty where the file has no lines
     size: int  # bytes, about
+    table: Any = None  # of pyarrow: the rows of a Parquet file as they are, where it is wanted
 
 
 class Lines(Generic[Line]):
@@ -102,21 +103,33 @@ class Lines(Generic[Line]):
 
 def gather(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Join batches to chunks of at most CHUNK_ROWS and about CHUNK_BYTES."""
-    rows: list[Row] = []
-    lines: list[int] = []
-    size = 0
+    held: list[Batch] = []
+    rows = size = 0
     for batch in batches:
-        rows += batch.rows
-        lines += batch.lines
+        held.append(batch)
+        rows += len(batch.rows)
         size += batch.size
         whole = next((row for row in batch.rows if not isinstance(row, Broken)), ())
         size += _REFERENCE * len(batch.rows) * len(whole)
-        if len(rows) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            for at in range(0, len(rows), CHUNK_ROWS):
-                yield Batch(rows[at : at + CHUNK_ROWS], lines[at : at + CHUNK_ROWS], size)
-            rows, lines, size = [], [], 0
+        if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield from _chunks(held)
+            held, rows, size = [], 0, 0
     if rows:
-        yield Batch(rows, lines, size)
+        yield from _chunks(held)
+
+
+def _chunks(batches: Sequence[Batch]) -> Iterator[Batch]:
+    rows = list(chain.from_iterable(batch.rows for batch in batches))
+    lines = list(chain.from_iterable(batch.lines for batch in batches))
+    size = sum(batch.size for batch in batches)
+    table: Any = None
+    if batches[0].table is not None:
+        from titles.listings import parquet_reader
+
+        table = parquet_reader.joined([batch.table for batch in batches])
+    for at in range(0, len(rows), CHUNK_ROWS):
+        part = slice(at, at + CHUNK_ROWS)
+        yield Batch(rows[part], lines[part], size, table and table[part])
 
 
 def is_utf8(text: str) -> bool:

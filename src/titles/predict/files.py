@@ -177,27 +177,29 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from titles.listings import parquet_values
+
     types = listing.types or [pa.string()] * len(listing.columns)
+    flat = not any(map(parquet_values.is_deep, types))
     ours = [pa.string(), pa.float32()] * ((len(names) - len(types) - 2) // 2)
     schema = pa.schema(list(zip(names, [pa.int64(), *types, *ours, pa.string()], strict=True)))
-
-    def array(field: Any, column: Sequence[Any]) -> Any:
-        try:
-            return pa.array(column, type=field.type)
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"column {field.name!r} holds {field.type}, which cannot be written to Parquet "
-                f"({error}): say with --keep which columns to keep, or write another format"
-            ) from None
 
     def write(predicted: Predicted) -> None:
         values = _values(predicted, named, _texts if listing.types is None else list)
         values[-1] = [problem or None for problem in predicted.problems]
-        arrays = [array(field, column) for field, column in zip(schema, values, strict=True)]
-        table.write_batch(pa.record_batch(arrays, schema=schema))
+        if (kept := predicted.chunk.table) is not None:
+            columns = map(parquet_values.to_write, kept.columns, predicted.chunk.columns)
+            values[1 : 1 + len(kept.columns)] = columns
+        table.write_table(pa.table(values, schema=schema))
 
-    with pq.ParquetWriter(stream, schema, compression="zstd") as table:
-        yield write
+    try:
+        with pq.ParquetWriter(stream, schema, compression="zstd", store_schema=flat) as table:
+            yield write
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"a column of the listing cannot be written to Parquet ({error}): say with --keep which "
+            "columns to keep, or write another format"
+        ) from None
 
 
 def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:

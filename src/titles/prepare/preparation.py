@@ -50,8 +50,9 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         kept_N = selection.duplicates(rows, rejected)
         used_N = kept_N == np.arange(len(kept_N))
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
+        code_of = {name: code for code, name in enumerate(rows.categories)}
         label_of = np.full(len(rows.categories), -1, np.int32)
-        label_of[[rows.categories.index(name) for name in labels]] = np.arange(len(labels))
+        label_of[[code_of[name] for name in labels]] = np.arange(len(labels))
         labels_N = label_of[rows.categories_N]
         rejected.add_rows(rows, used_N & (labels_N < 0), "rare_category", lambda row: "")
         splits_N = selection.splits(rows, used_N & (labels_N >= 0), labels_N, settings)

@@ -26,6 +26,8 @@ from titles.prepare.text import tokenise
 
 # Starting worker processes for fewer chunks takes longer than they save.
 _CHUNKS_WORTH_WORKERS = 4
+# Sending fewer rows to a worker takes longer than to tokenise them: there may be many small files.
+_ROWS_WORTH_A_WORKER = 256
 # Rows processed at a time: bounds memory.
 SLAB_ROWS = 1_000_000
 _NAMED = 5  # spellings of categories in a message
@@ -204,7 +206,9 @@ def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tok
         pending: deque[tuple[Chunk, Future[Tokenised]]] = deque()
         try:
             for chunk in chain(first, chunks):
-                pending.append((chunk, executor.submit(tokenise_chunk, chunk.titles, text)))
+                few = len(chunk.titles) < _ROWS_WORTH_A_WORKER
+                run = _at_once if few else executor.submit
+                pending.append((chunk, run(tokenise_chunk, chunk.titles, text)))
                 if len(pending) > waiting:
                     yield _finished(*pending.popleft())
             while pending:
@@ -212,6 +216,16 @@ def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tok
         finally:
             for _, future in pending:
                 future.cancel()
+
+
+def _at_once(function: Callable[..., Tokenised], *args: Any) -> Future[Tokenised]:
+    """As `submit` of an executor, but the result is there already."""
+    future: Future[Tokenised] = Future()
+    try:
+        future.set_result(function(*args))
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 def _finished(chunk: Chunk, future: Future[Tokenised]) -> tuple[Chunk, Tokenised]:

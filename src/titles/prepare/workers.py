@@ -8,8 +8,9 @@ the chunks, so that the output does not depend on the workers.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,11 +34,21 @@ def pool() -> Iterator[tuple[Executor, int]]:
         with _dask(address) as found:
             yield found
         return
-    executor = get_reusable_executor(max_workers=cpu_count())
+    try:
+        executor: Executor = get_reusable_executor(max_workers=cpu_count())
+        executor.submit(_nothing)  # starts them
+    except (OSError, ImportError, NotImplementedError) as error:
+        # Processes need semaphores, which need /dev/shm; threads do not.
+        print(f"note: no worker processes can be started ({error}): one thread does it", file=sys.stderr)
+        executor = ThreadPoolExecutor(1)
     try:
         yield executor, 2 * cpu_count()
     finally:
         executor.shutdown(wait=True)
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager

@@ -22,8 +22,10 @@ from titles.models.parts.embedding import embedding_of
 from titles.models.parts.saved import SavedModel
 
 LEAST, MOST = 0.05, 20.0
-# Titles that the temperature is fitted on: their logits are in memory together.
+# The most titles that the temperature is fitted on, and the most of their logits, which are in memory
+# together and read some thirty times.
 _TITLES = 20_000
+_LOGITS = 80_000_000
 _BATCH = 1024
 
 
@@ -110,7 +112,8 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
 def _logits(network: nn.Module, titles: EncodedTitles, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits (N, C) and labels (N,) of evenly spaced titles of the split, on the CPU, in any order."""
     network.eval()
-    count = min(len(titles), _TITLES)
+    categories = len(next(network.get_submodule("output").parameters()))
+    count = min(len(titles), _TITLES, max(_LOGITS // categories, _BATCH))
     among = np.linspace(0, len(titles) - 1, count).astype(np.int64)
     batcher = Batcher(titles, embedding_of(network).subwords, device)
     logits, labels = [], []
