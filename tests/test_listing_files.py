@@ -283,15 +283,14 @@ def test_a_repeated_key_that_is_not_read_does_not_matter(tmp_path, line):
 
 
 def test_a_csv_field_that_is_too_long_says_so(tmp_path):
-    long = "x" * (1024 * 1024 + 1)
-    rows = [f"{long},a", f'"{long}",b', f'{long}"",c', f'"1\n2",{long}', "1,d", f'"{long[1:]}",e']
+    half = "x" * (512 * 1024)
+    rows = [f'"{half}\n{half}",a', "1,b", f'"{half[1:]}\n{half[1:]}",c']
     file = written(tmp_path / "a.csv", "\n".join(["id,title", *rows]).encode())
     problems = [row[3] for row in read(file, CSV)[1]]
+    # A row that is broken costs its first line; the next is then a row of its own.
     assert problems[0] == "a field of 1,048,577 characters, past 1,048,576"
-    # A row that is broken costs its first line.
-    assert [bool(problem) for problem in problems] == [True, True, True, True, True, False, False]
-    assert all("past 1,048,576" in problem for problem in problems[:3])
-    assert read(file, CSV, keep=[])[1][-1][2:] == ("e", "")
+    assert [bool(problem) for problem in problems] == [True, False, False, False]
+    assert read(file, CSV, keep=[])[1][-1][2:] == ("c", "")
 
 
 def test_a_byte_order_mark_before_json_is_no_part_of_it(tmp_path):
