@@ -92,13 +92,14 @@ def _pruebas(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Compare experiments, or git revisions, with the first of them: scores, paired tests, parameters,
-    curves, categories and titles. Makes a page that needs no network, and the same as Markdown. Nothing
-    is checked out; what DVC's cache lacks is read from the remote."""
+    """Compare experiments, or git revisions, with the first of them: whether one is better, scores on
+    validation and test, paired tests, parameters and inputs that differ, curves, categories, titles.
+    Prints the answer, and makes a page that needs no network and the same as Markdown. Nothing is
+    checked out; what DVC's cache lacks is read from the remote."""
     from titles.experiments.report.page import write_report
 
     markdown = options.markdown or options.out.with_suffix(".md")
-    write_report(options.experiments, options.model, options.out, markdown)
+    print(write_report(options.experiments, options.model, options.out, markdown))
     print(f"written: {options.out}, {markdown}")
 
 
