@@ -104,9 +104,11 @@ def _against(baseline: Experiment, pair: Pair, model: str, name: str = "") -> st
     if found == SAME:
         return f"{name} is the same as {other}: each title that one has right, the other has too"
     if found == UNSURE:
-        return f"{name} is not distinguishable from {other}"
-    (by,) = digits(abs(test["difference"]))
-    return f"{name} is {found} than {other} by {by}"
+        by, low, high = signed(test)
+        return f"{name} is not distinguishable from {other}: {by} (95 % interval {low} to {high})"
+    ends = sorted(abs(test[name]) for name in ("difference_low", "difference_high"))
+    by, low, high = digits(abs(test["difference"]), *ends)
+    return f"{name} is {found} than {other} by {by} (95 % interval {low} to {high})"
 
 
 def lacks_predictions(baseline: Experiment, pair: Pair) -> bool:
@@ -114,11 +116,9 @@ def lacks_predictions(baseline: Experiment, pair: Pair) -> bool:
 
 
 def _basis(pair: Pair, model: str) -> str:
-    if not (test := pair.tests.get(model)):
+    if model not in pair.tests:
         return ""
-    by, low, high = signed(test)
-    of = f"balanced accuracy of {of_model(model)} on {pair.rows:,} test titles"
-    return f"Difference {by}, 95 % interval {low} to {high}: {of}."
+    return f"Balanced accuracy of {of_model(model)} on {pair.rows:,} test titles."
 
 
 def _validation(baseline: Experiment, pair: Pair, model: str) -> list[str]:

@@ -28,6 +28,7 @@ _ROWS = 20  # height of a row, pixels
 _WIDTH = 480  # of a chart with its labels, which the page enlarges a little
 _LETTER = 6.6  # mean width of a letter, pixels
 _LONGEST = 40  # letters of a name
+_LONGEST_SMALL = 28
 _TICKS = 8  # of the epochs
 _VERDICTS = {
     "better": ("var(--better)", "triangle-up"),
@@ -37,16 +38,19 @@ _VERDICTS = {
 }
 
 
-def labels(names: Sequence[str]) -> dict[str, str]:
-    """A name for a chart of each name: the middle of long ones is left out, and all are different."""
+def labels(names: Sequence[str], longest: int = _LONGEST) -> dict[str, str]:
+    """A name for a chart of each name: the middle of long ones is left out, and all are different.
+
+    longest: in letters.
+    """
     found: dict[str, str] = {}
     for name in names:
-        short = name if len(name) <= _LONGEST else _without_middle(name, _LONGEST)
+        short = name if len(name) <= longest else _without_middle(name, longest)
         for number in range(2, len(names) + 1):
             if short not in found.values():
                 break
             end = f" ({number})"
-            short = _without_middle(name, _LONGEST - len(end)) + end
+            short = _without_middle(name, longest - len(end)) + end
         found[name] = short
     return found
 
@@ -156,7 +160,7 @@ def _rows_by_model(layers: list[dict[str, Any]], values: list[dict[str, Any]], t
     if not values:
         return Markup()
     for layer in layers:
-        layer["encoding"]["x"]["title"] = title
+        layer["encoding"]["x"] |= {"title": title, "axis": {"tickCount": 5}}
     longest = max(len(row["experiment"]) for row in values)
     header: dict[str, Any] = {"title": None, "labelOrient": "top", "labelAnchor": "start"}
     header |= {"labelColor": "currentColor", "labelFontSize": 12, "labelFontWeight": "bold"}
@@ -168,7 +172,8 @@ def _rows_by_model(layers: list[dict[str, Any]], values: list[dict[str, Any]], t
         "encoding": {"y": y},
         "layer": layers,
     }
-    row = {"field": "model", "type": "nominal", "sort": None, "header": header}
+    models = [*dict.fromkeys(row["model"] for row in values)]
+    row = {"field": "model", "type": "nominal", "sort": models, "header": header}
     spec = {"data": {"values": values}, "facet": {"row": row}, "spec": part, "spacing": 14}
     return svg(spec | {"resolve": {"scale": {"y": "independent"}}})
 
@@ -182,7 +187,8 @@ def curves(
     chart each, with the first experiment in grey behind.
     """
     drawn = [experiment for experiment in experiments if network in experiment.curves]
-    named = labels([experiment.name for experiment in drawn])
+    longest = _LONGEST if len(drawn) <= MOST_LINES else _LONGEST_SMALL
+    named = labels([experiment.name for experiment in drawn], longest)
 
     def points(experiment: Experiment, **more: Any) -> list[dict[str, Any]]:
         return [
@@ -229,8 +235,9 @@ def curves(
         for layer, kind in ((grey, "first"), (own, "own")):
             layer["transform"] = [{"filter": {"field": "line", "equal": kind}}]
         part = {"width": 190, "height": 80, "encoding": encoding, "layer": [grey, own]}
-        header = {"title": None, "labelColor": "currentColor", "labelFontSize": 12, "labelLimit": 200}
-        facet = {"field": "experiment", "type": "nominal", "sort": None, "header": header}
+        header = {"title": None, "labelColor": "currentColor", "labelFontSize": 12, "labelLimit": 0}
+        order = [named[other.name] for other in others]
+        facet = {"field": "experiment", "type": "nominal", "sort": order, "header": header}
         encoding["y"]["title"] = None
         return svg(
             {"data": {"values": values}, "facet": facet, "columns": 2, "spec": part, "spacing": 14}
