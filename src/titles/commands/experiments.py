@@ -106,11 +106,12 @@ def _report(options: argparse.Namespace) -> None:
 def _seeds(options: argparse.Namespace) -> None:
     """Mean, standard deviation and 95 % interval (Student's t) over the experiments on this commit that
     differ only in `seed` and `prepare.split_seed`, for each network and set of other parameters; and the
-    standard deviations that the seed of the training and the split add. To get some: dvc exp run --queue
-    -S 'seed=1,2,3' && dvc queue start
+    standard deviations that the seed of the training and the split add. Settings that ran once stand
+    apart. Two sets of parameters are compared in pairs. To get some: dvc exp run --queue -S
+    'seed=1,2,3' && dvc queue start
 
-    With two experiments: the mean difference between their settings over pairs of runs with the same
-    seeds, with its interval."""
+    With two experiments: which of their settings is better, by the mean difference over pairs of runs
+    with the same seeds and its interval."""
     from titles.experiments import seeds
     from titles.experiments.store import find, head
 
