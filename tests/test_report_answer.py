@@ -190,6 +190,11 @@ def test_inputs_that_differ_explain_changed_results() -> None:
     assert next(row for row in rows if row[0] == "unsure" and len(row) == 10)[2] == (
         "src/titles/training differs"
     )
+    more = dataclasses.replace(
+        code, inputs=Inputs(code.inputs.read | {"src/titles/data": {"prepare": "f" * 9}})
+    )
+    rows = cells(page.markdown_text([old, more], [compare(old, more, "cnn")], "cnn"))
+    assert "code differs" in {row[2] for row in rows if len(row) == 10}
     page_text = page.html_text([old, code, unknown], pairs, "cnn")
     assert "Made by earlier stages, so that they follow from the above: 1" in page_text
 

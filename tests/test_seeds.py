@@ -96,8 +96,8 @@ def test_seeds_are_summarised_by_network(add: Add, capsys: pytest.CaptureFixture
     add("c", 3, (0.87, 0.5, 0.6))
     cnn, mlp, average = table(capsys)
     assert list(cnn) == [
-        *("network", "splits", "runs", "mean", "deviation", "low", "high"),
-        *("seed_deviation", "split_deviation", "seeds", "experiment"),
+        *("experiment", "network", "splits", "runs", "mean", "deviation", "low", "high"),
+        *("seed_deviation", "split_deviation", "seeds"),
     ]
     assert cnn["experiment"] == "a"
     assert [row["network"] for row in (cnn, mlp, average)] == ["cnn", "mlp", "average"]

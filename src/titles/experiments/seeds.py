@@ -164,7 +164,7 @@ Measured = dict[str, dict[Key, float]]  # of a group, by model
 def _summaries(measured: Sequence[tuple[Group, Measured]]) -> list[dict[str, Any]]:
     apart = differing([group.settings for group, _ in measured])
     return [
-        {**{name: values[place] for name, values in apart.items()}, **row, "experiment": group.name}
+        {"experiment": group.name, **{name: values[place] for name, values in apart.items()}, **row}
         for place, (group, values_of) in enumerate(measured)
         for row in _rows(values_of)
     ]

@@ -6,11 +6,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from titles.data.contract import METRICS, PREDICTIONS
 from titles.evaluation import predictions
-from titles.experiments.store import DETAILS, Curve, Revision, Scores, Stages, find
+from titles.experiments.store import DETAILS, Curve, Revision, Scores, Stages, find, stages_of
 from titles.models.registry import AVERAGE
 from titles.tracking.provenance import without_login
 
@@ -97,9 +98,14 @@ def load(name: str) -> Experiment:
             notes.append(str(error))
     inputs = None
     try:
-        inputs = replace(_inputs(at.stages, name), machines=machines)
-    except ValueError as error:
-        notes.append(str(error))
+        lock = at.read(Path("dvc.lock"))
+    except ValueError:  # the report says that inputs are unknown
+        pass
+    else:
+        try:
+            inputs = replace(_inputs(stages_of(lock, f"dvc.lock of {name}"), name), machines=machines)
+        except ValueError as error:
+            notes.append(str(error))
     predicted = None
     try:
         content = at.read(PREDICTIONS)

@@ -213,8 +213,10 @@ def _changes(baseline: Experiment, experiment: Experiment) -> list[str]:
         f"{name} {_parameter(before)} → {_parameter(after)}"
         for name, (before, after) in differing_params(both)
     ]
-    inputs = [f"{one.name} differs" for one in differing_inputs(both) if not one.made]
-    found = params + inputs
+    roots = [one.name for one in differing_inputs(both) if not one.made]
+    code = [name for name in roots if name.startswith("src/")]
+    told = [name for name in roots if name not in code] + (["code"] if len(code) > 1 else code)
+    found = params + [f"{name} differs" for name in told]
     more = len(found) - _CHANGES
     return found if more <= 1 else [*found[:_CHANGES], f"and {more} more"]
 
