@@ -298,7 +298,7 @@ def test_predictions_and_curves_of_an_older_version_are_compared(
     markdown, html = report("tables", "main")
     assert capsys.readouterr().err == ""
     assert "| main | CNN | 30 | +0.300 |" in markdown
-    assert html.count("<svg") == 5
+    assert html.count("<svg") == 6  # differences, scores, and two of each network
     assert main(["gate", "tables", "main"]) == 0
     assert main(["gate", "main", "tables"]) == 1
     assert main(["gate", "main", "first"]) == 3

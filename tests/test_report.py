@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,30 +259,40 @@ def report_of(title: str, category: str, name: str) -> tuple[list[Experiment], l
     titles = [f"{title} {row}" for row in range(55)]
     old = dataclasses.replace(old, predictions=dataclasses.replace(old.predictions, titles=titles))
     new = predicted({category: 9, "CARS": 6}, names, titles=titles)
-    experiments = [old, experiment(name, new, **{"embed.method": title})]
+    experiments = [old, trained(experiment(name, new, **{"embed.method": title}), 0.01)]
     return experiments, [compare(old, experiments[1], "average")]
+
+
+def trained(one: Experiment, more: float, networks: Sequence[str] = NETWORKS) -> Experiment:
+    """The experiment with other curves of some networks."""
+    curve = [(1, 0.31 + more), (2, 0.48 + more), (3, 0.46 + more)]
+    return dataclasses.replace(
+        one, curves=one.curves | {network: dict.fromkeys(CURVES, curve) for network in networks}
+    )
 
 
 @pytest.mark.parametrize("text", [HOSTILE, MARKDOWN])
 def test_markdown_reads_as_the_texts_that_were_put_into_it(text: str) -> None:
     experiments, pairs = report_of(text, text, text)
     rows = cells(page.markdown_text(experiments, pairs, "average"))
-    assert [text, "0123456", "55", "CNN", "0.510", "0.420 to 0.630", "0.570", "1.230"] in rows
+    differs = f"embed.method word2vec → {text}"
+    scores = ["0.480", "0.510", "0.420 to 0.630", "0.570", "1.230"]
+    assert [text, "0123456", differs, "55", "CNN", *scores] in rows
     assert ["embed.method", "word2vec", text] in rows
     assert [text, "24", "0.167", "0.375", "+0.208", "5", "0"] in rows
     assert [f"{text} 8", "a.csv 10", text, "WRONG", "0.289", text, "0.289"] in rows
     widths = {len(row) for row in rows}
-    assert widths == {3, 6, 7, 8, 9}
+    assert widths == {3, 6, 7, 9, 10}
 
 
 def test_a_verdict_is_given_only_where_the_interval_leaves_out_zero() -> None:
     pairs = [compare(OLD, other, "cnn") for other in (NEW, OLD)] + [compare(NEW, OLD, "cnn")]
-    rows = cells(page.markdown_text([OLD, NEW], pairs, "cnn"))
-    tests = [row for row in rows if len(row) == 9][1:]
-    assert [row[5] for row in tests[::3]] == ["better", "the same", "worse"]
+    for pair, told in zip(pairs, ("better", "the same", "worse"), strict=True):
+        rows = cells(page.markdown_text([OLD, pair.experiment], [pair], "cnn"))
+        assert {row[5] for row in rows if len(row) == 9} == {"verdict", told}
     unsure = compare(OLD, experiment("new", predicted({"BIKES": 11, "CARS": 29, "DOGS": 1})), "cnn")
     rows = cells(page.markdown_text([OLD, NEW], [unsure], "cnn"))
-    assert next(row for row in rows if len(row) == 9 and row[0] == "new")[5] == "not significant"
+    assert next(row for row in rows if len(row) == 9 and row[0] == "new")[5] == "not distinguishable"
 
 
 def test_an_experiment_alone_has_scores_and_curves_and_no_comparison() -> None:
@@ -307,13 +318,14 @@ def test_networks_that_all_experiments_have_are_compared_and_no_others() -> None
     old, new = with_rnn(OLD), with_rnn(NEW)
     pair = compare(old, new, "rnn")
     assert list(pair.tests) == [*CLASSIFIERS, "rnn"]
-    text = page.html_text([old, new], [pair], "rnn")
-    assert text.count("<svg") == 7
-    assert "Categories and titles are those of\nthe RNN." in text
+    text = page.html_text([old, trained(new, 0.1, ["cnn", "rnn"])], [pair], "rnn")
+    assert text.count("<svg") == 2 + 2 * 2
+    assert "Answers of the RNN." in text
+    assert "Trained as in old: MLP of new" in text
     pair = compare(OLD, new, "cnn")
     assert list(pair.tests) == list(CLASSIFIERS)
     rows = cells(page.markdown_text([OLD, new], [pair], "cnn"))
-    assert [row[3] for row in rows if len(row) == 8][1:] == ["CNN", "MLP", "Average"] * 2
+    assert [row[4] for row in rows if len(row) == 10][1:] == ["Average"] * 2 + ["CNN"] * 2 + ["MLP"] * 2
     with pytest.raises(ValueError, match="old has no rnn: it has cnn, mlp, average"):
         compare(OLD, new, "rnn")
 
@@ -377,10 +389,10 @@ def test_a_browser_shows_hostile_texts_and_runs_fetches_and_complains_of_nothing
     assert shown.locator("script").count() == 0
     cell = shown.locator("td.title", has_text=f"{HOSTILE} 8 ").first
     assert cell.is_visible()
-    for place in ("h2", "tbody th", "thead th", "td.name", "svg text"):
+    for place in ("h3", "tbody th", "thead th", "td.name", "svg text"):
         assert shown.locator(place, has_text=HOSTILE).first.is_visible(), place
     charts = shown.locator("div[role=img]")
-    assert charts.count() == 5
+    assert charts.count() == 6
     for chart in charts.all():
         assert chart.get_attribute("aria-label")
         box = chart.locator("svg").bounding_box()

@@ -89,9 +89,11 @@ def test_scores_are_those_that_git_holds_of_the_experiment(
     found = scores(experiments, commit)
     for model, full_name in (("cnn", "CNN"), ("mlp", "MLP"), ("average", "Average")):
         score = found[model]
-        (row,) = [row for row in reported if row[0] == name and len(row) == 8 and row[3] == full_name]
-        assert row[1] == run(experiments, "git", "rev-parse", commit)[:7]
-        assert row[4:] == [
+        rows = [row for row in reported if row[0] == name and len(row) == 10 and row[4] == full_name]
+        assert len(rows) == 1
+        assert rows[0][1] == run(experiments, "git", "rev-parse", commit)[:7]
+        assert rows[0][5:] == [
+            f"{score['validation_balanced_accuracy']:.3f}",
             f"{score['balanced_accuracy']:.3f}",
             f"{score['balanced_accuracy_low']:.3f} to {score['balanced_accuracy_high']:.3f}",
             f"{score['accuracy']:.3f}",
@@ -134,6 +136,8 @@ def test_parameters_and_curves_are_those_of_the_runs(
     experiments: Path, reported: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     differing = {row[0]: row[1:] for row in reported if len(row) == 4}
+    changes = {row[0]: row[2] for row in reported if len(row) == 10}
+    assert (changes["main"], changes["narrow"]) == ("", "cnn.filter_count 8 → 5")
     assert differing == {
         "parameter": ["main", "narrow", "slow"],
         "cnn.filter_count": ["8", "5", "8"],
@@ -158,10 +162,8 @@ def test_an_experiment_on_other_titles_is_told_and_not_compared(experiments: Pat
         "other-split was not evaluated on the same test titles as main (they differ in prepare." in page
     )
     assert "Too few to compare them" in page
-    (row,) = [
-        row for row in tables(experiments, "other.md") if row[0] == "other-split" and len(row) == 9
-    ]
-    assert row[1] == "left out: evaluated on different test titles"
+    rows = [row for row in tables(experiments, "other.md") if row[0] == "other-split" and len(row) == 9]
+    assert {row[5] for row in rows} == {"left out: evaluated on different test titles"}
 
 
 def test_a_report_can_be_made_from_a_folder_below_into_any_file(

@@ -96,9 +96,10 @@ def test_seeds_are_summarised_by_network(add: Add, capsys: pytest.CaptureFixture
     add("c", 3, (0.87, 0.5, 0.6))
     cnn, mlp, average = table(capsys)
     assert list(cnn) == [
-        *("network", "splits", "runs", "mean", "deviation", "low", "high"),
+        *("experiment", "network", "splits", "runs", "mean", "deviation", "low", "high"),
         *("seed_deviation", "split_deviation", "seeds"),
     ]
+    assert cnn["experiment"] == "a"
     assert [row["network"] for row in (cnn, mlp, average)] == ["cnn", "mlp", "average"]
     assert (cnn["splits"], cnn["runs"], cnn["seeds"]) == ("7", "3", "1 2 3")
     assert float(cnn["seed_deviation"]) == pytest.approx(0.0013**0.5)
@@ -130,6 +131,105 @@ def test_what_differs_in_more_than_the_seed_stands_apart(
         ("99", "1", 0.3),
     ]
     assert len({row["code"] for row in rows}) == 2
+
+
+def test_settings_that_ran_once_stand_apart_from_those_with_a_spread(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("a", 1, (0.8, 0.8, 0.8))
+    add("a2", 2, (0.6, 0.6, 0.6))
+    add("wide", 1, (0.51, 0.52, 0.53), cnn={"epochs": 99})
+    add("deep", 5, (0.41, 0.42, 0.43), mlp={"epochs": 77})
+    assert main(["seeds"]) == 0
+    spread, _, single = capsys.readouterr().out.partition("One run each, which shows no spread:")
+    assert "0.7000" in spread
+    assert not {"wide", "deep", "0.5100", "99", "77"} & set(spread.split())
+    rows = [line.split() for line in single.strip().splitlines()]
+    assert rows[0] == [
+        "experiment",
+        "cnn.epochs",
+        "mlp.epochs",
+        "cnn",
+        "mlp",
+        "average",
+        "split",
+        "seed",
+    ]
+    assert sorted(rows[2:]) == [
+        ["deep", "12", "77", "0.4100", "0.4200", "0.4300", "7", "5"],
+        ["wide", "99", "12", "0.5100", "0.5200", "0.5300", "7", "1"],
+    ]
+    # In CSV all are in one table, and `runs` tells them apart.
+    assert [row["runs"] for row in table(capsys) if row["network"] == "cnn"] == ["2", "1", "1"]
+
+
+def test_without_two_seeds_of_any_settings_no_spread_is_shown(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add("a", 1, (0.8, 0.8, 0.8))
+    add("wide", 1, (0.5, 0.5, 0.5), cnn={"epochs": 99})
+    assert main(["seeds"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("No settings ran with two seeds or more, so that no spread is known.")
+    assert "95 % interval" not in told
+
+
+def test_two_settings_in_a_summary_are_compared_in_pairs(
+    compared: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["seeds", "--metric", "accuracy"]) == 1
+    capsys.readouterr()
+    assert main(["seeds"]) == 0
+    told = capsys.readouterr().out
+    line = (
+        "nine is the same as five in all 2 splits of equal seeds: balanced_accuracy of the average of "
+    )
+    assert f"\n{line}all networks.\n" in told
+    assert "titles seeds five nine" in told
+    compared("third", 1, (0.5, 0.5, 0.5), cnn={"epochs": 3})
+    compared("third-2", 2, (0.5, 0.5, 0.5), cnn={"epochs": 3})
+    assert main(["seeds"]) == 0
+    told = capsys.readouterr().out
+    assert line not in told
+    assert "To compare two in pairs of equal seeds: titles seeds five nine" in told
+
+
+def test_two_settings_without_equal_seeds_are_said_to_have_none(
+    add: Add, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        add(f"five{seed}", seed, (0.8, 0.5, 0.6), cnn={"epochs": 5})
+        add(f"nine{seed}", seed + 2, (0.8, 0.5, 0.6), cnn={"epochs": 9})
+    assert main(["seeds"]) == 0
+    assert "five1 and nine1 have no runs with equal seeds to compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "verdict"),
+    [
+        (
+            "balanced_accuracy",
+            (0.10, 0.11, 0.12),
+            "nine1 is better than five1, +0.1100 (95 % interval +0.0",
+        ),
+        ("loss", (0.10, 0.11, 0.12), "nine1 is better than five1, -0.1100 (95 % interval -0.1"),
+        ("balanced_accuracy", (-0.1, -0.11, -0.12), "nine1 is worse than five1, -0.1100 (95 % interval"),
+        ("loss", (-0.1, -0.11, -0.12), "nine1 is worse than five1, +0.1100 (95 % interval"),
+        ("balanced_accuracy", (0.1, -0.1, 0), "nine1 is not distinguishable from five1, +0.0000 (95 %"),
+        ("balanced_accuracy", (0, 0, 0), "nine1 is the same as five1 in all 3 pairs of equal seeds: "),
+        ("balanced_accuracy", (0.1,), "nine1 and five1 cannot be told apart by one pair of runs: "),
+    ],
+)
+def test_a_comparison_opens_with_one_sentence_on_the_average(
+    add: Add, capsys: pytest.CaptureFixture[str], metric: str, values: tuple[float, ...], verdict: str
+) -> None:
+    for seed, more in enumerate(values, 1):
+        add(f"five{seed}", seed, (0.5, 0.5, 0.5), cnn={"epochs": 5})
+        add(f"nine{seed}", seed, (0.9, 0.1, 0.5 + more), cnn={"epochs": 9})
+    assert main(["seeds", "five1", "nine1", "--metric", metric]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith(verdict)
+    assert f"{metric} of the average of all networks" in first
 
 
 def test_a_seed_that_ran_twice_counts_once(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +338,8 @@ def test_two_settings_are_compared_by_pairs_of_seeds(
     assert "five-more minus nine-8-1, balanced_accuracy. They differ in: cnn.epochs 9 -> 5." in told
     assert "\ncnn: neither is surely better, -0.0175 (95 % from -0.1128 to +0.0778, 2 splits).\n" in told
     assert "\nmlp: the same in all 2 splits.\n" in told
+    left = "seed 4 on split 7 of nine-8-1; seed 3 on split 7 of five-more."
+    assert f"Left out, as the other has no run with these seeds: {left}" in told
 
 
 @pytest.mark.parametrize(("splits", "seeds"), [(2, 2), (3, 3), (3, 10), (10, 3), (1, 3)])

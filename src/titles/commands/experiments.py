@@ -116,24 +116,26 @@ def _table(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    """Compare experiments, or git revisions, with the first of them: scores, paired tests, parameters,
-    curves, categories and titles. Makes a page that needs no network, and the same as Markdown. Nothing
-    is checked out; what DVC's cache lacks is read from the remote."""
+    """Compare experiments, or git revisions, with the first of them: whether one is better, scores on
+    validation and test, paired tests, parameters and inputs that differ, curves, categories, titles.
+    Prints the answer, and makes a page that needs no network and the same as Markdown. Nothing is
+    checked out; what DVC's cache lacks is read from the remote."""
     from titles.experiments.report.page import write_report
 
     markdown = options.markdown or options.out.with_suffix(".md")
-    write_report(options.experiments, options.model, options.out, markdown)
+    print(write_report(options.experiments, options.model, options.out, markdown))
     print(f"written: {options.out}, {markdown}")
 
 
 def _seeds(options: argparse.Namespace) -> None:
     """Mean, standard deviation and 95 % interval (Student's t) over the experiments on this commit that
     differ only in `seed` and `prepare.split_seed`, for each network and set of other parameters; and the
-    standard deviations that the seed of the training and the split add. To get some: dvc exp run --queue
-    -S 'seed=1,2,3' && dvc queue start
+    standard deviations that the seed of the training and the split add. Settings that ran once stand
+    apart. Two sets of parameters are compared in pairs. To get some: dvc exp run --queue -S
+    'seed=1,2,3' && dvc queue start
 
-    With two experiments: the mean difference between their settings over pairs of runs with the same
-    seeds, with its interval."""
+    With two experiments: which of their settings is better, by the mean difference over pairs of runs
+    with the same seeds and its interval."""
     from titles.experiments import seeds
     from titles.experiments.store import find, head
 

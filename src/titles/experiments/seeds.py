@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
+import shlex
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from tabulate import tabulate
 
 from titles.experiments.commands import git, project, warn
 from titles.experiments.older import BY_WORDS
+from titles.experiments.seed_tables import shown, table
 from titles.experiments.spread import Summary, components, summarise
 from titles.experiments.store import (
     SPLIT_SEED,
@@ -26,10 +26,12 @@ from titles.experiments.store import (
     find,
     unknown,
 )
+from titles.models.registry import AVERAGE
 
 SEED = "seed"
 # Of which less is better.
 _COSTS = ("loss", "calibration_error")
+_MORE = "To get one: dvc exp run --queue -S 'seed=1,2,3' && dvc queue start"
 _LEGEND = (
     "Runs on one split: mean, deviation and interval are over seeds of the training. On several splits, "
     "they are over the means of the splits."
@@ -48,6 +50,11 @@ class Group(NamedTuple):
 
     settings: dict[str, Any]
     runs: dict[Key, Revision]
+
+    @property
+    def name(self) -> str:
+        """That of its first run."""
+        return next(iter(self.runs.values())).name
 
 
 def groups(found: Iterable[Revision]) -> list[Group]:
@@ -111,6 +118,8 @@ def report(baseline: str, metric: str, form: str) -> str:
 
     A row has a `Summary` of the runs on one split or, if there are several splits, of their means; and
     the `Components`. With several splits, each that has two runs or more has a row of its own as well.
+    Groups of one run have no spread: they have a table of their own, and in CSV a 1 in the column
+    `runs`. If there are two groups besides those, they are also compared in pairs.
 
     Args:
         form: "simple" for the terminal, "github" for Markdown, or "csv" with all digits.
@@ -119,24 +128,64 @@ def report(baseline: str, metric: str, form: str) -> str:
         ValueError: there are none.
     """
     found = groups(experiments(baseline))
-    _warn_of_unknown({next(iter(group.runs.values())).name: group.settings for group in found})
-    apart = differing([group.settings for group in found])
-    rows = [
-        {**{name: values[place] for name, values in apart.items()}, **row}
-        for place, group in enumerate(found)
-        for row in _rows(group, metric)
-    ]
-    if not rows:
+    _warn_of_unknown({group.name: group.settings for group in found})
+    measured = [(group, _measured(group, metric)) for group in found]
+    if not any(values for _, values in measured):
         raise ValueError(
             f"there are no experiments on {baseline[:7]} to summarise. To get some: "
             "dvc exp run --queue -S 'seed=1,2,3' && dvc queue start, and this again once "
             "`dvc queue status` shows them done"
         )
-    return _table(rows, form) if form == "csv" else f"{_table(rows, form)}\n\n{_LEGEND}"
+    if form == "csv":
+        return table(_summaries(measured), form)
+    repeated = [one for one in measured if len(one[0].runs) > 1]
+    single = [one for one in measured if len(one[0].runs) == 1]
+    told = []
+    if rows := _summaries(repeated):
+        told += [table(rows, form), _LEGEND]
+    else:
+        told.append(f"No settings ran with two seeds or more, so that no spread is known. {_MORE}")
+    if len(repeated) == 2:
+        (first, old), (second, new) = repeated
+        names = first.name, second.name
+        told.append(_compared(first, second, old, new, *names, metric).verdict)
+        told.append(f"More of this comparison: titles seeds {shlex.join(names)}")
+    elif len(repeated) > 2:
+        names = (repeated[0][0].name, repeated[1][0].name)
+        told.append(f"To compare two in pairs of equal seeds: titles seeds {shlex.join(names)}")
+    if single:
+        told += ["One run each, which shows no spread:", _singles(single, form)]
+    return "\n\n".join(told)
 
 
-def _rows(group: Group, metric: str) -> Iterator[dict[str, Any]]:
-    for model, values in _measured(group, metric).items():
+Measured = dict[str, dict[Key, float]]  # of a group, by model
+
+
+def _summaries(measured: Sequence[tuple[Group, Measured]]) -> list[dict[str, Any]]:
+    apart = differing([group.settings for group, _ in measured])
+    return [
+        {"experiment": group.name, **{name: values[place] for name, values in apart.items()}, **row}
+        for place, (group, values_of) in enumerate(measured)
+        for row in _rows(values_of)
+    ]
+
+
+def _singles(measured: Sequence[tuple[Group, Measured]], form: str) -> str:
+    """A row for each group of one run."""
+    apart = differing([group.settings for group, _ in measured])
+    models = dict.fromkeys(model for _, values in measured for model in values)
+    rows = []
+    for place, (group, values) in enumerate(measured):
+        ((key, run),) = group.runs.items()
+        row: dict[str, Any] = {"experiment": run.name}
+        row |= {name: shown(found[place]) for name, found in apart.items()}
+        row |= {model: f"{values[model][key]:.4f}" if model in values else "-" for model in models}
+        rows.append(row | {"split": key.split, "seed": key.seed})
+    return str(tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True))
+
+
+def _rows(measured: Measured) -> Iterator[dict[str, Any]]:
+    for model, values in measured.items():
         by_split = _by_split(values)
         several = len(by_split) > 1
         parts = [{split: found} for split, found in by_split.items() if several and len(found) > 1]
@@ -172,9 +221,9 @@ def _without_count(summary: Summary) -> dict[str, float | None]:
     return {name: value for name, value in summary._asdict().items() if name != "n"}
 
 
-def _measured(group: Group, metric: str) -> dict[str, dict[Key, float]]:
+def _measured(group: Group, metric: str) -> Measured:
     """The metric of each model and run; a line on stderr names runs that lack it."""
-    found: dict[str, dict[Key, float]] = {}
+    found: Measured = {}
     for model in dict.fromkeys(name for run in group.runs.values() for name in run.scores):
         for key, run in group.runs.items():
             value = run.scores.get(model, {}).get(metric)
@@ -217,9 +266,43 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
             f"{other} has {_listed(second.runs)}. Run one of them with the seeds of the other: "
             "dvc exp run -S seed=..."
         )
-    rows, told = [], []
     old, new = _measured(first, metric), _measured(second, metric)
-    for model in {**old, **new}:
+    result = _compared(first, second, old, new, one, other, metric)
+    if not result.rows:
+        raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
+    if form == "csv":
+        return table(result.rows, form)
+    apart = differing([first.settings, second.settings])
+    head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
+    told = [result.verdict, head, table(result.rows, form), "\n".join(result.told)]
+    splitting = [name for name in apart if any(decides_split(name, key.split) for key in shared)]
+    if splitting:
+        told.append(f"The test titles of a pair may differ, as do {', '.join(splitting)}.")
+    alone = {
+        name: {key: run for key, run in group.runs.items() if key not in shared}
+        for name, group in ((one, first), (other, second))
+    }
+    if any(alone.values()):
+        left = "; ".join(f"{_listed(runs)} of {name}" for name, runs in alone.items() if runs)
+        told.append(f"Left out, as the other has no run with these seeds: {left}.")
+    return "\n\n".join(told)
+
+
+class Comparison(NamedTuple):
+    """Two groups in pairs of equal seeds. verdict: one sentence, on the average of the networks where
+    there is one. rows, told: a row of the table and a sentence for each model."""
+
+    verdict: str
+    rows: list[dict[str, Any]]
+    told: list[str]
+
+
+def _compared(
+    first: Group, second: Group, old: Measured, new: Measured, one: str, other: str, metric: str
+) -> Comparison:
+    shared = [key for key in first.runs if key in second.runs]
+    rows, told, verdicts = [], [], {}
+    for model in {**old, **new} if shared else ():
         before, after = old.get(model, {}), new.get(model, {})
         if not (pairs := [key for key in shared if key in before and key in after]):
             warn(f"{model} is left out: no pair of runs has its {metric}")
@@ -241,17 +324,27 @@ def comparison(one: str, other: str, metric: str, form: str) -> str:
         )
         of = f"{len(difference)} splits" if len(difference) > 1 else f"{len(pairs)} pairs"
         told.append(f"{model}: {_sentence(summary, of, one, other, metric)}.")
-    if not rows:
-        raise ValueError(f"{one} and {other} have no pair of runs with {metric}")
-    if form == "csv":
-        return _table(rows, form)
-    apart = differing([first.settings, second.settings])
-    head = f"{other} minus {one}, {metric}. They differ in: {_settings(apart)}."
-    told_of = [head, _table(rows, form), "\n".join(told)]
-    splitting = [name for name in apart if any(decides_split(name, key.split) for key in shared)]
-    if splitting:
-        told_of.append(f"The test titles of a pair may differ, as do {', '.join(splitting)}.")
-    return "\n\n".join(told_of)
+        verdicts[model] = _verdict(summary, f"{of} of equal seeds", one, other, metric, model)
+    if not verdicts:
+        return Comparison(
+            f"{one} and {other} have no runs with equal seeds to compare in pairs.", [], []
+        )
+    return Comparison(verdicts.get(AVERAGE, next(iter(verdicts.values()))), rows, told)
+
+
+def _verdict(difference: Summary, of: str, one: str, other: str, metric: str, model: str) -> str:
+    """A sentence that stands by itself."""
+    _, mean, deviation, low, high = difference
+    what = f"{metric} of {'the average of all networks' if model == AVERAGE else model}"
+    if low is None or high is None:
+        return f"{other} and {one} cannot be told apart by one pair of runs: {what}, {mean:+.4f}."
+    if mean == deviation == 0:
+        return f"{other} is the same as {one} in all {of}: {what}."
+    told = f"(95 % interval {low:+.4f} to {high:+.4f}, {of}): {what}"
+    if low <= 0 <= high:
+        return f"{other} is not distinguishable from {one}, {mean:+.4f} {told}."
+    better = (mean > 0) != (metric in _COSTS)
+    return f"{other} is {'better' if better else 'worse'} than {one}, {mean:+.4f} {told}."
 
 
 def _group_of(revision: Revision, found: Sequence[Group]) -> Group:
@@ -274,44 +367,8 @@ def _sentence(difference: Summary, of: str, one: str, other: str, metric: str) -
 
 
 def _settings(apart: Mapping[str, Sequence[Any]]) -> str:
-    return ", ".join(f"{name} {_text(old)} -> {_text(new)}" for name, (old, new) in apart.items())
+    return ", ".join(f"{name} {shown(old)} -> {shown(new)}" for name, (old, new) in apart.items())
 
 
 def _listed(runs: Iterable[Key]) -> str:
     return ", ".join(f"seed {key.seed} on split {key.split}" for key in runs)
-
-
-def _text(value: object) -> str:
-    return "not set" if value is None else str(value)
-
-
-def _table(rows: Sequence[dict[str, Any]], form: str) -> str:
-    if form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue().rstrip("\n")
-    return str(tabulate(map(_readable, rows), headers="keys", tablefmt=form, disable_numparse=True))
-
-
-def _readable(row: dict[str, Any]) -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for name, value in row.items():
-        if name.endswith("_deviation"):
-            shown[name.replace("_", " ")] = "not measured" if value is None else f"{value:.4f}"
-        elif name == "low":
-            interval = "-" if value is None else f"{value:.4f} .. {row['high']:.4f}"
-            shown["95 % interval"] = interval
-        elif name == "deviation" and value is None:
-            shown[name] = "-"
-        elif name != "high":
-            # Settings come before the network and keep their digits.
-            measured = isinstance(value, float) and name in _after(row)
-            shown[name] = f"{value:.4f}" if measured else _text(value)
-    return shown
-
-
-def _after(row: Mapping[str, Any]) -> list[str]:
-    names = list(row)
-    return names[names.index("network") :]

@@ -36,7 +36,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def flat_text(values: Mapping[str, Any]) -> dict[str, str]:
     """`flat` with values as text, URLs without user and password."""
-    return {key: _without_login(str(value)) for key, value in flat(values).items()}
+    return {key: without_login(str(value)) for key, value in flat(values).items()}
 
 
 def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
@@ -46,12 +46,13 @@ def data_hashes(stages: Mapping[str, Any]) -> dict[str, str]:
         stages: those of a dvc.lock.
     """
     return {
-        _without_login(item["path"]): item["md5"]
+        without_login(item["path"]): item["md5"]
         for stage in ("prepare", "embed")
         for item in stages[stage].get("deps", []) + stages[stage].get("outs", [])
         if "md5" in item and not item["path"].startswith("src/")
     }
 
 
-def _without_login(text: str) -> str:
+def without_login(text: str) -> str:
+    """A text without the user and password of its URLs."""
     return re.sub(r"(\w[\w+.-]*://)\S*@", r"\1", text)

@@ -1,7 +1,7 @@
 """Charts as SVG, drawn with Vega-Lite; the page needs neither scripts nor a network.
 
-Colours are variables of the page's style sheet, which has light and dark ones; each experiment also has
-its own shape. Text takes the page's colour.
+Colours are variables of the page's style sheet, which has light and dark ones; shapes and dashes tell
+the same. Text takes the page's colour.
 """
 
 from __future__ import annotations
@@ -13,101 +13,255 @@ from typing import Any
 
 from markupsafe import Markup
 
+from titles.experiments.report.answer import SAME, UNSURE, full_name, verdict
+from titles.experiments.report.comparison import Pair, is_unchanged
 from titles.experiments.report.experiment import Experiment
-from titles.models.registry import AVERAGE
 
 _COLOURS = ["currentColor", *(f"var(--series-{number})" for number in range(1, 6))]
-# Their number and that of the colours have no common factor: pairs repeat after 42 experiments.
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
 _STYLE = Path(__file__).parent / "templates/charts.json"
 
 
-def full_name(model: str) -> str:
-    """The name of a model as a report shows it."""
-    return "Average" if model == AVERAGE else model.upper()
+# More lines than this in one chart are drawn as small multiples.
+MOST_LINES = 6
+_ROWS = 20  # height of a row, pixels
+_WIDTH = 480  # of a chart with its labels, which the page enlarges a little
+_LETTER = 6.6  # mean width of a letter, pixels
+_LONGEST = 40  # letters of a name
+_LONGEST_SMALL = 28
+_TICKS = 8  # of the epochs
+_VERDICTS = {
+    "better": ("var(--better)", "triangle-up"),
+    "worse": ("var(--worse)", "triangle-down"),
+    UNSURE: ("var(--soft)", "circle"),
+    SAME: ("var(--soft)", "circle"),
+}
 
 
-def intervals(experiments: Sequence[Experiment], models: Sequence[str]) -> Markup:
-    """Balanced accuracy on the test split of each model and experiment, with its 95 % interval."""
+def labels(names: Sequence[str], longest: int = _LONGEST) -> dict[str, str]:
+    """A name for a chart of each name: the middle of long ones is left out, and all are different.
+
+    longest: in letters.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        short = name if len(name) <= longest else _without_middle(name, longest)
+        for number in range(2, len(names) + 1):
+            if short not in found.values():
+                break
+            end = f" ({number})"
+            short = _without_middle(name, longest - len(end)) + end
+        found[name] = short
+    return found
+
+
+def _without_middle(name: str, letters: int) -> str:
+    return f"{name[: letters // 2]}…{name[letters // 2 + 1 - letters :]}"
+
+
+def differences(baseline: Experiment, pairs: Sequence[Pair], models: Sequence[str]) -> Markup:
+    """Balanced accuracy of each model minus that of the baseline, with the 95 % interval of the paired
+    test; without models that did not change. Empty if there is nothing to draw."""
+    named = labels([pair.experiment.name for pair in pairs])
     values = [
-        {"experiment": experiment.name, "model": full_name(model), **experiment.scores[model]}
-        for experiment in experiments
+        {
+            "experiment": named[pair.experiment.name],
+            "model": full_name(model),
+            "value": test["difference"],
+            "low": test["difference_low"],
+            "high": test["difference_high"],
+            "verdict": verdict(test),
+        }
         for model in models
+        for pair in pairs
+        if (test := pair.tests.get(model)) and not is_unchanged(baseline, pair, model)
     ]
-    names = [experiment.name for experiment in experiments]
-    x = {"type": "quantitative", "scale": {"zero": False, "nice": True}}
-    x["title"] = "balanced accuracy on the test split"
-    ends = {
-        "x": {**x, "field": "balanced_accuracy_low"},
-        "x2": {"field": "balanced_accuracy_high"},
+    if not values:
+        return Markup()
+    kinds = [kind for kind in _VERDICTS if any(row["verdict"] == kind for row in values)]
+
+    def scale(place: int) -> dict[str, Any]:
+        chosen = [_VERDICTS[kind][place] for kind in kinds]
+        return {"field": "verdict", "type": "nominal", "scale": {"domain": kinds, "range": chosen}}
+
+    zero = {
+        "mark": {"type": "rule", "color": "currentColor", "strokeDash": [3, 3]},
+        "encoding": {"x": {"datum": 0, "type": "quantitative"}, "y": None},
     }
-    spec = {
-        "width": 420,
-        "height": {"step": max(14, 40 // len(names)), "for": "offset"},
+    bar, point = _bar_and_point("value", "low", "high")
+    for layer in (bar, point):
+        layer["encoding"]["color"] = scale(0)
+    point["encoding"]["shape"] = scale(1)
+    title = f"balanced accuracy minus that of {labels([baseline.name])[baseline.name]}"
+    return _rows_by_model([zero, bar, point], values, title)
+
+
+def scores(experiments: Sequence[Experiment], pairs: Sequence[Pair], models: Sequence[str]) -> Markup:
+    """Balanced accuracy of each model and experiment: on validation, and on the test split with its 95 %
+    interval; without models that are as in the first experiment."""
+    named = labels([experiment.name for experiment in experiments])
+    values = [
+        {
+            "experiment": named[experiment.name],
+            "model": full_name(model),
+            "test": experiment.scores[model]["balanced_accuracy"],
+            "low": experiment.scores[model]["balanced_accuracy_low"],
+            "high": experiment.scores[model]["balanced_accuracy_high"],
+            "validation": experiment.validation(model),
+        }
+        for model in models
+        for experiment in shown(experiments, pairs, model)
+    ]
+    bar, point = _bar_and_point("test", "low", "high")
+    splits = ["test", "validation"]
+    colours = {"domain": splits, "range": ["var(--series-1)", "var(--series-2)"]}
+    shapes = {"domain": splits, "range": ["circle", "diamond"]}
+    color, shape = ({"type": "nominal", "scale": scale} for scale in (colours, shapes))
+    bar["encoding"]["color"] = {"datum": "test", **color}
+    point["encoding"] |= {"color": {"datum": "test", **color}, "shape": {"datum": "test", **shape}}
+    chosen = {
+        "transform": [{"filter": "isValid(datum.validation)"}],
+        "mark": {"type": "point", "filled": False, "size": 70, "strokeWidth": 2, "opacity": 1},
         "encoding": {
-            "y": {"field": "model", "type": "nominal", "sort": None, "title": None},
-            "yOffset": {"field": "experiment", "sort": names},
+            "x": {"field": "validation", "type": "quantitative", **_FREE},
+            "shape": {"datum": "validation", **shape},
+            "color": {"datum": "validation", **color},
         },
     }
-    bar = {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": ends}
-    return _drawn(spec, values, names, bar, 60, {"x": {**x, "field": "balanced_accuracy"}})
+    layers = [bar, point]
+    if any(row["validation"] is not None for row in values):
+        layers.append(chosen)
+    return _rows_by_model(layers, values, "balanced accuracy")
+
+
+def shown(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> list[Experiment]:
+    """The first experiment, and those of which a model is not the same."""
+    changed = [pair.experiment for pair in pairs if not is_unchanged(experiments[0], pair, model)]
+    return [experiments[0], *changed] if changed or not pairs else []
+
+
+_FREE: dict[str, Any] = {"scale": {"zero": False, "nice": True}}
+
+
+def _bar_and_point(value: str, low: str, high: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    bar = {
+        "mark": {"type": "rule", "strokeWidth": 2},
+        "encoding": {"x": {"field": low, "type": "quantitative", **_FREE}, "x2": {"field": high}},
+    }
+    point = {
+        "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
+        "encoding": {"x": {"field": value, "type": "quantitative", **_FREE}},
+    }
+    return bar, point
+
+
+def _rows_by_model(layers: list[dict[str, Any]], values: list[dict[str, Any]], title: str) -> Markup:
+    """Draw layers over a row for each experiment, in a part for each model."""
+    if not values:
+        return Markup()
+    for layer in layers:
+        layer["encoding"]["x"] |= {"title": title, "axis": {"tickCount": 5}}
+    longest = max(len(row["experiment"]) for row in values)
+    header: dict[str, Any] = {"title": None, "labelOrient": "top", "labelAnchor": "start"}
+    header |= {"labelColor": "currentColor", "labelFontSize": 12, "labelFontWeight": "bold"}
+    y: dict[str, Any] = {"field": "experiment", "type": "nominal", "sort": None, "title": None}
+    y["axis"] = {"labelLimit": 0, "labelPadding": 8, "ticks": False, "domain": False, "grid": True}
+    part = {
+        "width": max(200, _WIDTH - int(_LETTER * longest)),
+        "height": {"step": _ROWS},
+        "encoding": {"y": y},
+        "layer": layers,
+    }
+    models = [*dict.fromkeys(row["model"] for row in values)]
+    row = {"field": "model", "type": "nominal", "sort": models, "header": header}
+    spec = {"data": {"values": values}, "facet": {"row": row}, "spec": part, "spacing": 14}
+    return svg(spec | {"resolve": {"scale": {"y": "independent"}}})
 
 
 def curves(
     experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], title: str
 ) -> Markup:
-    """A measure of a network by epoch, on one or two splits, of the experiments that have curves."""
-    values = [
-        {"experiment": experiment.name, "split": split, "epoch": epoch, "value": value}
-        for experiment in experiments
-        if network in experiment.curves
-        for split in splits
-        for epoch, value in experiment.curves[network][f"{split}/{measure}"]
-    ]
-    x = {"axis": {"tickMinStep": 1, "format": "d", "grid": False}}
-    x |= {"scale": {"zero": False, "nice": False, "padding": 8}}
-    spec = {
-        "width": 340,
-        "height": 200,
-        "encoding": {
-            "x": {"field": "epoch", "type": "quantitative", **x},
-            "y": {
-                "field": "value",
-                "type": "quantitative",
-                "scale": {"zero": False, "nice": True},
-                "title": title,
-            },
-        },
+    """A measure of a network by epoch, on one or two splits, of the experiments that have curves.
+
+    Up to MOST_LINES experiments are in one chart, each with a colour and a shape. More have a small
+    chart each, with the first experiment in grey behind.
+    """
+    drawn = [experiment for experiment in experiments if network in experiment.curves]
+    longest = _LONGEST if len(drawn) <= MOST_LINES else _LONGEST_SMALL
+    named = labels([experiment.name for experiment in drawn], longest)
+
+    def points(experiment: Experiment, **more: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                "experiment": named[experiment.name],
+                "split": split,
+                "epoch": epoch,
+                "value": value,
+                **more,
+            }
+            for split in splits
+            for epoch, value in experiment.curves[network][f"{split}/{measure}"]
+        ]
+
+    last = max(
+        (epoch for one in drawn for epoch, _ in one.curves[network][f"{splits[0]}/{measure}"]), default=1
+    )
+    step = -(-last // _TICKS)
+    x: dict[str, Any] = {
+        "axis": {"values": [*range(step, last + 1, step)], "format": "d", "grid": False}
     }
-    line: dict[str, Any] = {"mark": {"type": "line", "strokeWidth": 2}}
+    x["title"] = "epoch"
+    x |= {"scale": {"zero": False, "nice": False, "padding": 8}}
+    encoding: dict[str, Any] = {
+        "x": {"field": "epoch", "type": "quantitative", **x},
+        "y": {"field": "value", "type": "quantitative", **_FREE, "title": title},
+    }
+    dashes = {}
     if len(splits) > 1:
         legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400}
-        dashes = {"domain": list(splits), "range": [[1, 0], [4, 3]]}
-        line["encoding"] = {"strokeDash": {"field": "split", "scale": dashes, "legend": legend}}
-    return _drawn(spec, values, [experiment.name for experiment in experiments], line, 45, {})
+        scale = {"domain": list(splits), "range": [[1, 0], [4, 3]]}
+        dashes = {"strokeDash": {"field": "split", "type": "nominal", "scale": scale, "legend": legend}}
+    line = {"type": "line", "strokeWidth": 2}
+    if len(drawn) > MOST_LINES:
+        first, *others = drawn
+        values = [
+            row | {"experiment": named[other.name], "line": kind}
+            for other in others
+            for kind, one in (("first", first), ("own", other))
+            for row in points(one)
+        ]
+        grey = {"mark": {**line, "color": "currentColor", "opacity": 0.4}, "encoding": dict(dashes)}
+        own = {"mark": {**line, "color": "var(--series-1)"}, "encoding": dict(dashes)}
+        for layer, kind in ((grey, "first"), (own, "own")):
+            layer["transform"] = [{"filter": {"field": "line", "equal": kind}}]
+        part = {"width": 190, "height": 80, "encoding": encoding, "layer": [grey, own]}
+        header = {"title": None, "labelColor": "currentColor", "labelFontSize": 12, "labelLimit": 0}
+        order = [named[other.name] for other in others]
+        facet = {"field": "experiment", "type": "nominal", "sort": order, "header": header}
+        encoding["y"]["title"] = None
+        return svg(
+            {"data": {"values": values}, "facet": facet, "columns": 2, "spec": part, "spacing": 14}
+        )
 
+    def marks(chosen: Sequence[str]) -> dict[str, Any]:
+        own = [chosen[number % len(chosen)] for number in range(len(drawn))]
+        scale = {"domain": [*named.values()], "range": own}
+        return {"field": "experiment", "type": "nominal", "scale": scale}
 
-def _drawn(
-    spec: dict[str, Any],
-    values: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    line: dict[str, Any],
-    size: int,
-    at: dict[str, Any],
-) -> Markup:
-    """Draw lines and, over them, points of a size, in each experiment's colour and shape."""
-
-    def scale(marks: Sequence[str]) -> dict[str, Any]:
-        chosen = [marks[number % len(marks)] for number in range(len(names))]
-        return {"field": "experiment", "type": "nominal", "scale": {"domain": names, "range": chosen}}
-
-    point = {
-        "mark": {"type": "point", "filled": True, "size": size, "opacity": 1},
-        "encoding": {"shape": scale(_SHAPES), **at},
-    }
-    spec["encoding"]["color"] = scale(_COLOURS)
-    spec |= {"data": {"values": values}, "layer": [line, point]}
-    return svg(spec)
+    encoding["color"] = marks(_COLOURS)
+    point = {"type": "point", "filled": True, "size": 45, "opacity": 1}
+    return svg(
+        {
+            "data": {"values": [row for one in drawn for row in points(one)]},
+            "width": 400,
+            "height": 220,
+            "encoding": encoding,
+            "layer": [
+                {"mark": line, "encoding": dashes},
+                {"mark": point, "encoding": {"shape": marks(_SHAPES)}},
+            ],
+        }
+    )
 
 
 def svg(spec: dict[str, Any]) -> Markup:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,6 +53,64 @@ def differing_params(experiments: Sequence[Experiment]) -> list[tuple[str, list[
     return list(differing(params).items())
 
 
+class Difference(NamedTuple):
+    """What the stages of runs read that is not the same in all.
+
+    values: of each experiment, the start of its hash, "none" if it has no such input, "unknown" without
+    a dvc.lock. made: whether a stage made it, so that it follows from other inputs and parameters.
+    """
+
+    name: str
+    stages: Sequence[str]
+    values: Sequence[str]
+    made: bool
+
+
+def differing_inputs(experiments: Sequence[Experiment]) -> list[Difference]:
+    """Code, data and classes of machines that differ, as the dvc.lock of each run has them."""
+    known = [e.inputs for e in experiments if e.inputs]
+    found = []
+    for path in dict.fromkeys(path for inputs in known for path in inputs.read):
+        read = [e.inputs.read.get(path, {}) if e.inputs else None for e in experiments]
+        # Stages that ran at different times can have read different contents.
+        hashes = [None if r is None else tuple(dict.fromkeys(r.values())) for r in read]
+        if len({h for h in hashes if h is not None}) > 1:
+            values = ["unknown" if h is None else " ".join(x[:7] for x in h) or "none" for h in hashes]
+            stages = [*dict.fromkeys(stage for r in read if r for stage in r)]
+            found.append(Difference(path, stages, values, any(path in i.made for i in known)))
+    for network in dict.fromkeys(network for inputs in known for network in inputs.machines):
+        values = [
+            e.inputs.machines.get(network, "unknown") if e.inputs else "unknown" for e in experiments
+        ]
+        if len({*values} - {"unknown"}) > 1:
+            found.append(Difference("machine", [f"train_{network}"], values, made=False))
+    return found
+
+
+def unexplained(baseline: Experiment, experiment: Experiment) -> bool:
+    """Whether results differ, although all parameters, code, data and classes of machines are equal."""
+    if not (baseline.inputs and experiment.inputs) or baseline.scores == experiment.scores:
+        return False
+    both = [baseline, experiment]
+    return not differing_params(both) and all(one.made for one in differing_inputs(both))
+
+
+def is_unchanged(baseline: Experiment, pair: Pair, model: str) -> bool:
+    """Whether a model has the same scores as in the baseline, and the same titles right."""
+    test = pair.tests.get(model, {"only_one": 0, "only_other": 0})
+    same = baseline.scores[model] == pair.experiment.scores[model]
+    return same and test["only_one"] == test["only_other"] == 0
+
+
+def splits_alike(baseline: Experiment, pair: Pair) -> bool:
+    """Whether the validation titles are the same as in the baseline, as far as can be known."""
+    if pair.note or pair.rows:
+        return not pair.note
+    data = [one for one in differing_inputs([baseline, pair.experiment]) if "prepare" in one.stages]
+    code = [one for one in data if one.name.startswith("src/")]
+    return not _deciding(baseline, pair.experiment) and len(data) == len(code)
+
+
 def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     """Compare two experiments title by title.
 
@@ -63,7 +121,7 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
         model: the model whose categories and titles are shown.
 
     Raises:
-        ValueError: an experiment lacks this model.
+        ValueError: an experiment lacks this model, or the baseline the parameters of a bootstrap.
     """
     old, new = baseline.predictions, experiment.predictions
     if old is None or new is None:
@@ -79,7 +137,7 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
         return Pair(experiment, note, 0, {})
     labels = sorted({*old.labels, *new.labels})
     before, after = _aligned(old, rows_old, labels), _aligned(new, rows_new, labels)
-    samples, seed = (_whole(baseline, name) for name in ("evaluate.bootstrap_samples", "seed"))
+    samples, seed = (_number(baseline, name) for name in ("evaluate.bootstrap_samples", "seed"))
     tests = {
         name: paired_test(after[name], before[name], samples, seed) for name in before if name in after
     }
@@ -112,10 +170,10 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     )
 
 
-def _whole(experiment: Experiment, name: str) -> int:
+def _number(experiment: Experiment, name: str) -> int:
     value = experiment.params.get(name)
     if type(value) is not int or value < 0:
-        raise ValueError(f"params.yaml of {experiment.name} is damaged: {name} is {value!r}"[:200])
+        raise ValueError(f"{name} in params.yaml of {experiment.name} is {value!r}, not a whole number")
     return value
 
 
@@ -145,17 +203,19 @@ def _identified(predictions: Predictions, has_keys: bool) -> pd.DataFrame:
 
 
 def _note(baseline: Experiment, experiment: Experiment, common: int, before: int, after: int) -> str:
-    causes = [
-        name
-        for name, _ in differing_params([baseline, experiment])
-        if decides_split(name, baseline.params.get(SPLIT_SEED))
-    ]
+    causes = _deciding(baseline, experiment)
     why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
     return (
         f"{experiment.name} was not evaluated on the same test titles as {baseline.name} ({why}): "
         f"{common:,} of its {after:,} titles are among the {before:,} of {baseline.name}. Their scores "
         "are of different titles."
     )
+
+
+def _deciding(baseline: Experiment, experiment: Experiment) -> list[str]:
+    """The parameters that differ and decide which titles are in which split."""
+    seed = baseline.params.get(SPLIT_SEED)
+    return [n for n, _ in differing_params([baseline, experiment]) if decides_split(n, seed)]
 
 
 def _aligned(predictions: Predictions, rows: Ints, labels: Sequence[str]) -> dict[str, Outcomes]:
