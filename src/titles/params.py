@@ -131,6 +131,7 @@ class Text(_Section):
 class Prepare(Text):
     source: Annotated[str, Field(min_length=1)]
     language: Literal["all", "spanish", "portuguese"]
+    corrections: Annotated[str, Field(min_length=1)]
     holdout_quality: Literal["reliable", "any"]
     validation_fraction: Fraction
     test_fraction: Fraction
