@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from titles.listings.names import listed as quoted
+
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 MOST_NAMES = 5  # names listed in a finding
 _MOST_CHARACTERS = 400
@@ -81,3 +83,8 @@ def listed(names: Sequence[object]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - MOST_NAMES
     return ", ".join(map(str, names[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
+def listed_files(names: Sequence[object]) -> str:
+    """As `listed`; names that hold commas stand in quotes."""
+    return quoted(list(map(str, names)), MOST_NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 # Copied from pages and spreadsheets, and not seen: soft hyphens, zero-width spaces, byte order marks,
@@ -12,6 +13,26 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     "\ufff9-\ufffb]+"
 )
+
+
+# Without quotes, a list would show another number of names, or hide where one ends.
+_PLAIN = re.compile(r"[^\s,;\"']([^,;\"]*[^\s,;\"'])?")
+
+
+def listed(names: Sequence[str], most: int | None = None) -> str:
+    """The first names, separated by commas, and how many more there are. Names are printable; those that
+    are empty or hold a comma, a semicolon, a quote or outer spaces stand in double quotes."""
+    shown = [
+        name if _PLAIN.fullmatch(name) else _in_quotes(name) for name in map(printable, names[:most])
+    ]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + f" and {more:,} more" * (more > 0)
+
+
+def _in_quotes(name: str) -> str:
+    """As in a CSV."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
 
 
 @lru_cache(maxsize=4096)

@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from titles.listings.names import printable
+from titles.listings.names import listed, printable
 
 # Raised while a damaged file is read; bz2 and gzip raise an OSError.
 DAMAGE = EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error
@@ -188,10 +188,9 @@ def _member(file: Path | None, name: str) -> Iterator[Any]:
         if "xl/workbook.xml" in names:
             raise ValueError(f"{name} is an Excel workbook, which is not read: save the sheet as CSV")
         if not member:
-            listed = ", ".join(names[:_NAMED]) + " ..." * (len(names) > _NAMED)
             raise ValueError(
-                f"{name} is a zip of {len(names)} files ({listed[:_EXCERPT]}), which must have one: "
-                "unpack it"
+                f"{name} is a zip of {len(names)} files ({listed(names, _NAMED)[:_EXCERPT]}), which must "
+                "have one: unpack it"
             )
         yield member
 

@@ -85,8 +85,8 @@ def audit(params: Params, folds: int, top: int, out: Path, network: str = "mlp")
     count = ranking.mislabelled
     told.append(f"{out}: the {listed:,} most suspicious; up to rank {count:,} they look wrong")
     told.append(
-        "to correct labels: write yes in the column accept of rows with the right suggested category (or "
-        f"put it there), keep the file as data/corrections/{out.name}, `git add` it, then "
+        "to correct labels: write yes in the column accept of rows whose suggestion is right (or put "
+        f"the right one there), keep the file as data/corrections/{out.name}, `git add` it, then "
         f"`dvc exp run -S prepare.corrections=data/corrections/{out.name}`"
     )
     return "\n".join(told)

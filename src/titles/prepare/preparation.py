@@ -17,6 +17,7 @@ from titles.data import contract, vocabulary
 from titles.data.contract import LANGUAGES, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
+from titles.listings.names import listed
 from titles.params import Prepare
 from titles.prepare import corrections, drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
@@ -78,7 +79,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     if unlearnable := [name for name, count in zip(labels, rows_C, strict=True) if not count]:
         print(
             f"warning: {len(unlearnable)} categories have no title in train, which validation and test "
-            f"have: {', '.join(unlearnable[:_NAMED])}{' ...' * (len(unlearnable) > _NAMED)}",
+            f"have: {listed(unlearnable, _NAMED)}",
             file=sys.stderr,
         )
     effects.note(settings, rows, used_N, labels_N)
