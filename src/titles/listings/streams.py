@@ -188,9 +188,9 @@ def _member(file: Path | None, name: str) -> Iterator[Any]:
         if "xl/workbook.xml" in names:
             raise ValueError(f"{name} is an Excel workbook, which is not read: save the sheet as CSV")
         if not member:
+            told = listed(names, _NAMED)[:_EXCERPT]
             raise ValueError(
-                f"{name} is a zip of {len(names)} files ({listed(names, _NAMED)[:_EXCERPT]}), which must "
-                "have one: unpack it"
+                f"{name} is a zip of {len(names)} files ({told}), which must have one: unpack it"
             )
         yield member
 

@@ -1,4 +1,4 @@
-"""Whether the files that parameters name are known to DVC or git, and so to queued and temporary runs."""
+"""Whether the files that parameters name are known to DVC or git, and so to other runs."""
 
 from __future__ import annotations
 
@@ -35,10 +35,7 @@ def note_untracked(parameter: str, path: str, by: str = "dvc add") -> None:
     if (reason := untracked(path)) is None:
         return
     shown = shlex.quote(path)
-    if not _inside(path):
-        remedy = f"copy it to data/raw, then `{by}` the copy"
-    else:
-        remedy = f"`{by} {shown}`"
+    remedy = f"`{by} {shown}`" if _inside(path) else f"copy it to data/raw, then `{by}` the copy"
     print(
         f"warning: {parameter} {shown} is {reason}: queued and temporary runs do not see it, and the "
         f"result cannot be repeated once it changes: {remedy}",
