@@ -15,18 +15,23 @@ _INVISIBLE = re.compile(
 )
 
 
+_MOST_LETTERS = 200  # of a name in a list
 # Without quotes, a list would show another number of names, or hide where one ends.
 _PLAIN = re.compile(r"[^\s,;\"']([^,;\"]*[^\s,;\"'])?")
 
 
 def listed(names: Sequence[str], most: int | None = None) -> str:
-    """The first names, separated by commas, and how many more there are. Names are printable; those that
-    are empty or hold a comma, a semicolon, a quote or outer spaces stand in double quotes."""
-    shown = [
-        name if _PLAIN.fullmatch(name) else _in_quotes(name) for name in map(printable, names[:most])
-    ]
+    """The first names, printable, separated by commas, and how many more there are. Names that
+    are empty or hold a comma, a semicolon, a quote or outer spaces stand in double quotes; very long ones
+    are cut."""
+    shown = [_cut(printable(name)) for name in names[:most]]
+    shown = [name if _PLAIN.fullmatch(name) else _in_quotes(name) for name in shown]
     more = len(names) - len(shown)
     return ", ".join(shown) + f" and {more:,} more" * (more > 0)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
 
 
 def _in_quotes(name: str) -> str:
