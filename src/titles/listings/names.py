@@ -23,8 +23,8 @@ _PLAIN = re.compile(r"[^\s,;\"']([^,;\"]*[^\s,;\"'])?")
 def listed(names: Sequence[str], most: int | None = None) -> str:
     """The first names, separated by commas, and how many more there are.
 
-    Control characters are written out. Names that are empty or hold a comma, a semicolon, a quote or outer
-    spaces stand in double quotes. Very long ones are cut.
+    Control characters are written out. Names that are empty or hold a comma, a semicolon, a quote or
+    outer spaces stand in double quotes. Very long ones are cut.
     """
     shown = [_cut(printable(name)) for name in names[:most]]
     shown = [name if _PLAIN.fullmatch(name) else _in_quotes(name) for name in shown]
