@@ -119,7 +119,10 @@ def write_project(folder: Path, rows: int, **changes: object) -> None:
             shutil.copy(ROOT / name, folder / name)
     params = (folder / "params.yaml").read_text()
     for key, value in (QUICK | changes).items():
-        params = re.sub(rf"^(  {key}:) \S+( \S+\])?", rf"\1 {value}", params, flags=re.M)
+        # The form in which DVC writes values back.
+        one, items = ("", value) if isinstance(value, list) else (f" {value}", [])
+        text = rf"\1{one}\2\n" + "".join(f"  - {item}\n" for item in items)
+        params = re.sub(rf"^(  {key}:)(?: [^\s#]+)?( *#.*)?\n(?:  - .*\n)*", text, params, flags=re.M)
     (folder / "params.yaml").write_text(params)
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(folder / "metrics", ignore_errors=True)

@@ -18,6 +18,8 @@ from titles.data.contract import PREPARED
 from titles.data.encoded import EncodedTitles
 from titles.data.outcomes import Outcomes
 from titles.predict.audit import folds_of, held_out, ranked
+from titles.prepare import corrections
+from titles.prepare.identity import title_keys
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 ROWS = 360
@@ -152,6 +154,7 @@ def test_planted_wrong_labels_stand_at_the_top_with_the_right_category(project, 
     for row in rows:
         number = int(row["line"]) - 2
         first, second, unknown = titles.word_ids[3 * number : 3 * number + 3].tolist()
+        assert row["accept"] == ""
         assert row["title"] == f"{words[first]} {words[second]} {UNKNOWN_WORDS[-1 - unknown]}"
         assert row["category"] == LABEL_NAMES[PLANTED[number]]
         assert row["suggested"] == LABEL_NAMES[number % 3]
@@ -238,3 +241,40 @@ def test_missing_data_is_told_with_what_to_do(tmp_path, monkeypatch, capsys):
     assert cli.main(["audit"]) == 1
     assert "word_ids.npy is missing: run `dvc repro`, or `dvc pull`" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_titles_stand_as_in_the_source_and_accepted_rows_are_found_again(project, capsys):
+    titles = catalogue()
+    names = [f'Título "{n}", con ; y =1+1' for n in range(ROWS)]
+    keyed = EncodedTitles(
+        **vars(titles) | {"keys": title_keys(names), "files": titles.files * 0, "file_names": ["a.csv"]}
+    )
+    project(keyed)
+    Path("data/raw").mkdir(parents=True)
+    with Path("data/raw/a.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(
+            [("title", "category"), *zip(names, (LABEL_NAMES[c] for c in titles.labels), strict=True)]
+        )
+    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    values["prepare"]["source"] = "data/raw/a.csv"
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert cli.main(["audit", "--top", "6"]) == 0
+    told = capsys.readouterr()
+    assert "dvc exp run -S prepare.corrections=data/corrections/audit.csv" in told.out
+    assert "warning" not in told.err
+    rows = listed()
+    assert {row["title"] for row in rows} == {names[number] for number in PLANTED}
+    with Path("review.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows([*(row | {"accept": "yes"} for row in rows[1:]), rows[0]])
+    found = corrections.read("review.csv")
+    expected = [(row["title"], row["category"], row["suggested"]) for row in rows[1:]]
+    assert [row[1:] for row in found.accepted] == expected
+    assert found.rows == 6
+
+
+def test_titles_that_the_source_no_longer_has_are_counted(project, capsys):
+    project(catalogue())
+    assert cli.main(["audit", "--top", "6"]) == 0
+    assert "warning: 6 of 6 titles listed are not in data/raw/sample.csv.gz" in capsys.readouterr().err

@@ -86,6 +86,7 @@ CASES = {
     "prepare": {
         "source": Case("data/raw/later.csv.gz"),
         "language": Case("spanish"),
+        "corrections": Case("data/raw/corrections.csv"),
         "strip_accents": Case(False),
         "digits": Case("zero"),
         "drop_seller_noise": Case(False),
@@ -159,6 +160,17 @@ def _write_without_qualities(source: Path, file: Path) -> None:
         writer.writerows(_listings(source))
 
 
+def _write_corrections(source: Path, file: Path) -> None:
+    """Another category of the sample for some titles of it."""
+    rows = _listings(source)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["title", "category", "suggested", "accept"])
+        for row in rows[:20]:
+            other = next(one["category"] for one in rows if one["category"] != row["category"])
+            writer.writerow([row["title"], row["category"], other, "yes"])
+
+
 def _write_with_splits(source: Path, folder: Path) -> None:
     """The course's files, of one language."""
     folder.mkdir()
@@ -192,10 +204,13 @@ class Project:
         raw.mkdir()
         (place / "pretrained").mkdir()
         (place / "pretrained/none").touch()
+        (place / "corrections").mkdir()
+        (place / "corrections/none").touch()
         write_csv(ROWS, 7, raw / "sample.csv.gz", progress=False)
         write_csv(ROWS, 8, raw / "later.csv.gz", progress=False)
         _write_without_qualities(raw / "sample.csv.gz", raw / "plain.csv")
         _write_with_splits(raw / "sample.csv.gz", raw / "course")
+        _write_corrections(raw / "sample.csv.gz", raw / "corrections.csv")
         first = self.folder("prepare")
         self.done("prepare", {})
         shutil.copy(first / "data/prepared/profile.json", raw)
@@ -224,6 +239,7 @@ class Project:
         (folder / "data").mkdir(parents=True)
         (folder / "data/raw").symlink_to("../../raw")
         (folder / "data/pretrained").symlink_to("../../pretrained")
+        (folder / "data/corrections").symlink_to("../../corrections")
         return folder
 
     def _write(self, stage: str, changes: Changes) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from titles.listings import json_reader, rows
 from titles.listings.files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
+from titles.listings.names import listed
 
 GOOD = b"id,title\n1,Funda Roja\n"
 
@@ -155,7 +156,7 @@ def test_columns_are_chosen_by_name(tmp_path):
         pytest.param(gzip.compress(GOOD * 99)[:-9], CSV, "damaged", id="cut gzip"),
         pytest.param(b"\x1f\x8bxxxxxxxx", LINES, "damaged", id="no gzip"),
         pytest.param(GOOD, JSON_LINES, "no key 'title' in its first 2 lines, but no JSON", id="no JSON"),
-        pytest.param(b'{"a":1,"b":2}', JSON_LINES, "but keys a,b; --column", id="other keys"),
+        pytest.param(b'{"a":1,"b":2}', JSON_LINES, "but keys a, b; --column", id="other keys"),
         pytest.param(GOOD, PARQUET, "damaged, or no Parquet file", id="no Parquet"),
     ],
 )
@@ -488,3 +489,33 @@ def test_long_rows_come_in_small_chunks(tmp_path, monkeypatch):
             sizes = [len(chunk.titles) for chunk in found.chunks]
         assert sum(sizes) == 50
         assert max(sizes) <= 5
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["a", "b c", "d'e"], "a, b c, d'e"),
+        (["a,b", "c"], '"a,b", c'),
+        (["a;b", "", " c"], '"a;b", "", " c"'),
+        (['say "x", y'], '"say ""x"", y"'),
+        (["\x1b[2J", "a\nb"], r"\x1b[2J, a\nb"),
+        ([*"abcdefg"], "a, b, c, d, e and 2 more"),
+        (["a,b"] * 6, ", ".join(['"a,b"'] * 5) + " and 1 more"),
+        ([], ""),
+        (["x" * 10**6, "y"], f"{'x' * 199}…, y"),
+    ],
+)
+def test_names_in_a_message_are_told_apart(names, shown):
+    assert listed(names, 5) == shown
+    if 0 < len(names) < 6 and max(map(len, names)) < 200 and "\x1b" not in names[0]:
+        assert next(csv.reader([shown], skipinitialspace=True)) == names
+
+
+def test_a_column_with_a_comma_is_one_of_the_columns(tmp_path):
+    file = tmp_path / "a, b.csv"
+    file.write_text('"price, in pesos",name\n1,Mesa\n')
+    with (
+        pytest.raises(ValueError, match='are "price, in pesos", name; '),
+        opened(file, CSV, "title"),
+    ):
+        pass

@@ -1,14 +1,33 @@
+import json
 import re
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
 
 from titles.models.registry import load_params, parse_params
 from titles.params import Embed, Params
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
 REMOVED = object()
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# As DVC reads them: 1e-05 is a number there.
+VALUES = dict(leaves(YAML(typ="safe").load(COMMITTED.read_text(encoding="utf-8"))))
+LISTS = [name for name, value in VALUES.items() if isinstance(value, list)]
 
 
 @pytest.fixture
@@ -62,6 +81,44 @@ def test_every_knob_of_the_committed_file_is_documented_on_its_line():
             undocumented.append(f"{section}.{key}")
     assert undocumented == []
     assert {key for section, key in documented if section == "embed"} == set(Embed.model_fields)
+
+
+def override(name, value):
+    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def other(value):
+    """Another value, which takes no more columns, so that no comment has to move."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, list):
+        return [*value, 7] if len(value) == 1 else value[:1]
+    return value[:-1] if isinstance(value, str) else 4 if value == 3 else 3
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_set_by_dvc_and_set_back_leaves_the_file_as_it_was(tmp_path, name):
+    file = tmp_path / "params.yaml"
+    shutil.copy(COMMITTED, file)
+    apply_overrides(file, [override(name, other(VALUES[name]))])  # what `dvc exp run -S` calls
+    lines, before = (path.read_text(encoding="utf-8").splitlines() for path in (file, COMMITTED))
+    key = name.rpartition(".")[2]
+    assert lines != before
+    assert {line for line in before if line not in lines and not line.startswith("  - ")} <= {
+        line for line in before if line.strip().startswith(f"{key}:")
+    }
+    apply_overrides(file, [override(name, VALUES[name])])
+    assert file.read_bytes() == COMMITTED.read_bytes()
+
+
+@pytest.mark.parametrize("value", [[1], [5, 4, 3, 2], list(range(1, 40))], ids=len)
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
+    file = tmp_path / "params.yaml"
+    shutil.copy(COMMITTED, file)
+    apply_overrides(file, [override(name, value)])
+    apply_overrides(file, [override(name, VALUES[name])])
+    assert file.read_bytes() == COMMITTED.read_bytes()
 
 
 @pytest.mark.parametrize(

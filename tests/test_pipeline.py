@@ -344,3 +344,10 @@ def test_real_listings_run_through_all_stages_by_parameters_alone(clone: Path) -
     settings = ("prepare.source=data/raw/real.csv", "prepare.min_rows=2")
     output = run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
     assert ran(output) == STAGES
+
+
+def test_a_list_that_is_set_and_set_back_leaves_the_parameters_as_they_were(project):
+    before = (project / "params.yaml").read_bytes()
+    for value in ("[8,4]", "[16]"):
+        run(project, "dvc", "exp", "run", "-s", "-S", f"mlp.hidden_layers={value}", "prepare")
+        assert ((project / "params.yaml").read_bytes() == before) == (value == "[16]")

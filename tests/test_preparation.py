@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titles.data.contract import NO_REFERENCE, PAD, SPLITS, UNK
+from titles.data.contract import NO_CORRECTIONS, NO_REFERENCE, PAD, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_folder, write_json
 from titles.data.vocabulary import Vocabulary, read_labels
@@ -48,6 +48,7 @@ def run(tmp_path, text_settings):
                 "min_rows": 1,
                 "min_count": 1,
                 "max_vocabulary": 500,
+                "corrections": NO_CORRECTIONS,
                 "reference": NO_REFERENCE,
                 "drift_categories": 0.1,
                 "drift_languages": 0.1,

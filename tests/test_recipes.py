@@ -33,6 +33,7 @@ RUN = {
     "Commands that predict": "docs/prediction.md",
     "MLflow": "docs/tracking.md",
     "Pretrained vectors": "docs/data.md",
+    "A look at the data": "docs/data.md",
     "Remotes": "docs/sharing.md",
 }
 # Pages whose commands other files of tests run, or that have none of this project.
@@ -65,6 +66,10 @@ NOT_RUN = {
     "torchrun --standalone --nproc-per-node=2 -m titles.stages.train_cnn": "test_distributed.py has it",
     "dvc add data/raw/FILE": "any file of the reader's; test_drift.py has one",
     "dvc exp run -S prepare.source=data/raw/FILE": "the same",
+    "cp audit.csv data/corrections/audit.csv && git add data/corrections/audit.csv": (
+        "a person accepts rows before; test_audit.py has it"
+    ),
+    "dvc exp run -S prepare.corrections=data/corrections/audit.csv": "the same",
     "dvc exp run -S cnn.batch_size=512 -S cnn.min_steps=null": "test_pipeline.py has it",
 }
 ROWS = 1_500
@@ -282,6 +287,14 @@ def test_mlflow_is_filled_as_the_page_tells(committed: Path) -> None:
     ).replace("mlflow.pyfunc", "mlflow.set_tracking_uri('sqlite:///mlflow.db'); print(mlflow.pyfunc", 1)
     told = run(committed, "python", "-c", f"{loaded.strip()}.to_dict())")
     assert "'probability': {0: " in told
+
+
+@pytest.mark.endures
+def test_the_data_is_shown_as_the_page_tells(committed: Path) -> None:
+    shown, _ = follow(committed, section("A look at the data")).values()
+    assert f"{ROWS:,} rows of data/raw/sample.csv.gz: " in shown
+    assert "<svg" in (committed / "data.html").read_text(encoding="utf-8")
+    assert run(committed, "git", "status", "--porcelain") == ""
 
 
 @pytest.mark.endures

@@ -152,8 +152,10 @@ def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_pa
             "has titles but no categories (columns id,title,language): there is nothing to learn from",
             id="titles only",
         ),
-        pytest.param("titulo,category\nMesa,A\n", "columns titulo,category are not known", id="renamed"),
-        pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa,TABLES are not known", id="no header"),
+        pytest.param(
+            "titulo,category\nMesa,A\n", "columns titulo, category are not known", id="renamed"
+        ),
+        pytest.param("Mesa,TABLES\nFunda,CASES\n", "columns Mesa, TABLES are not known", id="no header"),
         pytest.param(
             "title,category,title\na,B,c\n", "has the column 'title' twice", id="doubled column"
         ),

@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_PRETRAINED, NO_REFERENCE
+from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_CORRECTIONS, NO_PRETRAINED, NO_REFERENCE
 from titles.data.documents import parse_yaml, read_bytes, read_yaml_text
 from titles.data.problems import described
 
@@ -152,6 +152,8 @@ class Text(_Section):
 class Prepare(Text):
     source: Annotated[str, Field(min_length=1)]
     language: Literal["all", "spanish", "portuguese"]
+    # The card of a run without them is the one that it had before they existed.
+    corrections: Annotated[str, Field(min_length=1)] = NO_CORRECTIONS
     holdout_quality: Literal["reliable", "any"]
     validation_fraction: Fraction
     test_fraction: Fraction

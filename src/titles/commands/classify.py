@@ -141,8 +141,9 @@ def _audit(options: argparse.Namespace) -> None:
     """List the rows of the train split whose category is most likely wrong, by confident learning
     (Northcutt et al., 2021): a network that was trained on other rows, with the settings of params.yaml,
     judges each row. Takes as long as --folds trainings. The output is a CSV of rank, line in the source,
-    title, given category, suggested category with its probability, score (0: certainly wrong) and
-    label_quality of the source."""
+    title, given category, suggested category with its probability, score (0: certainly wrong),
+    label_quality of the source, and accept, an empty column: rows that a person accepts there are
+    corrected by prepare.corrections."""
     end_on_termination()
     import titles.stages  # noqa: F401  settings that torch reads when it is imported
     from titles.models.registry import load_params

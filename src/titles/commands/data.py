@@ -1,11 +1,12 @@
-"""Commands for data to learn from: generate a sample, download public data."""
+"""Commands for data to learn from: generate a sample, download public data, show what `prepare` made."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from titles.commands import Commands, command
+from titles.commands import Commands, command, positive
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +22,9 @@ def add(commands: Commands) -> None:
     text = "write here (default: data/raw; sbw: data/pretrained)"
     download.argument("--into", text, type=Path, metavar="FOLDER")
     download.argument("--url", "fetch the files below this address, a mirror's", metavar="BASE")
+    shown = command(commands, "data", _data, "show the prepared data in figures")
+    shown.argument("--top", "categories to list, the largest first", type=positive, default=10)
+    shown.argument("--html", "write a page with charts", type=Path, metavar="FILE")
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -39,3 +43,17 @@ def _download(options: argparse.Namespace) -> None:
     from titles.datasets.download import download
 
     print(download(options.name, options.into, options.url))
+
+
+def _data(options: argparse.Namespace) -> None:
+    """Show what `prepare` made of the source: rows by use and by reason, categories, languages, label
+    qualities, words per title, corrected labels, and drift from a reference if there is one."""
+    from titles.experiments.report import data, data_page
+    from titles.models.registry import load_params
+
+    found = data.load(load_params().prepare)
+    if options.html:
+        data_page.write_page(found, options.html)
+        print(f"{options.html} shows it", file=sys.stderr)
+    else:
+        print(data_page.text(found, options.top))

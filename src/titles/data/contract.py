@@ -34,6 +34,8 @@ LABELS = PREPARED / LABELS_FILE
 TEXT = PREPARED / TEXT_FILE
 NO_PRETRAINED = "data/pretrained/none"
 NO_REFERENCE = NO_PRETRAINED
+# Of its own: DVC takes a stage with the same dependency twice for a mistake.
+NO_CORRECTIONS = "data/corrections/none"
 EMBEDDED = Path("data/embedded")
 MODELS = Path("models")
 METRICS = Path("metrics")

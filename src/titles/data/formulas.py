@@ -12,3 +12,8 @@ def escaped(value: Any) -> Any:
     """The value, with an apostrophe before text that a spreadsheet would take for a formula;
     numbers stay numbers."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_STARTS) else value
+
+
+def unescaped(text: str) -> str:
+    """The text before `escaped`."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_STARTS) else text

@@ -11,6 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 from titles.data import console
+from titles.listings.names import listed as quoted
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 MOST_NAMES = 5  # names listed in a finding
@@ -84,3 +85,8 @@ def listed(names: Sequence[object]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - MOST_NAMES
     return ", ".join(map(str, names[:MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
+
+
+def listed_files(names: Sequence[object]) -> str:
+    """As `listed`; names that hold commas stand in quotes."""
+    return quoted(list(map(str, names)), MOST_NAMES)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from titles.doctor.environment import version
-from titles.doctor.findings import MOST_NAMES, OK, Finding, listed, ok, problem, public, warning
+from titles.doctor.findings import MOST_NAMES, OK, Finding, listed_files, ok, problem, public, warning
 from titles.doctor.probes import DVC, reach, run
 from titles.tracking import local_store
 from titles.tracking.provenance import sqlite_uri
@@ -89,12 +89,12 @@ def _data(root: Path, remote: str, is_reachable: bool) -> Finding:
     not_cached, not_pushed = set(status.get("not_in_cache", [])), set(status.get("not_in_remote", []))
     if lost := sorted(not_cached & not_pushed):
         do = "`dvc repro` makes the outputs of stages; whoever has other data can `dvc push` it"
-        return problem("data", f"neither here nor in {remote}: {listed(lost)}", do)
+        return problem("data", f"neither here nor in {remote}: {listed_files(lost)}", do)
     if not_cached:
         where = f"only in {remote}" if is_reachable else "not here"
-        return warning("data", f"{where}: {listed(sorted(not_cached))}", "`dvc pull`")
+        return warning("data", f"{where}: {listed_files(sorted(not_cached))}", "`dvc pull`")
     if not_pushed:
-        found = f"here, but not in {remote}: {listed(sorted(not_pushed))}"
+        found = f"here, but not in {remote}: {listed_files(sorted(not_pushed))}"
         return ok("data", found, "to share it: `dvc push`, see docs/sharing.md")
     return ok("data", "all data is in the cache" + f" and in {remote}" * is_reachable)
 
@@ -109,10 +109,10 @@ def _workspace(root: Path, cache: Path) -> Finding:
         return problem("workspace", f"`dvc status` failed: {asked.reason}", "run it to see more")
     if changed := list(json.loads(asked.out)):
         do = "`dvc status` shows how; `dvc exp run` runs it, `git checkout . && dvc checkout` undoes it"
-        return warning("workspace", f"differs from dvc.lock: {listed(changed)}", do)
+        return warning("workspace", f"differs from dvc.lock: {listed_files(changed)}", do)
     if damaged := objects.read_workspace(root, cache, objects.cached(root)):
         outs = list(dict.fromkeys(damage.out for damage in damaged))
-        found = f"damaged, unnoticed by DVC: {listed([damage.path for damage in damaged])}"
+        found = f"damaged, unnoticed by DVC: {listed_files([damage.path for damage in damaged])}"
         do = f"`rm -rf {shlex.join(outs[:MOST_NAMES])}`, then `dvc checkout`"
         return problem("workspace", found, do)
     return ok("workspace", "all files are as in dvc.lock, to the byte")
@@ -144,7 +144,7 @@ def _objects(root: Path, cache: Path, remote: Path | None, name: str) -> Iterato
             remove.append(root / out if place == cache else objects.place(place, outs[out]))
         paths = [path.relative_to(root) if path.is_relative_to(root) else path for path in remove]
         do = f"`rm -rf {shlex.join(dict.fromkeys(map(str, paths)))}`, then {repair}, and check again"
-        found = f"{len(store.damaged)} damaged or missing objects in {text}: {listed(owners)}"
+        found = f"{len(store.damaged)} damaged or missing objects in {text}: {listed_files(owners)}"
         yield problem("bytes", found, do)
 
 

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel
 from tabulate import tabulate
 
-from titles.data.contract import LABELS, PREPARED, SPLITS, VOCABULARY
+from titles.data.contract import LABELS, NO_CORRECTIONS, PREPARED, SPLITS, VOCABULARY
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file
 from titles.models.parts.saved import SavedModel, weights
@@ -100,5 +100,9 @@ def _parameters(models: list[str], params: Params) -> str:
         **{name: params.network(name) for name in models},
         "evaluate": params.evaluate,
     }
-    values = {"seed": params.seed} | {name: s.model_dump(mode="json") for name, s in sections.items()}
+    values: dict[str, Any] = {"seed": params.seed} | {
+        name: s.model_dump(mode="json") for name, s in sections.items()
+    }
+    if params.prepare.corrections == NO_CORRECTIONS:  # a run without them keeps the card that it had
+        del values["prepare"]["corrections"]
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from titles.data.contract import NO_REFERENCE
+from titles.data.contract import NO_CORRECTIONS, NO_REFERENCE
 from titles.params import LARGEST_BATCH, RENAMED
 
 # Ends the split seed of versions in which the words of a title decided its split, not the title as it
@@ -19,6 +19,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
     "test_fraction": {
         "split_seed": lambda values: f"{values['seed']}{BY_WORDS}" if "seed" in values else None,
         "reference": NO_REFERENCE,
+        "corrections": NO_CORRECTIONS,
     },
     "batch_size": {
         "word_dropout": 0.0,

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from titles.data.messages import printable
 from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.listing import Listing, of_batches
-from titles.listings.names import canonical
+from titles.listings.names import canonical, listed
 from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, Lines, Row, check_width
 
 FORMATS = LINES, CSV, JSON_LINES, PARQUET = "lines", "csv", "jsonl", "parquet"
@@ -19,6 +18,7 @@ ENDINGS = {".txt": LINES, ".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LIN
 _ENDINGS_READ = {**ENDINGS, ".tsv": CSV, ".tab": CSV, ".pq": PARQUET}
 _PACKED = ".gz", ".bz2", ".xz", ".zip"
 KEY_LINES = 1000  # of JSON, searched for keys
+_MOST_COLUMNS, _EXCERPT = 40, 200  # of a file, and characters of their names, in a message
 
 
 def format_of(file: Path, option: str) -> str:
@@ -107,7 +107,7 @@ def opened(
             keys, count = json_reader.first_keys(lines, KEY_LINES)
             names = list(dict.fromkeys(map(canonical, keys)))
             if count and column not in names:
-                found = f"keys {printable(','.join(keys)[:200])}" if keys else "no JSON object"
+                found = f"keys {listed(keys, _MOST_COLUMNS)[:_EXCERPT]}" if keys else "no JSON object"
                 raise ValueError(
                     f"{name} has no key {column!r} in its first {count} lines, but {found}; {hint}"
                 )
@@ -151,7 +151,7 @@ def _kept(
         if each not in places:
             raise ValueError(
                 f"{name} has no column {each!r}. Its columns, separated by commas, are "
-                f"{printable(','.join(names)[:200])}; {hint}"
+                f"{listed(names, _MOST_COLUMNS)[:_EXCERPT]}; {hint}"
             )
     found = places if keep is None else {each: p for each, p in places.items() if each in asked}
     check_width(len(found), name)

@@ -20,16 +20,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
-from titles.data.messages import has_commands, printable
+from titles.data.messages import has_commands
 from titles.listings import json_reader, streams
 from titles.listings.csv_reader import CsvReader
 from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
-from titles.listings.names import canonical
+from titles.listings.names import canonical, listed
 from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
 
 _EXCERPT = 200
 _NAMED = 5  # files in a message
 _LONGEST_CATEGORY = 1000  # characters; all distinct categories are held at once
+_MOST_COLUMNS = 40
 _COURSE = re.compile(
     rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
 )
@@ -141,8 +142,8 @@ def _files(folder: Path, language: str) -> list[tuple[Path, str]]:
     read = course.keys() | {file for file, _ in files}
     left = [file for file in found if file not in read]
     left += [file for file in hidden if format_by_name(file.name)]
-    names = [printable(file.relative_to(folder).as_posix()) for file in sorted(left)]
-    told = ", ".join(names[:_NAMED]) + f" and {len(names) - _NAMED} more" * (len(names) > _NAMED)
+    names = [file.relative_to(folder).as_posix() for file in sorted(left)]
+    told = listed(names, _NAMED)
     if not files:
         raise ValueError(
             f"{folder} has neither .csv, .tsv or .parquet files nor the course's "
@@ -229,19 +230,19 @@ def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
     Raises ValueError if titles or categories are missing, or one of these columns is there twice.
     """
     names = list(map(canonical, header))
-    listed = printable(",".join(names)[:_EXCERPT])
+    columns = listed(names, _MOST_COLUMNS)[:_EXCERPT]
     wanted = "title,label_quality,language,category or title,category"
     for name in _COLUMNS:
         if names.count(name) > 1:
-            raise ValueError(f"{file} has the column {name!r} twice, in the header {listed}")
+            raise ValueError(f"{file} has the column {name!r} twice, in the header {columns}")
     if "title" in names and "category" not in names:
         raise ValueError(
-            f"{file} has titles but no categories (columns {listed}): there is nothing to learn from; "
+            f"{file} has titles but no categories (columns {columns}): there is nothing to learn from; "
             f"expected {wanted}"
         )
     if not {"title", "category"} <= set(names):
         raise ValueError(
-            f"{file}: columns {listed} are not known; expected {wanted}, in lower case, separated by "
+            f"{file}: columns {columns} are not known; expected {wanted}, in lower case, separated by "
             "commas, semicolons, tabs or bars, in UTF-8"
         )
     return {name: place for place, name in enumerate(names) if name in _COLUMNS}

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from titles.data.messages import printable
+from titles.listings.names import listed
 
 # Raised while a damaged file is read; bz2 and gzip raise an OSError.
 DAMAGE = EOFError, OSError, UnicodeDecodeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error
@@ -211,10 +212,9 @@ def _member(file: Path | None, name: str) -> Iterator[Any]:
         if "xl/workbook.xml" in names:
             raise ValueError(f"{name} is an Excel workbook, which is not read: save the sheet as CSV")
         if not member:
-            listed = ", ".join(names[:_NAMED]) + " ..." * (len(names) > _NAMED)
+            told = listed(names, _NAMED)[:_EXCERPT]
             raise ValueError(
-                f"{name} is a zip of {len(names)} files ({listed[:_EXCERPT]}), which must have one: "
-                "unpack it"
+                f"{name} is a zip of {len(names)} files ({told}), which must have one: unpack it"
             )
         yield member
 

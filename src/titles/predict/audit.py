@@ -9,6 +9,7 @@ Legend: N titles, C categories, K rows whose predicted category is not the given
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +24,11 @@ from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
+from titles.listings import sources
 from titles.models.parts.inference import evaluate, set_up
 from titles.models.registry import NETWORKS
-from titles.params import Params
+from titles.params import Params, Prepare
+from titles.prepare.identity import title_keys
 from titles.training.run import new_embedding
 from titles.training.trainer import Trainer
 
@@ -79,7 +82,9 @@ def audit(
         # If all rows of a category can be in one fold, its network has seen none.
         judged_N = rows_C[titles.labels] >= folds
         ranking = ranked(outcomes, judged_N)
-        listed = _write(partial, titles, outcomes, ranking, top, without_formulas)
+        listed = _write(
+            partial, titles, outcomes, ranking, top, params.prepare, without_formulas=without_formulas
+        )
     mislabelled_N = np.zeros(len(titles), bool)
     mislabelled_N[ranking.rows_K[: ranking.mislabelled]] = True
     told = [f"{_share(mislabelled_N)} rows look mislabelled"]
@@ -90,6 +95,11 @@ def audit(
         told.append(f"not judged: {rows:,} rows of {few:,} categories with fewer than {folds}")
     count = ranking.mislabelled
     told.append(f"{out}: the {listed:,} most suspicious; up to rank {count:,} they look wrong")
+    told.append(
+        "to correct labels: write yes in the column accept of rows whose suggestion is right (or put "
+        f"the right one there), keep the file as data/corrections/{out.name}, `git add` it, then "
+        f"`dvc exp run -S prepare.corrections=data/corrections/{out.name}`"
+    )
     return "\n".join(told)
 
 
@@ -180,15 +190,27 @@ def _write(
     outcomes: Outcomes,
     ranking: Ranking,
     top: int,
-    without_formulas: bool = False,
+    settings: Prepare,
+    *,
+    without_formulas: bool,
 ) -> int:
     """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
     rows = ranking.rows_K[:top]
     texts = []
-    for start, end in zip((titles.ends - titles.lengths)[rows], titles.ends[rows], strict=True):
+    found = _as_in_source(titles, rows, settings)
+    for row, start, end in zip(
+        rows.tolist(), (titles.ends - titles.lengths)[rows], titles.ends[rows], strict=True
+    ):
         ids = titles.word_ids[start:end].tolist()
-        texts.append(" ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids))
+        read = " ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids)
+        texts.append(found.get(row, read))
+    if lacking := len(rows) - len(found):
+        print(
+            f"warning: {lacking:,} of {len(rows):,} titles listed are not in {settings.source} as it is "
+            "now: the words that were read in them are listed, and corrections may not find them",
+            file=sys.stderr,
+        )
     columns = {
         "rank": range(1, len(rows) + 1),
         "file": [titles.file_names[i] for i in titles.files[rows].tolist()],
@@ -199,12 +221,34 @@ def _write(
         "probability": [round(value, 6) for value in outcomes.confidence_N[rows].tolist()],
         "score": [round(value, 6) for value in ranking.scores_K[:top].tolist()],
         "label_quality": [QUALITIES[i] for i in titles.qualities[rows]],
+        "accept": [""] * len(rows),  # see prepare/corrections.py, which reads this table
     }
     frame = pd.DataFrame(columns)
     if without_formulas:
         frame = frame.map(formulas.escaped)
     frame.to_csv(path, index=False, lineterminator="\n")
     return len(rows)
+
+
+def _as_in_source(titles: EncodedTitles, rows: Ints, settings: Prepare) -> dict[int, str]:
+    """The titles of rows as they stand in the source, as far as it still has them in their place."""
+    wanted: dict[tuple[str, int], int] = {
+        (titles.file_names[file], line): row
+        for row, file, line in zip(
+            rows.tolist(), titles.files[rows].tolist(), titles.lines[rows].tolist(), strict=True
+        )
+    }
+    found: dict[int, str] = {}
+    try:
+        for chunk in sources.read(Path(settings.source), settings.language, settings.max_title_chars):
+            for line, title in zip(chunk.lines, chunk.titles, strict=True):
+                row = wanted.get((chunk.file, line))
+                if row is not None and title_keys([title])[0] == titles.keys[row]:
+                    # A lone carriage return is not quoted, but readers end a row there.
+                    found[row] = title.replace("\r", " ")
+    except (ValueError, OSError) as error:  # hours of training are not lost for it
+        print(f"warning: {error}", file=sys.stderr)
+    return found
 
 
 def _share(flags: Flags) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from titles.data.contract import NO_REFERENCE
 from titles.data.documents import read_bytes
-from titles.listings.names import canonical
+from titles.listings.names import canonical, listed
 from titles.params import Prepare
 
 _QUANTILES = {"p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
@@ -123,5 +123,4 @@ def _distance(one: dict[str, float], other: dict[str, float]) -> float:
 def _named(what: str, ours: dict[str, float], theirs: dict[str, float]) -> str:
     """The names that `theirs` lacks, those with the most rows first."""
     names = sorted(ours.keys() - theirs.keys(), key=lambda name: (-ours[name], name))
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"; {what}: {', '.join(names[:_NAMED])}{more}" if names else ""
+    return f"; {what}: {listed(names, _NAMED)}" if names else ""

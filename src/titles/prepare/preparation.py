@@ -17,8 +17,9 @@ from titles.data import contract, vocabulary
 from titles.data.contract import LANGUAGES, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
+from titles.listings.names import listed
 from titles.params import Prepare
-from titles.prepare import drift, effects, reading, selection, split
+from titles.prepare import corrections, drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 
 _NAMED = 5  # categories in a warning
@@ -33,13 +34,15 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
 
     Returns:
         Counts for metrics/prepare.json; every row read is in exactly one entry of "rows". "drift" is
-        there only with a reference.
+        there only with a reference, "corrections" only with such a table.
 
     Raises:
         ValueError: the source is unusable (see `sources.read`), or has no rows of the wanted language,
-            fewer than two frequent categories or no frequent word; or the reference is not a profile.
+            fewer than two frequent categories or no frequent word; or the reference is not a profile, or
+            the corrections are no such table.
     """
     reference = drift.read(settings.reference)  # fails before the work starts
+    table = corrections.read(settings.corrections)
     spool = folder / "word_ids.spool"
     # An excerpt may hold bytes that are not UTF-8: they are shown as \udcXX.
     with (folder / "rejected.csv").open(
@@ -47,6 +50,11 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     ) as stream:
         rejected = RejectedFile(stream)
         rows, counts = collect(settings, spool, rejected)
+        # Splits follow from the labels of the source: corrections leave all titles where they are.
+        given_N, corrected = rows.categories_N, None
+        if table is not None:
+            corrected = corrections.apply(table, rows, rejected)
+            rows = rows._replace(categories_N=corrected.categories_N)
         kept_N = selection.duplicates(rows, rejected)
         used_N = kept_N == np.arange(len(kept_N))
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
@@ -55,7 +63,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         label_of[[code_of[name] for name in labels]] = np.arange(len(labels))
         labels_N = label_of[rows.categories_N]
         rejected.add_rows(rows, used_N & (labels_N < 0), "rare_category", lambda row: "")
-        splits_N = selection.splits(rows, used_N & (labels_N >= 0), labels_N, settings)
+        splits_N = selection.splits(rows, used_N & (labels_N >= 0), given_N, settings)
         word_keys = split.word_keys(rows.words)
         read_keys_N = np.concatenate(
             [split.sequence_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
@@ -72,7 +80,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     if unlearnable := [name for name, count in zip(labels, rows_C, strict=True) if not count]:
         print(
             f"warning: {len(unlearnable)} categories have no title in train, which validation and test "
-            f"have: {', '.join(unlearnable[:_NAMED])}{' ...' * (len(unlearnable) > _NAMED)}",
+            f"have: {listed(unlearnable, _NAMED)}",
             file=sys.stderr,
         )
     effects.note(settings, rows, used_N, labels_N)
@@ -110,6 +118,8 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         "vocabulary": len(words),
         "unknown_words": unknown,
     }
+    if corrected is not None:
+        metrics["corrections"] = corrected.metrics(splits_N)
     if reference:
         metrics["drift"] = drift.compare(profile, reference)
         for line in drift.warnings(metrics["drift"], profile, reference, settings):

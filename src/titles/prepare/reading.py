@@ -88,9 +88,13 @@ class RejectedFile:
         self.counts: Counter[str] = Counter()
 
     def add(self, rejected: Rejected) -> None:
+        self.note(rejected)
+        self.counts[rejected.reason] += 1
+
+    def note(self, rejected: Rejected) -> None:
+        """Write a row that is none of the source, and not counted."""
         # csv does not quote a lone carriage return, but readers end a row there.
         self._writer.writerow(rejected._replace(excerpt=rejected.excerpt.replace("\r", " ")))
-        self.counts[rejected.reason] += 1
 
     def add_rows(
         self, rows: Rows, flags_N: split.Flags, reason: str, excerpt: Callable[[int], str]

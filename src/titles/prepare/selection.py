@@ -48,15 +48,16 @@ def frequent_categories(rows: Rows, used_N: split.Flags, min_rows: int) -> list[
 def splits(
     rows: Rows,
     used_N: split.Flags,
-    labels_N: NDArray[np.int32],
+    categories_N: NDArray[np.int32],
     settings: Prepare,
 ) -> split.Splits:
-    """The split of each row: the given one, or else a stratified one; DROPPED if it is not used."""
+    """The split of each row: the given one, or else one that is stratified by these categories; DROPPED
+    if it is not used."""
     splits_N = np.where(used_N, rows.splits_N, np.uint8(split.DROPPED))
     free_N = used_N & (rows.splits_N == split.DROPPED)
     if free_N.any():
         splits_N[free_N] = split.stratified(
-            labels_N[free_N],
+            categories_N[free_N],
             rows.qualities_N[free_N] == RELIABLE,
             rows.keys_N[free_N],
             validation_fraction=settings.validation_fraction,

@@ -12,11 +12,13 @@ from titles.models.registry import load_params
 from titles.params import Text, note_without_effect
 from titles.prepare.text import normalise
 from titles.stages import entry_point
+from titles.tracking.tracked import note_inputs
 
 
 @entry_point
 def main() -> None:
     params = load_params()
+    note_inputs(params.embed)
     processor.check(params.compute.portable)
     words = Vocabulary.read(VOCABULARY)
     text = Text.read(TEXT)

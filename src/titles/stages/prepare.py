@@ -6,11 +6,13 @@ from titles.data.files import atomic_folder, write_json
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
 from titles.stages import entry_point
+from titles.tracking.tracked import note_inputs
 
 
 @entry_point
 def main() -> None:
     params = load_params()
+    note_inputs(params.prepare)
     with atomic_folder(PREPARED) as folder:
         metrics = prepare(params.prepare, folder)
         inputs.check()

@@ -41,6 +41,7 @@ from titles.experiments.suite.runner import default_jobs
 from titles.models.registry import load_params
 from titles.params import Params, Training
 from titles.tracking import trial as channel
+from titles.tracking.tracked import note_inputs
 
 _TEMPORARY = Path(".dvc/tmp/search")
 _HEARTBEAT = 60.0  # seconds between lines where there is no terminal
@@ -113,6 +114,9 @@ def _refuse_changes(tell: Callable[[str], None]) -> None:
         )
     if untracked := git("ls-files", "--others", "--exclude-standard", "--", "src").splitlines():
         tell(f"warning: trials do not see files outside git: {', '.join(untracked)}")
+    params = load_params()
+    for section in (params.prepare, params.embed):
+        note_inputs(section)
 
 
 def _refuse_unwritable(out: Path) -> None:

@@ -41,6 +41,7 @@ _NOT_SEARCHED = {
     "seed": "is luck, not a setting: the search confirms its best trials with several seeds",
     "evaluate": "changes figures of the test split, which a search does not read",
     "prepare.reference": "changes a warning, not a network",
+    "prepare.corrections": "changes labels: trials would be measured on different ones",
     **dict.fromkeys(
         (f"{network}.saved_weights" for network in NETWORKS),
         "changes files of a model, not its training",

@@ -20,6 +20,7 @@ from titles.experiments.store import Revision, experiments, head
 from titles.experiments.suite.plan import Plan, Wanted, read_plan, wanted
 from titles.experiments.suite.state import difference, state
 from titles.models.registry import load_params
+from titles.tracking.tracked import note_inputs
 
 _POLL = 2.0  # seconds
 _HEARTBEAT = 60.0  # seconds between lines where there is no terminal
@@ -56,7 +57,9 @@ def run(
             experiments failed; the others are finished all the same.
     """
     plan = read_plan(file)
-    load_params()  # reports problems of params.yaml itself
+    params = load_params()  # reports problems of params.yaml itself
+    for section in (params.prepare, params.embed):
+        note_inputs(section)
     base: Any = OmegaConf.to_container(OmegaConf.load("params.yaml"))
     cases = {one.name: one for one in wanted(plan, file, base)}
     if jobs is None:
