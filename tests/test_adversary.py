@@ -1,0 +1,25 @@
+"""All hostile cases of adversary.py, one test each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adversary import CASES
+from hostile.harness import attempt
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.endures]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adversary")
+
+
+@pytest.mark.parametrize("key", CASES, ids=lambda key: f"{key[0]}: {key[1]}")
+def test_a_hostile_case_is_settled(key: tuple[str, str], shared: Path) -> None:
+    outcome, reason = attempt(CASES[key], shared)
+    if outcome == "skip":
+        pytest.skip(reason)
+    assert outcome == "pass", reason
