@@ -1,4 +1,4 @@
-"""Hostile cases against the real commands: python tests/adversary.py [KIND ...] [--list] [--jobs N].
+"""Hostile cases against the real commands: python tests/adversary.py [KIND ...] [--rows N] [--list].
 
 Prints a table of kind, case, outcome and reason. The exit code is 1 if a case fails.
 """
@@ -29,7 +29,7 @@ from hostile import (  # noqa: F401, they register their cases
     terminal,
     writers,
 )
-from hostile.harness import CASES, attempt
+from hostile.harness import CASES, attempt, chosen
 
 KINDS = tuple(dict.fromkeys(kind for kind, _ in CASES))
 
@@ -45,17 +45,19 @@ def main() -> int:
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--list", action="store_true", help="only name the cases")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose name matches")
+    text = "of each table of cases only the first N rows (default: all)"
+    parser.add_argument("--rows", type=int, metavar="N", help=text)
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="at once (default: 2)")
     options = parser.parse_args()
     if unknown := set(options.kinds) - set(KINDS):
         parser.error(f"no kind is {', '.join(sorted(unknown))}: expected of {', '.join(KINDS)}")
-    chosen = [
+    keys = [
         key
-        for key in CASES
+        for key in chosen(options.rows)
         if (not options.kinds or key[0] in options.kinds) and re.search(options.only, key[1])
     ]
     if options.list:
-        print(*(f"{kind:12} {name}" for kind, name in chosen), sep="\n")
+        print(*(f"{kind:12} {name}" for kind, name in keys), sep="\n")
         return 0
     started = time.monotonic()
     counts: Counter[str] = Counter()
@@ -64,7 +66,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="titles-adversary-", ignore_cleanup_errors=True) as made,
         ProcessPoolExecutor(options.jobs, get_context("spawn")) as pool,
     ):
-        asked = [(key, pool.submit(attempted, key, Path(made))) for key in chosen]
+        asked = [(key, pool.submit(attempted, key, Path(made))) for key in keys]
         for (kind, name), future in asked:
             outcome, reason, seconds = future.result()
             counts[outcome] += 1

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ import small_project
 ROOT = Path(__file__).parent.parent.parent
 TITLES = str(Path(sys.executable).with_name("titles"))
 MIB = 2**20
-SECONDS = 120  # of a command; a busy machine is slow
+SECONDS = 180  # of a command; a busy machine is slow
 MESSAGE = 4000  # characters: a screen
 # Bytes in memory of any command here, whose listings and networks are tiny; torch takes 400 MiB.
 MEMORY = 1200 * MIB
@@ -50,17 +51,25 @@ class Case:
     kind: str
     name: str
     run: Callable[[Place], None]
+    row: int  # in its table, from 0
 
 
 CASES: dict[tuple[str, str], Case] = {}
 
 
-def case(kind: str, name: str, *given: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def chosen(rows: int | None) -> dict[tuple[str, str], Case]:
+    """The cases; of each table at most so many rows, if not None."""
+    return {key: found for key, found in CASES.items() if rows is None or found.row < rows}
+
+
+def case(
+    kind: str, name: str, *given: Any, row: int = 0
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function of a `Place`, and of `given` after it."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         assert (kind, name) not in CASES, f"two cases are {kind}: {name}"
-        CASES[kind, name] = Case(kind, name, lambda place: function(place, *given))
+        CASES[kind, name] = Case(kind, name, lambda place: function(place, *given), row)
         return function
 
     return add
@@ -70,9 +79,10 @@ def cases(kind: str, table: Mapping[str, Any]) -> Callable[[Callable[..., None]]
     """Register a function for each row of a table, named by both; the row's values follow the place."""
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        for row, given in table.items():
-            name = f"{function.__name__.replace('_', ' ')}: {row}"
-            case(kind, name, *(given if isinstance(given, tuple) else (given,)))(function)
+        for row, (name, given) in enumerate(table.items()):
+            values = given if isinstance(given, tuple) else (given,)
+            full = f"{function.__name__.replace('_', ' ')}: {name}"
+            case(kind, full, *values, row=row)(function)
         return function
 
     return add
@@ -192,6 +202,7 @@ class Place:
                 "start_new_session": True,
                 "preexec_fn": prepare,
                 "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.DEVNULL,
                 **settings,
             },
         )
@@ -272,6 +283,9 @@ class Place:
         """Nothing is new, changed or gone in the folder, but the entries `but` and those below."""
         after, allowed = self.entries(), [*but, ".titles"]
         for name in sorted(before.keys() | after.keys()):
+            path = self.folder / name
+            if name not in before and path.is_dir() and not path.is_symlink() and not [*path.iterdir()]:
+                continue  # made for an output that was refused
             if before.get(name) != after.get(name) and not any(
                 name == each or name.startswith(f"{each}/") or each.startswith(f"{name}/")
                 for each in allowed
@@ -355,9 +369,11 @@ def attempt(found: Case, shared: Path) -> tuple[str, str]:
     except SkippedError as error:
         return "skip", str(error)
     except AssertionError as error:
-        return "FAIL", str(error) or "an assertion without a text"
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        return "FAIL", str(error).partition("\n")[0] or line
     except Exception as error:  # of the case itself, as where a command left nothing to read
-        return "FAIL", f"{type(error).__name__}: {excerpt(str(error))}"
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        return "FAIL", f"{type(error).__name__}: {excerpt(str(error))} (line {line})"
     finally:
         subprocess.run(["rm", "-rf", str(top)], check=False)
     return "pass", ""

@@ -119,7 +119,7 @@ def prepare_at_moments(place: Place, name: str) -> None:
         process = place.start("prepare", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         time.sleep(took * draw.uniform(0.3, 1))
         process.send_signal(SIGNALS[name])
-        told = process.communicate(timeout=60)[0].decode()
+        told = process.communicate(timeout=150)[0].decode()
         assert process.returncode in (0, 128 + SIGNALS[name], -SIGNALS[name]), excerpt(told)
         assert "Traceback" not in told, excerpt(told[-200:])
         assert (place / "data/prepared").is_dir()
@@ -159,7 +159,7 @@ def sample_in_the_middle(place: Place, name: str) -> None:
         process = place.start("sample", "out.csv", "--rows", "9000000", stderr=subprocess.PIPE)
         time.sleep(moment)
         process.send_signal(SIGNALS[name])
-        told = process.communicate(timeout=60)[1].decode()
+        told = process.communicate(timeout=150)[1].decode()
         assert (place / "out.csv").read_text() == "old"
         assert "Traceback" not in told, excerpt(told[-200:])
         assert process.returncode in (128 + SIGNALS[name], -SIGNALS[name]), process.returncode
@@ -183,7 +183,7 @@ def while_it_starts(place: Place, *command: str) -> None:
         process = place.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         time.sleep(moment)
         process.send_signal(signal.SIGINT)
-        told = process.communicate(timeout=60)[1].decode()
+        told = process.communicate(timeout=150)[1].decode()
         assert "Traceback" not in told, f"after {moment} s: {excerpt(told[-300:])}"
         assert process.returncode in (0, 130, -signal.SIGINT), f"exit code {process.returncode}"
         assert len(told.splitlines()) <= 2, f"after {moment} s: {excerpt(told)}"
@@ -197,6 +197,6 @@ def twice(place: Place) -> None:
     for _ in range(3):
         process.send_signal(signal.SIGINT)
         time.sleep(0.002)
-    told = process.communicate(timeout=60)[1].decode()
+    told = process.communicate(timeout=150)[1].decode()
     assert "Traceback" not in told, excerpt(told[-300:])
     assert not (place / "out.csv").exists()

@@ -133,4 +133,4 @@ def together(place: Place) -> None:
     for path in files:
         path.unlink()
     processes = [place.start("predict", "word2 word3 word4", stdout=subprocess.PIPE) for _ in range(3)]
-    assert {process.communicate(timeout=120)[0] for process in processes} == {expected}
+    assert {process.communicate(timeout=180)[0] for process in processes} == {expected}

@@ -66,7 +66,7 @@ def a_read_only_folder(path: Path) -> None:
 )
 def beside_a_file(place: Place, name: str, make: Callable[[Path], None]) -> None:
     make(place / name)
-    place.done("sample", "out.csv", "--rows", "200", makes=["out.csv"], seconds=30)
+    place.done("sample", "out.csv", "--rows", "200", makes=["out.csv"], seconds=45)
     assert len((place / "out.csv").read_text().splitlines()) == 201
 
 
@@ -170,7 +170,7 @@ def mode_is_kept(place: Place, mode: int) -> None:
 @case(KIND, "an output is private while it grows, where the old one is")
 def mode_while_it_grows(place: Place) -> None:
     place.write("out.csv", "old", 0o600)
-    process = place.start("sample", "out.csv", "--rows", "400000", stderr=subprocess.DEVNULL)
+    process = place.start("sample", "out.csv", "--rows", "60000", stderr=subprocess.DEVNULL)
     seen = set()
     while process.poll() is None:
         for path in place.folder.iterdir():
@@ -188,7 +188,7 @@ def two_writers(place: Place, number: int) -> None:
     commands = [("sample", "out.csv", "--rows", size, "--seed", seed) for seed in "123"]
     processes = [place.start(*command, stderr=subprocess.PIPE) for command in commands]
     for process in processes:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=180)
         assert process.returncode == 0, told[-200:]
     assert [path.name for path in place.folder.iterdir()] == ["out.csv"]
     found = (place / "out.csv").read_bytes()
@@ -205,7 +205,7 @@ def two_writers_of_a_folder(place: Place) -> None:
     place.listing()
     processes = [place.start("prepare", stderr=subprocess.PIPE) for _ in range(3)]
     for process in processes:
-        _, told = process.communicate(timeout=120)
+        _, told = process.communicate(timeout=180)
         assert process.returncode == 0, told.decode()[-200:]
     assert sorted(path.name for path in (place / "data").iterdir()) == ["prepared"]
     together = {name: value for name, value in place.entries().items() if name.startswith("data/")}
