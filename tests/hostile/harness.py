@@ -34,6 +34,8 @@ SECONDS = 180  # of a command; a busy machine is slow
 MESSAGE = 4000  # characters: a screen
 # Bytes in memory of any command here, whose listings and networks are tiny; torch takes 400 MiB.
 MEMORY = 1200 * MIB
+# Of data that a command may ask for at all, so that a fault here does no harm to the machine.
+_SAFETY = 4096 * MIB
 # Without these, the superuser is refused what others are.
 _AS_OTHERS = "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"
 # Obeyed by terminals (C0, C1), or change the order of what is read (marks of direction).
@@ -189,6 +191,7 @@ class Place:
         program = [*settings.pop("through", ()), *program]
 
         def prepare() -> None:
+            resource.setrlimit(resource.RLIMIT_DATA, (_SAFETY, _SAFETY))
             for limit, value in limits.items():
                 resource.setrlimit(limit, (value, value))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
