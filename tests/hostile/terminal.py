@@ -127,7 +127,7 @@ def revisions(place: Place, text: str) -> None:
     place.refused("report", text, "main")
     place.refused("gate", "main", text, code=3)
     place.refused("seeds", "--rev", text)
-    place.refused("report", "main", "--out", f"{text}/no/\0"[:-1] + "/params.yaml/a.html", makes=[text])
+    place.refused("report", "main", "--out", f"params.yaml/{text}.html")
 
 
 @cases(KIND, {f"variables with {name}": text for name, text in EVIL.items()})
@@ -208,7 +208,6 @@ def pages(place: Place, text: str) -> None:
     assert "<img src=x" not in page, "a title's image is in the page"
     assert "<svg onload" not in page
     assert page.count("<!--") - page.count("-->") <= 0
-    assert "49" not in re.findall(r"\b49\b", page)
 
 
 @case(KIND, "the page of DVC's plots, and the report, of a category that ends a script")
@@ -225,12 +224,13 @@ def plots(place: Place) -> None:
         )
         assert done.returncode == 0, done.stderr[-300:]
     page = (place / "shown/index.html").read_text(encoding="utf-8")
-    assert "<img src=x onerror" not in page, "a category ends the page's script"
+    assert SCRIPT not in page, "a category ends the page's script"
     place.done("report", "main", "workspace", makes=["report.html", "report.md"])
     page = (place / "report.html").read_text(encoding="utf-8")
-    assert "<img src=x onerror" not in page
+    assert SCRIPT not in page, "a category ends the report's script"
     markdown = (place / "report.md").read_text(encoding="utf-8")
-    assert "<img src=x onerror" not in re.sub(r"`[^`]*`", "", markdown), "HTML in Markdown"
+    plain = re.sub(r"`[^`]*`", "", markdown)
+    assert not re.search(r"(?<!\\)<img src=x", plain), "HTML in Markdown"
 
 
 FORMULAS = [
@@ -264,10 +264,10 @@ def formulas(place: Place) -> None:
     assert len(plain) == len(escaped) == len(FORMULAS) + len(SAFE) + 1
     for before, after in zip(plain, escaped, strict=True):
         for old, new in zip(before, after, strict=True):
-            risky = old[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") and old not in ("", "-")
+            risky = old[:1] in ("=", "+", "-", "@", "\t", "\r")
             if risky:
                 assert new == f"'{old}", f"{old!a} becomes {new!a}"
-            elif old[:1] not in (" ", "\uff1d", "'"):  # of which opinions differ
+            elif old[:1] not in (" ", "\n", "\uff1d", "'"):  # of which opinions differ
                 assert new == old, f"{old!a} becomes {new!a}"
     assert any("=1+1" in row for row in plain), "without the option nothing changes"
     place.done(
