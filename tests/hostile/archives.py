@@ -116,8 +116,8 @@ ARCHIVES: dict[str, Members] = {
 
 
 @cases(KIND, {f"course: {name}": members for name, members in ARCHIVES.items()})
-def hostile_archive(place: Place, *members: tuple[str, bytes, bytes]) -> None:
-    with serving(body(archive(list(members)))) as url:
+def hostile_archive(place: Place, members: Members) -> None:
+    with serving(body(archive(members))) as url:
         place.refused(
             "download", "course", "--into", "into", "--url", url, makes=["into"], says="archive|refused"
         )
