@@ -176,7 +176,7 @@ class Place:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, f"the case is broken: {done.stderr[-500:]}"
+        assert done.returncode == 0, f"the case is broken: {done.stderr.strip()[-300:]}"
 
     def start(self, *command: str | bytes, **settings: Any) -> subprocess.Popen[bytes]:
         """A command of titles, or a stage if the first word is one, in a session of its own."""
