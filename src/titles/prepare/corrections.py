@@ -24,28 +24,9 @@ from titles.prepare.identity import title_keys
 from titles.prepare.reading import RejectedFile, Rows
 
 COLUMNS = ("title", "category", "suggested", "accept")
-# The words of spreadsheets for true and false in the languages of the project are among them.
-_YES = frozenset(
-    [
-        "1",
-        "x",
-        "y",
-        "yes",
-        "true",
-        "ok",
-        "accept",
-        "accepted",
-        "s",
-        "si",
-        "sim",
-        "v",
-        "verdadero",
-        "verdadeiro",
-        "✓",
-        "✔",
-    ]
-)
-_NO = frozenset(["0", "-", "n", "no", "nao", "false", "falso", "reject", "rejected"])
+_YES = {"1", "x", "y", "yes", "true", "ok", "accept", "accepted", "✓", "✔"}
+_YES |= {"s", "si", "sim", "v", "verdadero", "verdadeiro"}  # also the words of spreadsheets
+_NO = {"0", "-", "n", "no", "nao", "false", "falso", "reject", "rejected"}
 _HINT = f"a table of corrections has the columns {', '.join(COLUMNS)}, as `titles audit` writes them"
 _NAMED = 5  # rows of the table in a warning
 
