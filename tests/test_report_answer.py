@@ -12,7 +12,7 @@ from test_report import NEW, OLD, cells, experiment, predicted, some_rows, train
 from titles.experiments.report import charts, page
 from titles.experiments.report.answer import answer, digits, verdict
 from titles.experiments.report.comparison import compare, differing_inputs, unexplained
-from titles.experiments.report.experiment import Experiment, Inputs, _inputs
+from titles.experiments.report.experiment import Experiment, Inputs, inputs_of
 
 WORSE = experiment("worse", predicted({"BIKES": 2, "CARS": 25, "DOGS": 1}))
 UNSURE = experiment("unsure", predicted({"BIKES": 11, "CARS": 29, "DOGS": 1}))
@@ -176,12 +176,12 @@ def test_inputs_that_differ_explain_changed_results() -> None:
         UNSURE, training={"train_cnn": "b" * 32, "train_mlp": "b" * 32}, cnn={"evaluate": "e" * 9}
     )
     unknown = dataclasses.replace(NEW, inputs=None)
-    found = differing_inputs([old, code, unknown])
+    found = differing_inputs([one.inputs for one in (old, code, unknown)])
     assert found == [
         ("src/titles/training", ["train_cnn", "train_mlp"], ["aaaaaaa", "bbbbbbb", "unknown"], False),
         ("models/cnn", ["evaluate"], ["ddddddd", "eeeeeee", "unknown"], True),
     ]
-    assert differing_inputs([old, with_inputs(NEW)]) == []
+    assert differing_inputs([one.inputs for one in (old, with_inputs(NEW))]) == []
     pairs = [compare(old, one, "cnn") for one in (code, unknown)]
     text = page.markdown_text([old, code, unknown], pairs, "cnn")
     rows = cells(text)
@@ -201,11 +201,12 @@ def test_inputs_that_differ_explain_changed_results() -> None:
 
 def test_a_stage_that_one_has_more_or_that_ran_on_other_content_is_told() -> None:
     more = with_inputs(NEW, training=CODE["src/titles/training"] | {"train_rnn": "aaaaaaaaaa"})
-    assert differing_inputs([with_inputs(OLD), more]) == []
+    assert differing_inputs([one.inputs for one in (with_inputs(OLD), more)]) == []
     stale = with_inputs(NEW, training={"train_cnn": "b" * 9, "train_mlp": "a" * 10})
-    (one,) = differing_inputs([with_inputs(OLD), stale])
+    (one,) = differing_inputs([one.inputs for one in (with_inputs(OLD), stale)])
     assert one.values == ["aaaaaaa", "bbbbbbb aaaaaaa"]
-    (one,) = differing_inputs([with_inputs(OLD), with_inputs(NEW, machines={"cnn": "a GPU"})])
+    elsewhere = with_inputs(NEW, machines={"cnn": "a GPU"})
+    (one,) = differing_inputs([one.inputs for one in (with_inputs(OLD), elsewhere)])
     assert (one.name, one.stages, one.values) == ("machine", ["train_cnn"], ["x86-64", "a GPU"])
 
 
@@ -233,7 +234,7 @@ def test_other_results_of_the_same_parameters_and_inputs_are_told() -> None:
 )
 def test_a_lock_file_that_dvc_did_not_write_is_told(stages: Any) -> None:
     with pytest.raises(ValueError, match=r"dvc\.lock of one is damaged: a stage lacks its parts"):
-        _inputs(stages, "one")
+        inputs_of(stages, "one")
 
 
 def test_hashes_of_any_kind_are_read_and_logins_are_not_shown() -> None:
@@ -242,7 +243,7 @@ def test_hashes_of_any_kind_are_read_and_logins_are_not_shown() -> None:
         {"path": "s3://b/x", "checksum": "8"},
         {"path": "a", "md5": "9", "hash": "md5"},
     ]
-    found = _inputs({"prepare": {"deps": deps, "outs": [{"path": "b"}]}, "none": {}}, "one")
+    found = inputs_of({"prepare": {"deps": deps, "outs": [{"path": "b"}]}, "none": {}}, "one")
     assert found.read == {
         "https://example.org/x.csv": {"prepare": '"77"'},
         "s3://b/x": {"prepare": "8"},

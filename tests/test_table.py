@@ -127,14 +127,14 @@ def test_it_says_why_equal_parameters_gave_other_figures(
 ) -> None:
     put(tmp_path, 0.5, 0.5)
     assert main(["table"]) == 0
-    assert "equal parameters: other versions of packages, or the kind of" in capsys.readouterr().out
+    assert "equal parameters. What differs:\n  versions of packages" in capsys.readouterr().out
     lock: Any = yaml.safe_load((tmp_path / "dvc.lock").read_text())
     for dep in lock["stages"]["train_cnn"]["deps"]:
         if dep["path"] == "src/titles/training":
             dep["md5"] = "0" * 32 + ".dir"
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
     assert main(["table"]) == 0
-    assert "other contents of src/titles/training." in capsys.readouterr().out
+    assert "What differs:\n  src/titles/training (0000000 " in capsys.readouterr().out
     put(tmp_path, 0.5, 0.5, epochs=5)
     assert main(["table"]) == 0
     assert "equal parameters" not in capsys.readouterr().out

@@ -112,7 +112,8 @@ def _table(options: argparse.Namespace) -> None:
 
     print(table.shown(table.rows(options.commits), options.form))
     if reason := table.why(find(WORKSPACE), find("HEAD")):
-        print(f"The workspace has other figures than the commit, with equal parameters: {reason}.")
+        print("The workspace has other figures than the commit, with equal parameters. What differs:")
+        print(f"  {reason}")
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -12,6 +12,8 @@ from tabulate import tabulate
 
 from titles.experiments.commands import git
 from titles.experiments.queue import Queue
+from titles.experiments.report.comparison import differing_inputs
+from titles.experiments.report.experiment import inputs_of
 from titles.experiments.results import Result, results_at
 from titles.experiments.store import WORKSPACE, Revision, differing, experiments, find, head
 from titles.models.registry import AVERAGE, CLASSIFIERS
@@ -115,28 +117,24 @@ def _order(model: str) -> int:
 
 
 def why(here: Revision, there: Revision) -> str:
-    """Why two revisions with equal parameters have other figures; "" if they have not, or differ in
-    parameters."""
+    """What differs between two revisions with equal parameters and other figures; "" if the figures are
+    equal, or parameters differ."""
     mine, theirs = ({found.stage: found for found in results_at(one)} for one in (here, there))
     both = [(mine[stage], theirs[stage]) for stage in mine if stage in theirs]
     if all(a.scores == b.scores for a, b in both) or any(a.params != b.params for a, b in both):
         return ""
-    machines = [(a.used.get("machine"), b.used.get("machine")) for a, b in both]
-    causes = [f"{a} here and {b} there" for a, b in dict.fromkeys(machines) if a and b and a != b]
-    if inputs := differing([_inputs(here), _inputs(there)]):
-        causes.append(f"other contents of {', '.join(inputs)}")
-    return "; ".join(causes) or "other versions of packages, or the kind of processor"
+    inputs = [
+        replace(inputs_of(one.stages, one.name), machines=_machines(results))
+        for one, results in ((here, mine), (there, theirs))
+    ]
+    roots = [found for found in differing_inputs(inputs) if not found.made]
+    causes = [f"{found.name} ({found.values[0]} here, {found.values[1]} there)" for found in roots]
+    return ", ".join(causes) or "versions of packages, or the kind of processor"
 
 
-def _inputs(revision: Revision) -> dict[str, set[str]]:
-    """Hashes of the code and data that no stage makes; of an interrupted run there can be two of one."""
-    stages = revision.stages.values()
-    made = {out["path"] for stage in stages for out in stage.get("outs", [])}
-    found: dict[str, set[str]] = {}
-    for dep in (dep for stage in stages for dep in stage.get("deps", [])):
-        if "md5" in dep and dep["path"] not in made:
-            found.setdefault(dep["path"], set()).add(dep["md5"])
-    return found
+def _machines(results: Mapping[str, Result]) -> dict[str, str]:
+    used = {result.model: result.used.get("machine") for result in results.values()}
+    return {model: machine for model, machine in used.items() if machine}
 
 
 def _commits(count: int | None) -> list[str]:

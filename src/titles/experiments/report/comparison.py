@@ -15,7 +15,7 @@ import pandas as pd
 from titles.data.outcomes import Ints, Outcomes
 from titles.evaluation.metrics import paired_test
 from titles.evaluation.predictions import Predictions
-from titles.experiments.report.experiment import Experiment
+from titles.experiments.report.experiment import Experiment, Inputs
 from titles.experiments.store import SPLIT_SEED, canonical, decides_split, differing
 
 # A single title changes the recall of a smaller category by more than 0.05.
@@ -66,12 +66,13 @@ class Difference(NamedTuple):
     made: bool
 
 
-def differing_inputs(experiments: Sequence[Experiment]) -> list[Difference]:
-    """Code, data and classes of machines that differ, as the dvc.lock of each run has them."""
-    known = [e.inputs for e in experiments if e.inputs]
+def differing_inputs(runs: Sequence[Inputs | None]) -> list[Difference]:
+    """Code, data and classes of machines that differ between runs; None for one whose inputs are
+    unknown."""
+    known = [inputs for inputs in runs if inputs]
     found = []
     for path in dict.fromkeys(path for inputs in known for path in inputs.read):
-        read = [e.inputs.read.get(path, {}) if e.inputs else None for e in experiments]
+        read = [inputs.read.get(path, {}) if inputs else None for inputs in runs]
         # Stages that ran at different times can have read different contents.
         hashes = [None if r is None else tuple(dict.fromkeys(r.values())) for r in read]
         if len({h for h in hashes if h is not None}) > 1:
@@ -79,9 +80,7 @@ def differing_inputs(experiments: Sequence[Experiment]) -> list[Difference]:
             stages = [*dict.fromkeys(stage for r in read if r for stage in r)]
             found.append(Difference(path, stages, values, any(path in i.made for i in known)))
     for network in dict.fromkeys(network for inputs in known for network in inputs.machines):
-        values = [
-            e.inputs.machines.get(network, "unknown") if e.inputs else "unknown" for e in experiments
-        ]
+        values = [inputs.machines.get(network, "unknown") if inputs else "unknown" for inputs in runs]
         if len({*values} - {"unknown"}) > 1:
             found.append(Difference("machine", [f"train_{network}"], values, made=False))
     return found
@@ -91,8 +90,8 @@ def unexplained(baseline: Experiment, experiment: Experiment) -> bool:
     """Whether results differ, although all parameters, code, data and classes of machines are equal."""
     if not (baseline.inputs and experiment.inputs) or baseline.scores == experiment.scores:
         return False
-    both = [baseline, experiment]
-    return not differing_params(both) and all(one.made for one in differing_inputs(both))
+    found = differing_inputs([baseline.inputs, experiment.inputs])
+    return not differing_params([baseline, experiment]) and all(one.made for one in found)
 
 
 def is_unchanged(baseline: Experiment, pair: Pair, model: str) -> bool:
@@ -106,7 +105,8 @@ def splits_alike(baseline: Experiment, pair: Pair) -> bool:
     """Whether the validation titles are the same as in the baseline, as far as can be known."""
     if pair.note or pair.rows:
         return not pair.note
-    data = [one for one in differing_inputs([baseline, pair.experiment]) if "prepare" in one.stages]
+    inputs = differing_inputs([baseline.inputs, pair.experiment.inputs])
+    data = [one for one in inputs if "prepare" in one.stages]
     code = [one for one in data if one.name.startswith("src/")]
     return not _deciding(baseline, pair.experiment) and len(data) == len(code)
 

@@ -102,7 +102,7 @@ def load(name: str) -> Experiment:
         pass
     else:
         try:
-            inputs = replace(_inputs(stages_of(lock, f"dvc.lock of {name}"), name), machines=machines)
+            inputs = replace(inputs_of(stages_of(lock, f"dvc.lock of {name}"), name), machines=machines)
         except ValueError as error:
             notes.append(str(error))
     predicted = None
@@ -129,8 +129,8 @@ def _curves(at: Revision, network: str) -> dict[str, Curve]:
     return found
 
 
-def _inputs(stages: Stages, name: str) -> Inputs:
-    """Raises ValueError if a stage is not as DVC writes it."""
+def inputs_of(stages: Stages, name: str) -> Inputs:
+    """The inputs in the dvc.lock of a run; raises ValueError if a stage is not as DVC writes it."""
     read: dict[str, dict[str, str]] = {}
     made = set()
     try:

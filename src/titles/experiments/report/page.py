@@ -105,7 +105,7 @@ def _rendered(
     # Models that all experiments have, the average first.
     shared = [m for m in baseline.scores if all(m in e.scores for e in experiments)]
     models = sorted(shared, key=lambda name: name != AVERAGE)
-    inputs = differing_inputs(experiments)
+    inputs = differing_inputs([one.inputs for one in experiments])
     notes = [note for experiment in experiments for note in experiment.notes]
     notes += unknown({e.name: e.params for e in experiments})
     notes += [
@@ -213,7 +213,7 @@ def _changes(baseline: Experiment, experiment: Experiment) -> list[str]:
         f"{name} {_parameter(before)} → {_parameter(after)}"
         for name, (before, after) in differing_params(both)
     ]
-    roots = [one.name for one in differing_inputs(both) if not one.made]
+    roots = [one.name for one in differing_inputs([one.inputs for one in both]) if not one.made]
     code = [name for name in roots if name.startswith("src/")]
     told = [name for name in roots if name not in code] + (["code"] if len(code) > 1 else code)
     found = params + [f"{name} differs" for name in told]
