@@ -339,7 +339,7 @@ def test_inputs_are_noted_before_python_looks_for_the_code_of_the_stage(options:
     ours = [name for name in loaded if name.startswith("titles")]
     first = [
         *("titles.data", "titles.data.documents", "titles.data.processor", "titles"),
-        "titles.data.inputs",
+        *("titles.data.messages", "titles.data.console", "titles.data.inputs"),
     ]
     assert (ours, bool(told)) == (first, True)
     assert "No module named titles.stages.none" in after

@@ -356,7 +356,7 @@ def test_bad_usage_ends_with_2(predict, usage):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--file", "{in}.csv", "--column", "name"], "has no column 'name'.*id,title,price; --column"),
+        (["--file", "{in}.csv", "--column", "name"], "has no column 'name'.*id, title, price; --column"),
         (["--file", "{in}.csv", "--format", "parquet"], "no Parquet file"),
         (["--file", "{in}.doc"], "the ending of .*in.doc is none of .txt.*--format"),
         (["--file", "{in}.csv", "--out", "x.doc"], "the ending of x.doc.*--out-format"),

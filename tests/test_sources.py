@@ -149,7 +149,7 @@ def test_a_title_at_the_limit_and_one_with_nul_bytes_are_rows_like_others(tmp_pa
         pytest.param("", "is empty: expected a header such as title,category", id="empty file"),
         pytest.param(
             "id,title,language\n1,Mesa,spanish\n",
-            "has titles but no categories (columns id,title,language): there is nothing to learn from",
+            "has titles but no categories (columns id, title, language): there is nothing to learn from",
             id="titles only",
         ),
         pytest.param(

@@ -203,7 +203,7 @@ REFUSED = {
     "a zip of 2 files (a.csv, b\\x1b.csv), which must have one: unpack it": zipped(
         b"x", "a.csv", "b\x1b.csv"
     ),
-    "a zip of 7 files (0, 1, 2, 3, 4 ...)": zipped(b"x", *map(str, range(7))),
+    "a zip of 7 files (0, 1, 2, 3, 4 and 2 more)": zipped(b"x", *map(str, range(7))),
     "a zip of 0 files": zipped(b"x", "folder/"),
     "an Excel workbook": zipped(b"x", "[Content_Types].xml", "xl/workbook.xml"),
     "Zstandard": pa.compress(b"title\nMesa\n" * 99, codec="zstd", asbytes=True),
@@ -248,7 +248,7 @@ def test_unknown_columns_are_told_without_control_characters(
     tmp_path: Path, read: Callable[[Path], object]
 ) -> None:
     file = written(tmp_path / "a.csv", b"t\x1b[31mtulo,\xff\x07\nMesa,A\n")
-    with pytest.raises(ValueError, match=r"t\\x1b\[31mtulo,\\udcff\\x07") as caught:
+    with pytest.raises(ValueError, match=r"t\\x1b\[31mtulo, \\udcff\\x07") as caught:
         read(file)
     assert str(caught.value).isprintable()
 
@@ -270,7 +270,7 @@ def test_a_quoted_header_without_the_columns_is_told_by_its_names(
 ) -> None:
     names = ['"producto"', '"preço, con IVA"', '"marca"']
     file = written(tmp_path / "a.csv", f"{delimiter.join(names)}\nMesa\n".encode())
-    with pytest.raises(ValueError, match=r"producto,preço, con IVA,marca"):
+    with pytest.raises(ValueError, match='producto, "preço, con IVA", marca'):
         read(file)
 
 

@@ -233,8 +233,11 @@ def test_a_loss_that_is_no_number_ends_the_training(name, broken, epochs):
     if broken == "vectors":
         with torch.no_grad():
             net.embedding.trainable_VD[3] = torch.nan
+    given = settings(name, epochs=epochs, learning_rate=1e-3)
+    if broken == "learning rate":  # one that params.yaml may not have
+        given = given.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(DivergedError, match="not finite"):
-        trained(net, name, epochs=epochs, learning_rate=1e30 if broken == "learning rate" else 1e-3)
+        list(fit(net, encoded(), encoded(), C, given, 1, CPU))
 
 
 @both_networks
