@@ -32,8 +32,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	@touch $@
 
 # The page of `dvc plots` has its libraries inside.
-.dvc/plots/page.html: $(VENV)/installed src/titles/experiments/report/templates/plots.html
-	PYTHONPATH=src python -m titles.experiments.plots_page
+PAGE := src/titles/experiments/plots_page.py $(addprefix src/titles/experiments/report/templates/,plots.html style.css)
+.dvc/plots/page.html: $(VENV)/installed $(PAGE)
+	@PYTHONPATH=src python -m titles.experiments.plots_page
 
 run: install ## Run the experiment on the embedded sample and show it beside the committed one
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
