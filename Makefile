@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed ## Make the virtual environment from requirements.lock
+install: $(VENV)/installed .dvc/plots/page.html ## Make the virtual environment from requirements.lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@case "$$PWD" in *[:{}]*) echo "error: no environment and no data in a folder with : { or } in its path:" \
@@ -30,6 +30,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
+
+# The page of `dvc plots` has its libraries inside.
+PAGE := src/titles/experiments/plots_page.py $(addprefix src/titles/experiments/report/templates/,plots.html style.css)
+.dvc/plots/page.html: $(VENV)/installed $(PAGE)
+	@PYTHONPATH=src python -m titles.experiments.plots_page
 
 run: install ## Run the experiment on the embedded sample and show it beside the committed one
 	dvc pull --quiet --remote store data/raw/sample.csv.gz
@@ -106,10 +111,8 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 	python benchmarks/latency.py
 	python benchmarks/prediction.py
 
-picture: install ## Draw the picture of docs/results.md from the last run
-	mkdir -p docs
-	dvc plots show "Balanced accuracy" --show-vega | python -c 'import sys, vl_convert; \
-	  sys.stdout.buffer.write(vl_convert.vegalite_to_png(sys.stdin.read()))' > docs/balanced_accuracy.png
+picture: install ## Draw the pictures of docs/ anew: curves of the last run, scores of docs/benchmark.md
+	python benchmarks/chart.py
 
 # The local store, whatever server is set.
 mlflow: export MLFLOW_TRACKING_URI :=

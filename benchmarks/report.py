@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from chart import draw
+from chart import DOCS, accuracy_time, draw
 from measure import MIB
 from results import Case, Result, read_result
 
@@ -24,7 +22,6 @@ PEERS = {
     "svm": "TF-IDF words and characters, linear SVM",
     "sgd": "TF-IDF words and characters, SGD",
 }
-DOCS = Path("docs")
 
 _INTRODUCTION = """\
 Balanced accuracy on the test split, mean over the seeds. Intervals are 95 % bootstrap intervals,
@@ -44,9 +41,7 @@ real datasets, with their test scores in view (LOG.md); the other seeds influenc
 linear classifiers use class weights, which fastText does not support: dividing its probabilities by
 the category frequencies would add about 0.06 on the sample."""
 
-_CAPTION = """\
-Points are test scores with their intervals. Lines are validation scores after each epoch, for the first
-seed, assuming that all epochs take the same time."""
+_CAPTION = "Scores on test with their intervals; the networks of this project are circles."
 
 
 class SetResults:
@@ -198,35 +193,6 @@ def section(found: SetResults) -> str:
     return "\n\n".join(parts)
 
 
-def marks(found: SetResults) -> list[dict[str, Any]]:
-    """Points and curves for the chart; curves are of the first seed."""
-    drawn = []
-    for name, title in (OURS | PEERS).items():
-        if not (results := found.of(name)):
-            continue
-        low, high = own_interval(results)
-        first = results[0]
-        training = first.stages.get(f"train_{name}", [0.0])[0]
-        before = first.train_seconds - training
-        epochs = len(first.curve)
-        drawn.append(
-            {
-                "classifier": title,
-                "own": name in OURS,
-                "seconds": float(np.mean([r.train_seconds for r in results])),
-                "score": float(np.mean([r.test for r in results])),
-                "low": low,
-                "high": high,
-                # Assumes that all epochs take the same time.
-                "curve": [
-                    (before + training * epoch / epochs, score)
-                    for epoch, score in enumerate(first.curve, start=1)
-                ],
-            }
-        )
-    return drawn
-
-
 def write_report(cases: Sequence[Case], command: str) -> None:
     """Write docs/benchmark.md and its chart from the available results; prints the page.
 
@@ -248,5 +214,5 @@ def write_report(cases: Sequence[Case], command: str) -> None:
     DOCS.mkdir(exist_ok=True)
     with atomic_file(DOCS / "benchmark.md") as partial:
         partial.write_text(page + "\n", encoding="utf-8")
-    draw({found.name: marks(found) for found in sets if found.of("average")}, DOCS / "accuracy_time.png")
+    draw(accuracy_time(page), DOCS / "accuracy_time.png")
     print(page)

@@ -236,6 +236,14 @@ def test_a_configuration_that_dvc_does_not_read_is_a_problem(project: Path) -> N
     assert "dvc config --list" in told(examine(project), "dvc", "problem")
 
 
+def test_a_page_of_plots_that_is_missing_is_a_problem(project: Path) -> None:
+    run(project, "dvc", "config", "--local", "plots.html_template", "plots/page.html")
+    assert "make install" in told(examine(project), "plots", "problem")
+    (project / ".dvc/plots").mkdir(exist_ok=True)
+    (project / ".dvc/plots/page.html").write_text("{plot_divs}")
+    assert "plots" not in examine(project)
+
+
 def test_data_is_looked_for_in_cache_and_remote(project: Path) -> None:
     (object_,) = (path for path in (project / "remote").rglob("*") if len(path.name) == 30)
     object_.unlink()

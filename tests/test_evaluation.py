@@ -238,7 +238,6 @@ def test_there_are_no_other_tables(tables):
         "categories.csv",
         "confused_pairs.csv",
         "hardest.csv",
-        "reliability_ideal.csv",
         *(f"{name}_{model}.csv" for name in names for model in MODELS),
     }
 

@@ -195,7 +195,7 @@ def test_dvc_exp_show_has_scores_first_then_networks_and_few_columns(project: Pa
 def test_a_clone_draws_the_committed_run_before_any_pull(clone: Path) -> None:
     found = json.loads(run(clone, "dvc", "plots", "show", "--json"))["data"]
     drawn = {name: views for name, views in found.items() if views}
-    assert len(drawn) == 10
+    assert len(drawn) == 11
     for name, views in drawn.items():
         assert [view["content"]["data"]["values"] for view in views], name
     assert "average.balanced_accuracy" in run(clone, "dvc", "metrics", "show")

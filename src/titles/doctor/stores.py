@@ -47,6 +47,11 @@ def dvc(root: Path) -> Iterator[Finding]:
     if url and config.get(f"remote.{name}.verify", "").lower() != "true":
         do = f"`dvc remote modify --local {name} verify true`"
         yield warning("verify", f"without `verify`, damaged data of {name} would be accepted", do)
+    page = config.get("plots.html_template", "")
+    if page and not (root / ".dvc" / page).is_file():
+        do = "`make install` makes that of the project; for DVC's: "
+        do += "`dvc config --local --unset plots.html_template`"
+        yield problem("plots", f"the page in which `dvc plots` draws, {page}, is missing", do)
     if folder and folder.is_relative_to(root):
         yield from _line_endings(root, folder.relative_to(root))
     yield _data(root, name, remote.level == OK)

@@ -172,7 +172,6 @@ def write_tables(
             reliability = {"confidence": bins.confidence, "accuracy": bins.accuracy}
             save(f"reliability_{name}", {"titles": bins.rows, **reliability})
             save(f"coverage_{name}", _coverage_curve(model))
-        save("reliability_ideal", {"confidence": [0, 1], "accuracy": [0, 1]})
 
 
 def _in_pages(name: str) -> str:
