@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-# Nats. A category in which no word has a larger effect is drawn on this scale, so that next to nothing
-# looks like next to nothing.
+# Nats. Small effects are drawn on this scale, so that next to nothing looks like next to nothing.
 _LEAST_SCALE = 2.0
-_NEGLIGIBLE = 0.05  # of the scale
+# Smaller effects have no bar: in nats, and as a fraction of the scale.
+_LEAST = 0.15
+_LEAST_SHARE = 0.03
 
 Side = Literal["for", "against", "none"]
 
@@ -33,7 +34,8 @@ def bars(effects: Sequence[float]) -> Bars:
     width, unless all effects are small."""
     lowest, highest = min(0.0, *effects), max(0.0, *effects)
     scale = max(highest - lowest, _LEAST_SCALE)
-    shown = [0.0 if abs(effect) < _NEGLIGIBLE * scale else effect / scale for effect in effects]
+    least = max(_LEAST, _LEAST_SHARE * scale)
+    shown = [effect / scale if abs(effect) >= least else 0.0 for effect in effects]
     axis = -min(0.0, *shown)
     drawn = []
     for part in shown:

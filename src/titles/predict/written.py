@@ -21,17 +21,25 @@ def written(title: str, settings: Text) -> list[str]:
     """What stands in the title for each of its tokens; the tokens themselves of a very long title."""
     title = title[: settings.max_title_chars]
     (words,) = tokenise([title], settings)
-    spans = _spans(title, settings) if len(title) <= _LONGEST else []
-    return [title[start:end] or word for word, (start, end) in zip(words, spans, strict=False)] or words
+    if len(title) > _LONGEST:
+        return words
+    unlimited = settings.model_copy(update={"max_words": len(title) + 1})
+    found = []
+    for word, (start, end) in zip(words, _spans(title, unlimited), strict=False):
+        text = title[start:end]
+        # Two words, one of which is left out only beside the other: a phrase of sellers.
+        if len(parts := text.split()) > 1:
+            text = next((part for part in parts if tokenise([part], unlimited) == [[word]]), text)
+        found.append(text or word)
+    return found
 
 
-def _spans(title: str, settings: Text) -> list[tuple[int, int]]:
-    """Where each token of a title begins and ends, also of those beyond `max_words`.
+def _spans(title: str, unlimited: Text) -> list[tuple[int, int]]:
+    """Where each token of a title begins and ends.
 
     A token ends where all longer beginnings of the title have it and those before it, and begins where
     all longer endings have it and those after it.
     """
-    unlimited = settings.model_copy(update={"max_words": len(title) + 1})
     places = range(len(title) + 1)
     (words,) = tokenise([title], unlimited)
     beginnings = tokenise([title[:place] for place in places], unlimited)
@@ -45,12 +53,6 @@ def _spans(title: str, settings: Text) -> list[tuple[int, int]]:
     for number in range(len(words)):
         end = next(place for place in places if kept_to[place] > number)
         start = next(p for p in reversed(places) if kept_from[p] >= len(words) - number)
-        # Without its first word, a phrase that is left out can be another one, with the token in it.
-        if tokenise([title[start:end]], unlimited) != [alone := [words[number]]]:
-            later = (
-                p for p in range(end - 1, start, -1) if tokenise([title[p:end]], unlimited) == [alone]
-            )
-            start = next(later, start)
         while end < len(title) and unicodedata.category(title[end]).startswith("M"):
             end += 1  # an accent that is a character of its own
         spans.append((start, end))

@@ -8,6 +8,7 @@ a better translation trains nothing again.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -68,5 +69,5 @@ def chosen(preferred: str | None = None, environment: Mapping[str, str] | None =
 
 def _known(tag: str) -> str | None:
     """The language of a tag such as es, pt-BR or es_AR.UTF-8."""
-    language = tag.lower().partition(".")[0].replace("_", "-").partition("-")[0]
+    language = re.split(r"[-_.@]", tag.lower())[0]
     return language if language in LANGUAGES else None
