@@ -46,6 +46,9 @@ LONGEST_FIRST = (
 # Seconds for a test of `make test-all` alone; for others see pyproject.toml.
 LONG = 3000
 
+# What tests expect is in English, on a machine of any language.
+os.environ["TITLES_LANG"] = "en"
+
 # Of time that a test takes nothing follows where others run beside it.
 hypothesis.settings.register_profile("beside others", deadline=None)
 hypothesis.settings.load_profile("beside others")

@@ -53,6 +53,7 @@ def environment(*, mlflow: bool = False) -> dict[str, str]:
     return kept | {
         "PATH": path,
         "DVC_NO_ANALYTICS": "1",
+        "TITLES_LANG": "en",
         "TITLES_MLFLOW": "on" if mlflow else "off",
         "GIT_AUTHOR_NAME": "t",
         "GIT_AUTHOR_EMAIL": "t@example.com",

@@ -20,24 +20,41 @@ import torch
 from documents import read
 from mlflow_server import closed_port
 from networks import LABEL_NAMES, NAMES
+from prepared_examples import write_examples
 from saved_models import RULES, write_models
 from test_serving import HOST, answers, running
 from titles.cli import main
+from titles.predict.bars import bars
 from titles.predict.classifier import Classifier
+from titles.predict.confidence import Threshold
 from titles.predict.explain import explain
 from titles.predict.explain_page import macros
 from titles.serve.demo.comparison import Comparison
-from titles.serve.demo.page import EXAMPLES, NO_KNOWN_WORD, NO_TITLE, NO_WORD
+from titles.serve.demo.page import markdown_escaped
+from titles.texts import LANGUAGES, texts
 
 pytestmark = pytest.mark.pipeline
 
-TITLE = "word5 word3 unheard word9"
+TITLE = "Word5 word3, unheard (word9)"
+CHOICES = ("average", "cnn", "mlp")
 HEADINGS = ("Average", "CNN", "MLP")
+# The average has none.
+THRESHOLDS = {"cnn": Threshold(0.0, 0.9), "mlp": Threshold(0.9999)}
+BADGES = {"cnn": ["sure"], "mlp": ["unsure"], "average": []}
+SAY = texts("en")
+NO_TITLE = SAY("demo.no_title_examples")
+NO_WORD = SAY("demo.no_word")
+NO_KNOWN_WORD = SAY("demo.no_known_word")
 # Titles come from sellers, categories from a model's folder, which may come from anybody.
 HOSTILE = (
     "<script>window.hacked=1</script>",
     '"><img src=x onerror="window.hacked=1">',
     "</style><svg onload=window.hacked=1>[a](javascript:hacked=1)",
+)
+EXAMPLES = (
+    "Word5 Word3 red",
+    "<b>word2</b> :red[word3] $a$ ![x](y)",
+    "Ação *word7* _blue_ ~word8~ `green`",
 )
 
 
@@ -48,6 +65,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = sorted([*HOSTILE, *LABEL_NAMES[len(HOSTILE) :]])
     for labels in made.rglob("labels.txt"):
         labels.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    write_examples(made.parent, EXAMPLES, ["spanish", "spanish", "portuguese"])
+    (made.parent / "metrics").mkdir()
+    measured = {
+        name: {"threshold": one.probability, "precision_kept": one.precision}
+        for name, one in THRESHOLDS.items()
+    }
+    (made.parent / "metrics/details.json").write_text(json.dumps({"models": measured}))
     return made
 
 
@@ -95,7 +119,7 @@ class Visit:
 
     @property
     def title(self) -> Any:
-        return self.page.get_by_label("Title, in Spanish or Portuguese")
+        return self.page.get_by_role("textbox")
 
     def ask(self, title: str) -> None:
         self.title.fill(title)
@@ -126,22 +150,27 @@ def visit(browser: Any, served: tuple[int, Any]) -> Iterator[Visit]:
 
 def test_each_network_and_the_average_are_explained_side_by_side(models: Path) -> None:
     found = Comparison(folders(models)).explain(TITLE)
-    assert tuple(found) == HEADINGS
-    for heading, choice in zip(HEADINGS, ("average", "cnn", "mlp"), strict=True):
+    assert tuple(found) == CHOICES
+    for choice, answer in found.items():
         alone = Classifier.read(models, choice, torch.device("cpu"))
-        assert found[heading] == explain(alone, TITLE, 5)
+        assert answer == (explain(alone, TITLE, 5), THRESHOLDS.get(choice))
+
+
+def test_one_threshold_can_be_given_for_all(models: Path) -> None:
+    found = Comparison(folders(models), 0.25).explain(TITLE)
+    assert {answer.threshold for answer in found.values()} == {Threshold(0.25)}
 
 
 def test_one_network_has_no_average_and_a_title_without_a_word_no_answer(models: Path) -> None:
     comparison = Comparison([models / "mlp"])
-    assert list(comparison.explain(TITLE)) == ["MLP"]
+    assert list(comparison.explain(TITLE)) == ["mlp"]
     assert comparison.explain("***\0") == {}
     assert comparison.max_title_chars == RULES.max_title_chars
 
 
 def test_names_and_words_are_drawn_as_text(models: Path) -> None:
     found = Comparison(folders(models)).explain(TITLE)
-    drawn = macros().answer(HOSTILE[0], found["CNN"])
+    drawn = macros().answer(HOSTILE[0], *found["cnn"], SAY)
     assert "<script" not in drawn
     assert "<img" not in drawn
     assert "&lt;script&gt;window.hacked" in drawn
@@ -267,29 +296,47 @@ def test_a_title_gets_what_the_networks_say_and_needs_nothing_from_outside(
 ) -> None:
     visit.ask(TITLE)
     shown = visit.answers()
-    assert shown.locator("h3").all_inner_texts() == list(HEADINGS)
-    for place, explanation in enumerate(Comparison(folders(models)).explain(TITLE).values()):
+    headings = "all => all.map(one => one.firstChild.textContent.trim())"
+    assert shown.locator("h3").evaluate_all(headings) == list(HEADINGS)
+    for place, (name, answer) in enumerate(Comparison(folders(models)).explain(TITLE).items()):
+        explanation = answer.explanation
+        assert shown.nth(place).locator(".badge").all_text_contents() == BADGES[name]
+        # The average's groups of words are those of the CNN.
+        assert shown.nth(place).get_by_text(SAY("explain.groups")).count() == (
+            len(explanation.categories) if name == "cnn" else 0
+        )
         rows = shown.nth(place).locator("details")
         for number, category in enumerate(explanation.categories):
             row = rows.nth(number)
             assert row.locator("summary").text_content() == f"{category.name}{category.probability:.1%}"
-            words = row.locator(".word")
+            words = row.locator("th")
             assert words.first.is_visible() == (number == 0)
             row.locator("summary").click()
             assert words.first.is_visible() == (number > 0)
             assert words.all_text_contents() == [
-                f"{word}{'' if known else '*'} {effect:+.2f}"
-                for word, known, effect in zip(
-                    explanation.words, explanation.known, category.effects, strict=True
-                )
+                word if known else f"{word}*"
+                for word, known in zip(explanation.words, explanation.known, strict=True)
             ]
-            colours = words.evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
-            for colour, effect in zip(colours, category.effects, strict=True):
-                red, green, _ = map(int, colour[4:-1].split(","))
-                assert (green > red) == (effect > 0)
-    legend = visit.page.locator(".legend").inner_text().splitlines()
-    assert [line.split(":")[0] for line in legend] == [
-        *("Words", "Windows of the CNN", "* not in the vocabulary")
+            effects = [float(text) for text in row.locator("td.effect").all_text_contents()]
+            assert effects == pytest.approx(category.effects, abs=0.006)
+            drawn = row.locator("tr").evaluate_all(
+                "all => all.map(one => one.querySelector('i')).map(one => one && one.className)"
+            )
+            expected = [bar.side for bar in bars(category.effects).bars]
+            assert drawn == [None if side == "none" else side for side in expected]
+            for bar in row.locator("i").all():
+                red, green, _ = map(
+                    int,
+                    bar.evaluate("one => getComputedStyle(one).backgroundColor")[4:-1].split(","),
+                )
+                assert (green > red) == (bar.get_attribute("class") == "for")
+    assert visit.page.locator(".legend").inner_text().splitlines() == [
+        SAY("explain.bars"),
+        SAY("explain.windows"),
+        SAY("explain.unknown"),
+        "Sure: the first category is probable enough to be trusted, CNN from 0.0% (90.0% of such test "
+        "titles are right) and MLP from 100.0%.",
+        SAY("explain.unsure"),
     ]
 
 
@@ -298,7 +345,7 @@ def test_scripts_in_titles_and_categories_are_shown_and_never_run(visit: Visit) 
     visit.ask(title)
     shown = visit.answers()
     assert visit.title.input_value() == title
-    assert "script" in shown.first.locator(".word").all_inner_texts()[1]
+    assert "script" in shown.first.locator("th").all_inner_texts()[1]
     for name in HOSTILE:
         assert shown.first.locator("summary", has_text=name).is_visible()
     assert shown.locator("script, img, svg, a").count() == 0
@@ -317,7 +364,7 @@ def test_odd_titles_get_a_clear_answer(visit: Visit) -> None:
         ("😀 😀", NO_WORD, False),
         ("   ", NO_WORD, False),
         ("xqzt vvkq", NO_KNOWN_WORD, True),
-        ("word5\0word3 😀\ud800", "Words: by how much ln p", True),
+        ("word5\0word3 😀\ud800", SAY("explain.bars"), True),
         ("word5 " * 2**18, "The title has 1,572,864 characters; only the first 90 are read.", True),
         ("a" * 2**20, "The title has 1,048,576 characters; only the first 90 are read.", True),
     ):
@@ -339,7 +386,7 @@ def test_examples_are_taken_by_a_click_and_a_phone_shows_all_of_a_line(
     for example in EXAMPLES:
         visit.page.get_by_role("button", name=example).click()
         visit.page.wait_for_function(
-            "title => document.querySelector('input').value === title", arg=example
+            "title => document.querySelector('input[type=text]').value === title", arg=example
         )
         visit.answers()
     visit.ask("a" * 90)
@@ -349,3 +396,46 @@ def test_examples_are_taken_by_a_click_and_a_phone_shows_all_of_a_line(
         "[...document.querySelectorAll('.answer *')].every(e => e.getBoundingClientRect().right <= 420)"
     )
     visit.context.close()
+
+
+def test_the_page_is_in_the_language_of_the_visitor_who_can_switch_it(
+    browser: Any, models: Path, tmp_path: Path
+) -> None:
+    with closed_port() as port:
+        pass
+    words = ["env", "-u", "TITLES_LANG", *command(models, port)]
+    with running(words, port, tmp_path):
+        for locale, first, other in (("pt-BR", "pt", "es"), ("de-DE", "en", "pt")):
+            context = browser.new_context(locale=locale)
+            page = context.new_page()
+            page.goto(f"http://{HOST}:{port}/")
+            for language in (first, other):
+                say = texts(language)
+                page.get_by_text(LANGUAGES[language], exact=True).click()
+                page.get_by_role("heading", name=say("demo.heading")).wait_for()
+                if language == first:
+                    page.get_by_role("textbox").fill(TITLE)
+                    page.get_by_role("textbox").press("Enter")
+                assert page.get_by_role("textbox").input_value() == TITLE  # a switch keeps it
+                page.get_by_text(say("explain.unsure")).wait_for()
+                page.locator(".answer h3", has_text=say("words.average")).wait_for()
+                languages = [say(f"languages.{name}") for name in ("spanish", "portuguese")]
+                label = page.get_by_test_id("stTextInput").locator("label").inner_text()
+                assert all(name in label for name in languages)
+            context.close()
+
+
+def test_a_language_that_is_not_there_is_told_before_anything_is_loaded(
+    models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TITLES_LANG", "de")
+    with closed_port() as port:
+        pass
+    assert main(["demo", "--models", str(models), "--port", str(port)]) == 1
+    assert "TITLES_LANG is 'de': expected one of en, es, pt" in capsys.readouterr().err
+
+
+def test_a_title_on_a_button_is_no_markdown() -> None:
+    assert markdown_escaped("a *b* [c](d) :red[e] <f> $g$ 1.5 Ação") == (
+        r"a \*b\* \[c\]\(d\) \:red\[e\] \<f\> \$g\$ 1\.5 Ação"
+    )

@@ -1,5 +1,8 @@
 """What is said to have carried a decision did."""
 
+import html
+import io
+import json
 import re
 
 import numpy as np
@@ -10,8 +13,10 @@ from networks import LABEL_NAMES, batch_for
 from saved_models import LETTERS, model, write_models
 from titles.cli import main
 from titles.predict.classifier import Classifier
-from titles.predict.explain import explain, pooled
-from titles.predict.explain_page import write_html
+from titles.predict.confidence import Threshold
+from titles.predict.explain import Category, Explanation, explain, pooled
+from titles.predict.explain_page import show, write_html
+from titles.texts import LANGUAGES, texts
 
 TITLE = "word5 word3 unheard word3 word9"
 CHOICES = {"cnn": ["cnn"], "mlp": ["mlp"], "average": ["cnn", "mlp"]}
@@ -107,15 +112,19 @@ def test_where_there_is_no_word_there_is_nothing_to_explain(title):
         explain(classifier("mlp"), title)
 
 
+# Drawn if a name has a _, and if an effect is large.
+NOT_ALWAYS = {"wbr", "i"}
 SCRIPT = '<script>alert("word3")</script><img src=x onerror=alert(1)> & word5'
 
 
 def test_a_page_shows_a_script_and_does_not_run_it(tmp_path):
-    write_html(explain(classifier("average"), SCRIPT + "\udcff"), tmp_path / "a.html")
+    found = explain(classifier("average"), SCRIPT + "\udcff")
+    write_html(found, Threshold(0.5, 0.9), texts("en"), tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(&quot;word3&quot;)&lt;/script&gt;&lt;img" in page
-    assert set(re.findall(r"<(\w+)", page)) == {
-        *("html", "meta", "title", "style", "h1", "h2", "p", "span", "small", "footer", "br")
+    assert set(re.findall(r"<(\w+)", page)) - NOT_ALWAYS == {
+        *("html", "meta", "title", "style", "section", "h1", "h2", "span"),
+        *("table", "tr", "th", "td", "p", "footer", "br"),
     }
     assert "default-src 'none'" in page
     assert "http:" not in page
@@ -178,9 +187,75 @@ def test_the_command_shows_words_and_windows_without_colour_where_there_is_no_te
     assert code == 0
     assert "\x1b" not in out
     assert len(re.findall(r"^[A-Z]+ \d+\.\d%$", out, re.M)) == 2
-    assert len(re.findall(r"^  words .*word5\s[+-]\d\.\d\d .*unheard\*", out, re.M)) == 2
-    assert "not in the vocabulary" in out
+    for word in ("word5", r"unheard\*"):
+        assert len(re.findall(rf"^  {word} +[+-]\d\.\d\d( +█+|)$", out, re.M)) == 2
+    assert "the model did not learn this word" in out
+    assert "no threshold is known" in out
     assert told("?")[0] == 1
+
+
+def test_the_command_says_whether_the_answer_is_sure(told):
+    for at_least, badge in (("0", "sure"), ("1", "unsure")):
+        code, out, _ = told(TITLE, "--at-least", at_least, "--top", "3")
+        assert code == 0
+        assert re.findall(r"^[A-Z]+ \d+\.\d%(.*)$", out, re.M) == [f"  {badge}", "", ""]
+        assert "Sure: the first category is probable enough to be trusted, from " in out
+    with pytest.raises(SystemExit):
+        told(TITLE, "--at-least", "2")
+
+
+def test_the_threshold_is_that_of_the_model_that_is_shown(told, tmp_path):
+    (tmp_path / "metrics").mkdir()
+    measured = {"average": {"threshold": 0.999999}, "mlp": {"threshold": 0.0, "precision_kept": 0.5}}
+    (tmp_path / "metrics/details.json").write_text(json.dumps({"models": measured}))
+    assert "%  unsure\n" in told(TITLE)[1]
+    out = told(TITLE, "--model", "mlp")[1]
+    assert "%  sure\n" in out
+    assert "from 0.0% (50.0% of such test titles are right)" in out
+    assert "no threshold is known" in told(TITLE, "--model", "cnn")[1]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_command_speaks_the_users_language(told, tmp_path, monkeypatch, language):
+    say = texts(language)
+    monkeypatch.setenv("TITLES_LANG", language)
+    assert say("explain.unknown") in told(TITLE)[1]
+    told(TITLE, "--html", str(tmp_path / "a.html"), "--at-least", "0")
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert f'<html lang="{language}">' in page
+    assert f">{say('words.sure')}</span>" in page
+    assert html.escape(say("explain.unsure")) in page
+
+
+def test_a_language_that_is_not_there_is_refused_in_one_line(told, monkeypatch):
+    monkeypatch.setenv("TITLES_LANG", "de")
+    code, out, err = told(TITLE)
+    assert (code, out) == (1, "")
+    assert err == "error: TITLES_LANG is 'de': expected one of en, es, pt\n"
+
+
+def test_words_and_groups_are_shown_as_they_were_written():
+    found = explain(classifier("average"), "WORD5, Wórd3 (UnHeard)")
+    assert found.words == ["WORD5", "Wórd3", "UnHeard"]
+    assert found.known == [True, False, False]  # the accent is kept
+    groups = {window.words for category in found.categories for window in category.windows}
+    assert groups <= {"WORD5", "Wórd3", "UnHeard", "WORD5 Wórd3", "Wórd3 UnHeard", "WORD5 Wórd3 UnHeard"}
+    assert groups
+
+
+def test_a_terminal_without_block_characters_has_bars_too(monkeypatch):
+    made = Explanation("a b c", ["a", "b", "c"], [True] * 3, [Category("X", 0.9, [3.0, -1.0, 0.01], [])])
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", stream)
+    show(made, None, texts("en"))
+    stream.flush()
+    lines = stream.buffer.getvalue().decode("ascii").splitlines()
+    assert lines[:4] == [
+        "X 90.0%",
+        f"  a  +3.00         {'#' * 22}",
+        f"  b  -1.00 {'#' * 8}",
+        "  c  +0.01",
+    ]
 
 
 def test_colour_is_for_terminals_that_want_it(told, monkeypatch):

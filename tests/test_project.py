@@ -58,6 +58,7 @@ ROOMS = [
     "datasets",
     "listings",
     "data",
+    "texts",
 ]
 
 

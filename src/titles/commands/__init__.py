@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -73,6 +74,14 @@ def positive(text: str, kind: str = "", most: int = MOST) -> int:
         shown = text if len(text) <= _DIGITS else f"{text[:_DIGITS]}..."
         raise argparse.ArgumentTypeError(f"{shown!r} is not {kind}")
     return number
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
 def end_on_termination() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import Commands, command, end_on_termination, positive
+from titles.commands import Commands, command, end_on_termination, positive, probability
 
 if TYPE_CHECKING:
     from titles.predict.classifier import Classifier
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
         "minimum probability of the best category, from 0 to 1 (default: 0). Below it, a title "
         "gets no category, and problem names the best one. metrics/details.json has a threshold for "
         "each --model, from which the precision is evaluate.target_precision",
-        type=_probability,
+        type=probability,
         default=0.0,
         metavar="P",
     )
@@ -58,6 +58,11 @@ def add(commands: Commands) -> None:
     explain = command(commands, "explain", _explain, "show which words decide")
     explain.argument("title", "the title to explain")
     explain.argument("--top", "categories", type=positive, default=3)
+    text = (
+        "probability from which the first category is marked as sure (default: the threshold of --model "
+        "in metrics/details.json, beside the folder of the models)"
+    )
+    explain.argument("--at-least", text, type=probability, metavar="P")
     explain.argument("--html", "write a page", type=Path, metavar="FILE")
     explain.models()
 
@@ -68,14 +73,6 @@ def add(commands: Commands) -> None:
     audit.network("mlp")
     audit.argument("--out", "output file", type=Path, default="audit.csv", metavar="FILE")
     audit.add_argument("--escape-formulas", action="store_true", help=_FORMULAS)
-
-
-def _probability(text: str) -> float:
-    """A number from 0 to 1, for argparse."""
-    with suppress(ValueError):
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -121,20 +118,27 @@ def _submit(options: argparse.Namespace) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    """Show the effect of each word of a title on the most likely categories: the decrease of the log
-    probability when the word is removed, and for the CNN the windows of words that its filters responded
-    to."""
+    """Show the effect of each word of a title on the most likely categories as a bar, the decrease of
+    the log probability when the word is removed, and for the CNN the windows of words that its filters
+    responded to. The texts are in the language of TITLES_LANG (en, es, pt) or of the locale."""
     from titles.predict import explain_page
+    from titles.predict.confidence import Threshold, thresholds
+    from titles.texts import chosen, texts
 
+    say = texts(chosen())
+    if options.at_least is None:
+        threshold = thresholds(options.models).get(options.model)
+    else:
+        threshold = Threshold(options.at_least)
     classifier = _classifier(options)
     from titles.predict.explain import explain
 
     found = explain(classifier, options.title, options.top)
     if options.html:
-        explain_page.write_html(found, options.html)
+        explain_page.write_html(found, threshold, say, options.html)
         print(f"{options.html} shows it", file=sys.stderr)
     else:
-        explain_page.show(found)
+        explain_page.show(found, threshold, say)
 
 
 def _audit(options: argparse.Namespace) -> None:

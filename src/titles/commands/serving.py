@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from titles.commands import Commands, command, end_on_termination, positive
+from titles.commands import Commands, command, end_on_termination, positive, probability
 from titles.models.registry import AVERAGE, NETWORKS
 
 _port = partial(positive, kind="a port: expected 1 to 65535", most=65535)
@@ -49,6 +49,11 @@ def add(commands: Commands) -> None:
     )
     demo = command(commands, "demo", _demo, "try titles on a page")
     demo.models()
+    text = (
+        "probability from which an answer is marked as sure (default: for each network its threshold in "
+        "metrics/details.json, beside the folder of the models)"
+    )
+    demo.argument("--at-least", text, type=probability, metavar="P")
     demo.argument("--port", "", type=_port, default=8501)
 
 
@@ -109,7 +114,8 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     """Serve a page, on this machine only, until interrupted: type a title and see the prediction of each
-    network, and the words that decided."""
+    network, whether it is sure, and the words that decided. The page is in the language of TITLES_LANG
+    (en, es, pt) or of the browser, and has a switch."""
     from titles.serve.demo import server
     from titles.serve.http import check_free
 
@@ -117,4 +123,4 @@ def _demo(options: argparse.Namespace) -> None:
     end_on_termination()
     import titles.stages  # noqa: F401  settings that torch reads when it is imported
 
-    server.serve(_folders(options), options.port)
+    server.serve(_folders(options), options.port, options.at_least)

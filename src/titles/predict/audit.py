@@ -24,11 +24,10 @@ from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file
 from titles.data.outcomes import Flags, Floats, Ints, Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
-from titles.listings import sources
 from titles.models.parts.inference import evaluate, set_up
 from titles.models.registry import NETWORKS
 from titles.params import Params, Prepare
-from titles.prepare.identity import title_keys
+from titles.predict.source_titles import as_in_source, as_read
 from titles.training.run import new_embedding
 from titles.training.trainer import Trainer
 
@@ -197,14 +196,9 @@ def _write(
     """Write the ranking; returns the number of rows written."""
     words, labels = Vocabulary.read(VOCABULARY).words, read_labels(LABELS)
     rows = ranking.rows_K[:top]
-    texts = []
-    found = _as_in_source(titles, rows, settings)
-    for row, start, end in zip(
-        rows.tolist(), (titles.ends - titles.lengths)[rows], titles.ends[rows], strict=True
-    ):
-        ids = titles.word_ids[start:end].tolist()
-        read = " ".join(words[i] if i >= 0 else titles.unknown_words[-1 - i] for i in ids)
-        texts.append(found.get(row, read))
+    found = as_in_source(titles, rows, settings)
+    read = as_read(titles, rows, words)
+    texts = [found.get(row, text) for row, text in zip(rows.tolist(), read, strict=True)]
     if lacking := len(rows) - len(found):
         print(
             f"warning: {lacking:,} of {len(rows):,} titles listed are not in {settings.source} as it is "
@@ -228,27 +222,6 @@ def _write(
         frame = frame.map(formulas.escaped)
     frame.to_csv(path, index=False, lineterminator="\n")
     return len(rows)
-
-
-def _as_in_source(titles: EncodedTitles, rows: Ints, settings: Prepare) -> dict[int, str]:
-    """The titles of rows as they stand in the source, as far as it still has them in their place."""
-    wanted: dict[tuple[str, int], int] = {
-        (titles.file_names[file], line): row
-        for row, file, line in zip(
-            rows.tolist(), titles.files[rows].tolist(), titles.lines[rows].tolist(), strict=True
-        )
-    }
-    found: dict[int, str] = {}
-    try:
-        for chunk in sources.read(Path(settings.source), settings.language, settings.max_title_chars):
-            for line, title in zip(chunk.lines, chunk.titles, strict=True):
-                row = wanted.get((chunk.file, line))
-                if row is not None and title_keys([title])[0] == titles.keys[row]:
-                    # A lone carriage return is not quoted, but readers end a row there.
-                    found[row] = title.replace("\r", " ")
-    except (ValueError, OSError) as error:  # hours of training are not lost for it
-        print(f"warning: {error}", file=sys.stderr)
-    return found
 
 
 def _share(flags: Flags) -> str:

@@ -23,6 +23,7 @@ from titles.models.parts import saved
 from titles.models.parts.embedding import embedding_of
 from titles.models.parts.products import weighted_sum
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
+from titles.predict.written import written
 from titles.prepare.text import words_of
 
 # Titles per pass of the network: larger batches share more tokens, which are projected once.
@@ -103,6 +104,10 @@ class Classifier:
     def words(self, title: str) -> list[str]:
         """The tokens of a title."""
         return words_of([title], self._text)[0]
+
+    def written(self, title: str) -> list[str]:
+        """What stands in the title for each of its tokens."""
+        return written(title, self._text)
 
     def knows(self, word: str) -> bool:
         """Whether a word is in the vocabulary; of unknown words only n-grams are read."""

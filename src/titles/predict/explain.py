@@ -51,9 +51,10 @@ class Category(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """A title, its tokens, and its most likely categories.
+    """A title, its words as they were written, and its most likely categories.
 
-    known: whether a token is in the vocabulary; of other tokens only n-grams are read, if at all.
+    known: for each word, whether its token is in the vocabulary; of others only n-grams are read, if at
+        all.
     """
 
     title: str
@@ -72,7 +73,7 @@ def explain(classifier: Classifier, title: str, top: int = 3) -> Explanation:
     """
     if top < 1:
         raise ValueError(f"top is {top}: it must be at least 1")
-    words = classifier.words(title)
+    words, written = classifier.words(title), classifier.written(title)
     if not words:
         raise ValueError(f"the title {title[:80]!r} has no word: nothing to explain")
     without = [words[:place] + words[place + 1 :] for place in range(len(words))]
@@ -86,15 +87,15 @@ def explain(classifier: Classifier, title: str, top: int = 3) -> Explanation:
             best_K.tolist(),
             probability_NC[0, best_K].tolist(),
             (log_NC[0] - log_NC[1:]).T[best_K].tolist(),
-            _windows(classifier, words, best_K),
+            _windows(classifier, words, written, best_K),
             strict=True,
         )
     ]
-    return Explanation(title, words, [classifier.knows(word) for word in words], categories)
+    return Explanation(title, written, [classifier.knows(word) for word in words], categories)
 
 
 def _windows(
-    classifier: Classifier, words: list[str], categories_K: NDArray[np.int64]
+    classifier: Classifier, words: list[str], written: list[str], categories_K: NDArray[np.int64]
 ) -> list[list[Window]]:
     networks = [network for network in classifier.networks if isinstance(network, TitleCNN)]
     if not networks:
@@ -109,7 +110,7 @@ def _windows(
     logits_C = network.output(F.relu(network.hidden(pooled_F)))
     lengths_F = np.repeat(network.filters.lengths, len(pooled_F) // len(network.filters.lengths))
     ends_F = start_F.numpy(force=True) + lengths_F
-    spans = [" ".join(words[start:end]) for start, end in zip(start_F.tolist(), ends_F, strict=True)]
+    spans = [" ".join(written[start:end]) for start, end in zip(start_F.tolist(), ends_F, strict=True)]
     found = []
     for category in categories_K.tolist():
         (gradient_F,) = torch.autograd.grad(logits_C[category], pooled_F, retain_graph=True)

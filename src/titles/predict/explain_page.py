@@ -1,7 +1,8 @@
-"""Explanations as coloured text for a terminal, or as an HTML page."""
+"""Explanations as bars on a terminal, or as an HTML page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -10,46 +11,71 @@ from typing import TYPE_CHECKING, Any
 from titles.data import console
 from titles.data.files import atomic_file
 from titles.data.messages import printable
+from titles.predict.bars import Side, bars
+from titles.predict.confidence import Threshold
+from titles.texts import Texts
 
 if TYPE_CHECKING:  # loads torch
     from titles.predict.explain import Category, Explanation
 
-_FULL = 2.0  # nats; effects of at least this size, either way, have the full colour
+_WIDTH = 30  # cells of a terminal's bars
+_LONGEST_WORD = 24  # cells; numbers of longer ones stand further to the right
+_BADGES = {True: "green", False: "yellow"}
+_COLOURS: Mapping[Side, str] = {"for": "green", "against": "red", "none": "dim"}
 
-_WORDS = "Words: by how much ln p of the category falls when the word is left out (occlusion)."
-_WINDOWS = "Windows of the CNN: what they add to the category's logit (gradient x activation)."
-_UNKNOWN = "* not in the vocabulary"
 
+def show(explanation: Explanation, threshold: Threshold | None, say: Texts) -> None:
+    """Print an explanation, in colour on a terminal unless NO_COLOR is set.
 
-def show(explanation: Explanation) -> None:
-    """Print an explanation, in colour on a terminal unless NO_COLOR is set."""
+    Args:
+        threshold: marks the first category as sure or unsure; None marks nothing.
+    """
+    from rich.cells import cell_len
     from rich.text import Text
 
     terminal = console.console()
     soft = not terminal.is_terminal  # do not wrap what goes to a file
-    for category in explanation.categories:
+    block = "#" if terminal.options.ascii_only else "█"
+    words = [printable(word) for word in _marked(explanation)]
+    column = min(max(map(cell_len, words)), _LONGEST_WORD)
+    for number, category in enumerate(explanation.categories):
         heading = Text.assemble((printable(category.name), "bold"), f" {category.probability:.1%}")
+        if threshold and number == 0:
+            sure = threshold.accepts(category.probability)
+            heading.append(f"  {say('words.sure' if sure else 'words.unsure')}", _BADGES[sure])
         terminal.print(heading, soft_wrap=soft)
-        line = Text("  words   ")
-        for word, effect in _marked(explanation, category):
-            line.append(f" {printable(word)}\u00a0{effect:+.2f} ", _style(effect))
-        terminal.print(line, soft_wrap=soft)
+        drawn = bars(category.effects)
+        axis = round(drawn.axis * _WIDTH)
+        for word, effect, bar in zip(words, category.effects, drawn.bars, strict=True):
+            line = Text(f"  {word}{' ' * (column - cell_len(word))} {_signed(effect):>6} ")
+            cells = max(1, round(bar.length * _WIDTH)) if bar.length else 0
+            gap = max(axis - cells, 0) if bar.side == "against" else axis
+            line.append(" " * gap)
+            line.append(block * cells, _COLOURS[bar.side])
+            line.rstrip()
+            terminal.print(line, soft_wrap=soft)
+        if not any(bar.length for bar in drawn.bars):
+            terminal.print(Text(f"  {say('explain.weak')}"), soft_wrap=soft)
         if category.windows:
-            windows = (f"{window.words!r} {window.contribution:+.2f}" for window in category.windows)
-            terminal.print(Text(f"  windows  {'  '.join(windows)}"), soft_wrap=soft)
-    terminal.print(Text("\n".join(_legend(explanation)), "dim"), soft_wrap=soft)
+            parts = [
+                f"{printable(window.words)} {_signed(window.contribution)}"
+                for window in category.windows
+            ]
+            terminal.print(Text(f"  {say('explain.groups')} {', '.join(parts)}"), soft_wrap=soft)
+    told = legend([explanation], {"": threshold}, say)
+    terminal.print(Text("\n".join(["", *told]), "dim"), soft_wrap=soft)
 
 
-def write_html(explanation: Explanation, file: Path) -> None:
-    """Write a self-contained page, atomically.
+def write_html(explanation: Explanation, threshold: Threshold | None, say: Texts, file: Path) -> None:
+    """Write a self-contained page, atomically; for the arguments see `show`.
 
     Raises:
         ValueError: the file cannot be written.
     """
     # Bytes that are not UTF-8 were read as lone surrogates, which do not encode.
-    title = explanation.title.encode("utf-8", "backslashreplace").decode()
+    page = str(macros().page(explanation, threshold, say)).encode("utf-8", "backslashreplace")
     with atomic_file(file) as partial:
-        partial.write_text(macros().page(explanation, title), encoding="utf-8")
+        partial.write_bytes(page)
 
 
 @cache
@@ -63,36 +89,59 @@ def macros() -> Any:
         autoescape=True,
         finalize=lambda value: value if isinstance(value, Markup) else Markup(escape(str(value))),  # noqa: S704
         trim_blocks=True,
+        lstrip_blocks=True,
         undefined=StrictUndefined,
     )
     environment.globals |= {
-        "marked": _marked,
-        "colour": _colour,
-        "legend": _legend,
+        "rows": _rows,
+        "legend": legend,
         "percent": "{:.1%}".format,
-        "signed": "{:+.2f}".format,
+        "percent_of": "{:.2%}".format,
+        "signed": _signed,
     }
     return environment.get_template("explanation.html").module
 
 
-def _marked(explanation: Explanation, category: Category) -> list[tuple[str, float]]:
-    """Words, with a star if they are unknown, and their effects."""
-    words = zip(explanation.words, explanation.known, category.effects, strict=True)
-    return [(word if known else f"{word}*", effect) for word, known, effect in words]
+def legend(
+    explanations: Sequence[Explanation], thresholds: Mapping[str, Threshold | None], say: Texts
+) -> list[str]:
+    """The meaning of what explanations of one title show, in sentences.
+
+    Args:
+        thresholds: by the names of the models, or under "" if only one is shown.
+    """
+    categories = [category for explanation in explanations for category in explanation.categories]
+    told = [say("explain.bars")]
+    if any(category.windows for category in categories):
+        told.append(say("explain.windows"))
+    if not all(explanations[0].known):
+        told.append(say("explain.unknown"))
+    if rules := [_rule(name, known, say) for name, known in thresholds.items() if known]:
+        told += [say("explain.sure", rules=say.listed(rules, "and")), say("explain.unsure")]
+    else:
+        told.append(say("explain.no_threshold"))
+    return told
 
 
-def _legend(explanation: Explanation) -> list[str]:
-    windows = any(category.windows for category in explanation.categories)
-    return [_WORDS, *[_WINDOWS] * windows, *[_UNKNOWN] * (not all(explanation.known))]
+def _rule(model: str, threshold: Threshold, say: Texts) -> str:
+    fields = {"threshold": f"{threshold.probability:.1%}"}
+    if threshold.precision is None:
+        rule = say("explain.threshold", **fields)
+    else:
+        rule = say("explain.threshold_measured", precision=f"{threshold.precision:.1%}", **fields)
+    return say("explain.of_model", model=model, rule=rule) if model else rule
 
 
-def _style(effect: float) -> str:
-    if abs(effect) < _FULL / 20:
-        return ""
-    return f"{'green' if effect > 0 else 'red'}{' bold' if abs(effect) >= _FULL / 2 else ''}"
+def _marked(explanation: Explanation) -> list[str]:
+    """Words, with a star if they are unknown."""
+    pairs = zip(explanation.words, explanation.known, strict=True)
+    return [word if known else f"{word}*" for word, known in pairs]
 
 
-def _colour(effect: float) -> str:
-    """Green for a category, red against it; the darker, the larger the effect."""
-    strength = min(abs(effect) / _FULL, 1)
-    return f"hsl({140 if effect > 0 else 5} 70% {97 - 32 * strength:.0f}%)"
+def _rows(explanation: Explanation, category: Category) -> list[tuple[Any, ...]]:
+    """For each word, itself, its effect and its bar."""
+    return list(zip(_marked(explanation), category.effects, bars(category.effects).bars, strict=True))
+
+
+def _signed(effect: float) -> str:
+    return f"{round(effect, 2) + 0.0:+.2f}"  # zero has no minus

@@ -4,46 +4,73 @@ from __future__ import annotations
 
 import streamlit as st
 
-from titles.predict.explain_page import macros
-from titles.serve.demo.comparison import loaded
-
-EXAMPLES = (
-    "Funda Para Celular Samsung J7",
-    "Celular Samsung J7 + Funda De Regalo",
-    "Capa Para Celular Samsung J7",
-    "Tênis Feminino Para Corrida",
-)
-NO_TITLE = "Type a title and press Enter, or choose an example."
-NO_WORD = "This title has no words: there is nothing to classify."
-NO_KNOWN_WORD = "None of these words is in the vocabulary: this is only a guess from their letters."
+from titles.models.registry import AVERAGE
+from titles.predict.explain_page import legend, macros
+from titles.serve.demo.comparison import Comparison, loaded
+from titles.texts import LANGUAGES, Texts, chosen, texts
 
 
 def main() -> None:
-    """Draw the page for one visitor, with the current title."""
+    """Draw the page for one visitor, in the visitor's language, with the current title."""
     st.set_page_config(page_title="titles demo", layout="wide")
     st.html(macros().demo_style())
-    st.header("Category of a title", anchor=False)
-    title = st.text_input("Title, in Spanish or Portuguese", key="title", autocomplete="off")
-    with st.container(horizontal=True):
-        for example in EXAMPLES:
-            st.button(example, on_click=st.session_state.update, kwargs={"title": example})
-    if not title:
-        st.info(NO_TITLE)
-        return
     (comparison,) = loaded
+    st.session_state.setdefault("language", chosen(st.context.locale or ""))
+    say = texts(st.session_state["language"])
+    st.radio(
+        say("demo.language"),
+        list(LANGUAGES),
+        format_func=lambda code: LANGUAGES[code],
+        key="language",
+        horizontal=True,
+        label_visibility="collapsed",
+    )
+    st.header(say("demo.heading"), anchor=False)
+    title = _title(comparison, say)
+    if not title:
+        st.info(say("demo.no_title_examples" if comparison.examples.titles else "demo.no_title"))
+        return
     found = comparison.explain(title)
     longest = comparison.max_title_chars
     if len(title) > longest:
-        st.info(f"The title has {len(title):,} characters; only the first {longest:,} are read.")
+        st.info(say("demo.too_long", characters=f"{len(title):,}", longest=f"{longest:,}"))
     if not found:
-        st.warning(NO_WORD)
+        st.warning(say("demo.no_word"))
         return
-    (first, *_) = found.values()
-    if not any(first.known):
-        st.warning(NO_KNOWN_WORD)
-    for column, (heading, explanation) in zip(st.columns(len(found)), found.items(), strict=True):
-        column.html(macros().answer(heading, explanation))
-    st.html(macros().demo_legend(first))
+    shown = {say("words.average") if name == AVERAGE else name.upper(): name for name in found}
+    explanations = [answer.explanation for answer in found.values()]
+    if not any(explanations[0].known):
+        st.warning(say("demo.no_known_word"))
+    for column, (heading, name) in zip(st.columns(len(shown)), shown.items(), strict=True):
+        # The groups of words of the average are those of the CNN beside it.
+        column.html(macros().answer(heading, *found[name], say, groups=name != AVERAGE))
+    rules = {heading: found[name].threshold for heading, name in shown.items()}
+    st.html(macros().demo_legend(legend(explanations, rules, say), say))
+
+
+def _title(comparison: Comparison, say: Texts) -> str:
+    """The title that the visitor has typed or chosen."""
+    languages = [say(f"languages.{name}") for name in comparison.examples.languages]
+    label = (
+        say("demo.title_in", languages=say.listed(languages, "or")) if languages else say("demo.title")
+    )
+    title = st.text_input(label, key="title", autocomplete="off")
+    if comparison.examples.titles:
+        st.caption(say("demo.examples"))
+        with st.container(horizontal=True):
+            for number, example in enumerate(comparison.examples.titles):
+                st.button(
+                    markdown_escaped(example),
+                    key=f"example {number}",
+                    on_click=st.session_state.update,
+                    kwargs={"title": example},
+                )
+    return title
+
+
+def markdown_escaped(text: str) -> str:
+    """A title of anybody as the label of a button, which Streamlit reads as Markdown."""
+    return "".join(f"\\{c}" if c.isascii() and not c.isalnum() and c != " " else c for c in text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from titles.texts import chosen
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,12 +41,15 @@ _POLICY = (
 )
 
 
-def serve(folders: Sequence[Path], port: int) -> NoReturn:
+def serve(folders: Sequence[Path], port: int, at_least: float | None = None) -> NoReturn:
     """Serve the page with the networks of these model folders until interrupted.
 
+    Args:
+        at_least: see `Comparison`.
+
     Raises:
-        ValueError: Streamlit is missing or too old, a folder is not a network, or the server ended
-            unexpectedly.
+        ValueError: Streamlit is missing or too old, TITLES_LANG names another language than those of
+            the page, a folder is not a network, or the server ended unexpectedly.
     """
     try:
         from starlette.middleware import Middleware
@@ -54,7 +59,8 @@ def serve(folders: Sequence[Path], port: int) -> NoReturn:
         raise ValueError("Streamlit is missing or too old: pip install 'streamlit>=1.67'") from None
     from titles.serve.demo.comparison import Comparison, loaded
 
-    comparison = Comparison(folders)
+    chosen()  # fails now, not for the first visitor
+    comparison = Comparison(folders, at_least)
     comparison.explain("a")  # compile loops now, not while the first visitor waits
     loaded[:] = [comparison]
     # The check of host names prevents DNS rebinding, by which a page on the web could read this one.
