@@ -102,9 +102,11 @@ def parameters(place: Place, text: str) -> None:
     good = place.parameters().read_text()
     place.write("params.yaml", good + f"{text}: 1\n")
     place.refused("prepare", says="params.yaml")
-    place.write("params.yaml", re.sub("^  language: .*", f"  language: {text}", good, flags=re.M))
+    place.write(
+        "params.yaml", re.sub("^  language: .*", lambda _: f"  language: {text}", good, flags=re.M)
+    )
     place.refused("prepare", says="language")
-    place.write("params.yaml", re.sub("^  source: .*", f"  source: {text}", good, flags=re.M))
+    place.write("params.yaml", re.sub("^  source: .*", lambda _: f"  source: {text}", good, flags=re.M))
     place.refused("prepare")
 
 
