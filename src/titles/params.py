@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_CORRECTIONS, NO_PRETRAINED, NO_REFERENCE
-from titles.data.documents import parse_yaml, read_bytes, read_yaml_text
+from titles.data.documents import read_bytes, read_yaml
 from titles.data.problems import described
 
 
@@ -357,7 +357,7 @@ def read(path: Path, form: type[Params]) -> Params:
             every problem with its dotted name.
     """
     try:
-        values = parse_yaml(read_yaml_text(path))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the project's folder") from None
     except ValueError as error:

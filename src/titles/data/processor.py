@@ -165,9 +165,9 @@ def model_name() -> str:
 def _wanted() -> bool:
     """compute.portable of the project in the current folder; true, its default, if there is none."""
     try:
-        from titles.data.documents import parse_yaml, read_yaml_text  # `titles doctor` runs without yaml
+        from titles.data.documents import read_yaml  # `titles doctor` runs without yaml
 
-        return bool(parse_yaml(read_yaml_text(Path("params.yaml")))["compute"]["portable"])
+        return bool(read_yaml(Path("params.yaml"))["compute"]["portable"])
     except Exception:  # that the file is missing or wrong is for those who read all of it
         return True
 
