@@ -287,7 +287,9 @@ def test_hostile_yaml_is_refused_at_once(tmp_path, case):
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("case", ["aliases that multiply", "depth", "a key twice", "size", "digits", "a tag and no number"])
+@pytest.mark.parametrize(
+    "case", ["aliases that multiply", "depth", "a key twice", "size", "digits", "a tag and no number"]
+)
 def test_suites_and_spaces_are_read_with_the_same_bounds(tmp_path, case):
     text, told = HOSTILE_YAML[case]
     file = tmp_path / "a.yaml"

@@ -285,6 +285,18 @@ def test_a_stage_tells_also_what_fails_while_it_is_imported(tmp_path):
     assert (done.returncode, done.stderr) == (1, "error: not enough memory: no room\n")
 
 
+def test_a_warning_before_the_streams_are_filtered_commands_nothing(tmp_path):
+    place = str(Path(os.environ.get("PYTHONPATH", "src")).resolve())
+    environment = os.environ | {"PYTHONPATH": place, "DVC_STAGE": "\x1b]0;owned\x07"}
+    command = [sys.executable, "-m", "titles.stages.prepare"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1  # there is no params.yaml
+    assert r"no stage \x1b]0;owned\x07 here" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
 def test_data_on_a_terminal_are_filtered_and_in_a_pipe_are_not():
     body = "console.output().write('a,\\x1b[2J\\r\\n'.encode()); sys.stdout.flush()"
     assert python(body).stdout == b"a,\x1b[2J\r\n"

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from titles.data.messages import printable
+
 # Read by the libraries when they are imported or first used, never again.
 _SETTINGS = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
@@ -61,7 +63,7 @@ def settle(
     for name, value in _SETTINGS.items():
         given = next((n for n in (name, _RIVALS.get(name, "")) if n in environment), None)
         if given and environment[given] != value:
-            conflicts.append(f"{given}={environment[given]} is set in the environment")
+            conflicts.append(f"{given}={printable(environment[given])} is set in the environment")
         elif not given:
             environment[name] = value
             environment[_MARK] = f"{environment.get(_MARK, '')} {name}".strip()
