@@ -106,7 +106,9 @@ def parse_json(content: bytes | str) -> Any:
     except DocumentError:
         raise
     except ValueError as error:
-        raise DocumentError(str(error)) from None
+        # Python would name its own setting.
+        told = "a number has too many digits" if "set_int_max_str_digits" in str(error) else str(error)
+        raise DocumentError(told) from None
 
 
 def read_json(path: Path) -> Any:
