@@ -22,7 +22,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 
-from titles.data import messages
+from titles.data import console, messages
 from titles.data.messages import has_commands, printable, told
 
 COMMANDS = [
@@ -127,6 +127,19 @@ def test_no_error_fills_more_than_a_screen_or_commands_it(kind):
     assert not FORBIDDEN & set(line)
     assert "start" in line
     assert "the cause" in line
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x85"])
+def test_a_name_with_a_separator_of_lines_is_told_as_it_is(mark):
+    escaped = mark.encode("unicode_escape").decode()
+    assert told(ValueError(f"a{mark}b.csv is damaged")) == f"a{escaped}b.csv is damaged"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-1", "x"])
+def test_a_width_that_is_none_hides_nothing(monkeypatch, columns, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    console.console().print("name", no_wrap=True)
+    assert capsys.readouterr().out == "name\n"
 
 
 def test_nothing_is_no_empty_line():
