@@ -82,6 +82,8 @@ def train(name="mlp", cut_at=None, **changes):
         net.register_forward_hook(hook)
         return net
 
+    build.planned = NETWORKS[name].planned
+
     def hook(module, *_):
         nonlocal steps
         steps += module.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -11,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from titles.evaluation import predictions
+from titles.experiments import objects
 from titles.experiments.report import experiment
+from titles.experiments.results import results_at
 from titles.experiments.store import DETAILS, Revision, stages_of
+from titles.experiments.verify import refuse_other_machine
 from titles.models.registry import AVERAGE
 
 SCORES = {
@@ -165,6 +169,38 @@ def table(**changes):
     pq.write_table(pa.table(columns | changes), stream)
     stream.seek(0)
     return stream
+
+
+NO_METRICS = ["[1]", "3", "{", '{"cnn": [1], "used": 2}', "[" * 100_000, "caf\udce9"]
+
+
+@pytest.mark.parametrize("content", NO_METRICS, ids=range(len(NO_METRICS)))
+def test_metrics_of_another_form_are_left_out(revision, content):
+    written = content.encode("utf-8", "surrogateescape")
+    out = {"path": "metrics/cnn.json", "md5": hashlib.md5(written).hexdigest()}
+    stages = {name: {"params": {}, "deps": [], "outs": []} for name in ("prepare", "embed")}
+    lock = {"stages": stages | {"train_cnn": {"params": {}, "deps": [], "outs": [out]}}}
+    revision |= {"metrics/cnn.json": written, "dvc.lock": json.dumps(lock)}
+    assert results_at(Revision("main", "c" * 40, "", 0.0)) == []
+
+
+@pytest.mark.parametrize("content", NO_METRICS, ids=range(len(NO_METRICS)))
+def test_metrics_of_another_form_name_no_machine(revision, content):
+    revision["metrics/cnn.json"] = content.encode("utf-8", "surrogateescape")
+    refuse_other_machine(Revision("main", "c" * 40, "", 0.0), ["train_cnn"])
+
+
+def test_a_list_of_a_folder_that_is_none_is_named(tmp_path: Path):
+    for content in (b"{}", b"[1]", b'[{"relpath": "a"}]', b"[" * 100_000):
+        digest = f"{hashlib.md5(content).hexdigest()}.dir"
+        path = objects.place(tmp_path, digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        if content == b"{}":
+            assert objects.named(tmp_path, digest) == [digest]
+            continue
+        with pytest.raises(ValueError, match="is not the list of a folder's files"):
+            objects.named(tmp_path, digest)
 
 
 def test_whole_predictions_are_read():

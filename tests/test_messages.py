@@ -22,7 +22,7 @@ import yaml
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 
-from titles.data import messages
+from titles.data import console, messages
 from titles.data.messages import has_commands, printable, told
 
 COMMANDS = [
@@ -127,6 +127,19 @@ def test_no_error_fills_more_than_a_screen_or_commands_it(kind):
     assert not FORBIDDEN & set(line)
     assert "start" in line
     assert "the cause" in line
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x85"])
+def test_a_name_with_a_separator_of_lines_is_told_as_it_is(mark):
+    escaped = mark.encode("unicode_escape").decode()
+    assert told(ValueError(f"a{mark}b.csv is damaged")) == f"a{escaped}b.csv is damaged"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-1", "x"])
+def test_a_width_that_is_none_hides_nothing(monkeypatch, columns, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    console.console().print("name", no_wrap=True)
+    assert capsys.readouterr().out == "name\n"
 
 
 def test_nothing_is_no_empty_line():
@@ -283,6 +296,18 @@ def test_a_stage_tells_also_what_fails_while_it_is_imported(tmp_path):
     command = [sys.executable, "-m", "titles.stages.train_mlp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (1, "error: not enough memory: no room\n")
+
+
+def test_a_warning_before_the_streams_are_filtered_commands_nothing(tmp_path):
+    place = str(Path(os.environ.get("PYTHONPATH", "src")).resolve())
+    environment = os.environ | {"PYTHONPATH": place, "DVC_STAGE": "\x1b]0;owned\x07"}
+    command = [sys.executable, "-m", "titles.stages.prepare"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1  # there is no params.yaml
+    assert r"no stage \x1b]0;owned\x07 here" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_data_on_a_terminal_are_filtered_and_in_a_pipe_are_not():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -101,6 +103,21 @@ def test_the_interval_of_small_categories_has_the_width_that_their_spread_asks_f
     low, high = bootstrap_interval(labels_N, right_N.astype(np.int8), 4000, 1)
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(1 / 4 / 400), rel=0.05)
     assert (low + high) / 2 == pytest.approx(0.5, abs=0.005)
+
+
+def test_samples_are_drawn_in_blocks_which_change_no_digit(monkeypatch):
+    labels_N = np.repeat(np.arange(300), 4)
+    score_N = np.random.default_rng(1).integers(-1, 2, len(labels_N)).astype(np.int8)
+    whole = bootstrap_interval(labels_N, score_N, 1000, 1)
+    for draws in (1, 700, 300 * 999):
+        monkeypatch.setattr("titles.evaluation.metrics._DRAWS_AT_ONCE", draws)
+        assert bootstrap_interval(labels_N, score_N, 1000, 1) == whole
+    monkeypatch.setattr("titles.evaluation.metrics._DRAWS_AT_ONCE", 30_000)
+    tracemalloc.start()
+    bootstrap_interval(labels_N, score_N, 1000, 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000  # all counts are 7 MB
 
 
 def test_intervals_agree_with_a_bootstrap_that_really_resamples():

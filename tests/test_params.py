@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -423,3 +426,22 @@ def test_parameters_cannot_be_changed_after_they_were_checked(changed):
     assert isinstance(params, Params)
     with pytest.raises(ValueError, match="frozen"):
         params.cnn.epochs = 0
+
+
+def test_names_of_files_that_no_file_has_are_refused(tmp_path):
+    text = COMMITTED.read_text(encoding="utf-8")
+    changed = re.sub(r"^(  source:) .*$", r'\1 "a\\0b"', text, flags=re.M)
+    (tmp_path / "params.yaml").write_text(changed, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"prepare\.source: holds a null character"):
+        load_params(tmp_path / "params.yaml")
+    named = re.sub(r"^(  source:) .*$", "\\1 a\u00f1o.csv", text, flags=re.M)
+    (tmp_path / "params.yaml").write_text(named, encoding="utf-8")
+    code = "import sys, pathlib, titles.models.registry as r; r.load_params(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "params.yaml")]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for variables, code in (({"PYTHONUTF8": "1"}, 0), (plain, 1)):
+        done = subprocess.run(
+            command, env=os.environ | variables, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert ("PYTHONUTF8=1" in done.stderr) == bool(code)

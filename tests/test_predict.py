@@ -45,6 +45,18 @@ def test_categories_are_ranked_as_the_networks_probabilities_are(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_weights_whose_sums_are_no_numbers_are_an_error(name):
+    made, net = classifier(name)
+    with torch.no_grad():
+        net.output.weight.fill_(3e38)
+        net.output.bias.fill_(-3e38)
+        for parameter in list(net.parameters())[:-2]:
+            parameter.mul_(1e9)
+    with pytest.raises(ValueError, match="no probabilities"):
+        made.top(TEXTS, C)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("subwords", [None, LETTERS])
 def test_a_title_is_told_the_same_alone_and_in_company(name, subwords):
     made, _ = classifier(name, subwords)

@@ -88,6 +88,11 @@ def test_settings_of_the_user_are_named_and_stay(name: str) -> None:
     assert without == {name: "of the user"}
 
 
+def test_a_setting_of_the_user_commands_no_terminal() -> None:
+    (told,) = settle({"MKL_CBWR": "\x1b[2J"}, True, True, []).conflicts
+    assert told == r"MKL_CBWR=\x1b[2J is set in the environment"
+
+
 def test_an_import_before_ours_is_named_unless_the_settings_were_there() -> None:
     environment: dict[str, str] = {}
     told = ("numpy was imported before titles", "torch was imported before titles")

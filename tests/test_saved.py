@@ -177,6 +177,22 @@ DAMAGES = {
         lambda f: rewrite(f / "model.json", calibrated_loss=-1),
         "damaged: calibrated_loss is -1",
     ),
+    "a loss whose weight is 0": (
+        lambda f: rewrite(f / "model.json", calibrated_loss=1e300),
+        "damaged: calibrated_loss is 1e.300",
+    ),
+    "a loss of 400 digits": (
+        lambda f: rewrite(f / "model.json", calibrated_loss=10**400),
+        "damaged: calibrated_loss is 1000",
+    ),
+    "a temperature of 400 digits": (
+        lambda f: rewrite(f / "model.json", temperature=10**400),
+        "damaged: temperature is 1000",
+    ),
+    "a count of 5,000 digits": (
+        lambda f: (f / "vocabulary.tsv").write_text(f"<pad>\t0\n<unk>\t{'9' * 5000}\n"),
+        "vocabulary.tsv is damaged: line 2",
+    ),
     "a training that is a list": (
         lambda f: rewrite(f / "model.json", training=[["batch_size", 3, 5]]),
         "damaged: training is",

@@ -149,6 +149,14 @@ def test_a_line_that_is_half_written_does_not_count(tmp_path: Path) -> None:
     assert len(channel.epochs(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("line", ["[1]", '{"epoch": 1}', "[" * 100_000, "\udcff", '{"stop": }'])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    for name, read in (("epochs.jsonl", channel.epochs), ("answers.jsonl", channel.answers)):
+        (tmp_path / name).write_text(f"{line}\n", encoding="utf-8", errors="surrogateescape")
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("half", ['{"st', '{"stop": ""}', "{"])
 def test_a_line_is_written_in_place_of_a_half_written_one(tmp_path: Path, half: str) -> None:
     channel.answer(tmp_path, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,7 +22,7 @@ from pydantic import (
 )
 
 from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_CORRECTIONS, NO_PRETRAINED, NO_REFERENCE
-from titles.data.documents import parse_yaml, read_bytes, read_yaml_text
+from titles.data.documents import read_bytes, read_yaml
 from titles.data.problems import described
 
 
@@ -78,6 +80,22 @@ def _freeze(value: object) -> object:
 
 Freeze = Annotated[Literal[True, False, "partial"], BeforeValidator(_freeze)]
 SavedWeights = Literal["int8", "float32"]
+
+
+def _place(value: str) -> str:
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise ValueError(
+            "has letters that this locale has not in names of files: set PYTHONUTF8=1"
+        ) from None
+    if "\0" in value:
+        raise ValueError("holds a null character, which no file name has")
+    return value
+
+
+# A file or folder, relative to the project.
+Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -150,10 +168,10 @@ class Text(_Section):
 
 
 class Prepare(Text):
-    source: Annotated[str, Field(min_length=1)]
+    source: Place
     language: Literal["all", "spanish", "portuguese"]
     # The card of a run without them is the one that it had before they existed.
-    corrections: Annotated[str, Field(min_length=1)] = NO_CORRECTIONS
+    corrections: Place = NO_CORRECTIONS
     holdout_quality: Literal["reliable", "any"]
     validation_fraction: Fraction
     test_fraction: Fraction
@@ -161,7 +179,7 @@ class Prepare(Text):
     min_rows: Rows
     min_count: Rows
     max_vocabulary: Annotated[int, Field(ge=1, le=10 * MOST)]
-    reference: Annotated[str, Field(min_length=1)]
+    reference: Place
     drift_categories: Limit
     drift_languages: Limit
     drift_unknown_words: Limit
@@ -181,7 +199,7 @@ class Prepare(Text):
 
 class Embed(_Section):
     method: Literal["word2vec", "fasttext", "pretrained"]
-    pretrained: Annotated[str, Field(min_length=1)]
+    pretrained: Place
     dimension: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)]
     epochs: Epochs
     window: Annotated[int, Field(ge=1, le=MOST_WORDS)]
@@ -357,7 +375,7 @@ def read(path: Path, form: type[Params]) -> Params:
             every problem with its dotted name.
     """
     try:
-        values = parse_yaml(read_yaml_text(path))
+        values = read_yaml(path)
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: run from the project's folder") from None
     except ValueError as error:

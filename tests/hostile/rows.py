@@ -155,18 +155,22 @@ def name_is_blank(row: bytes) -> bool:
     return row == b"\n"
 
 
+# A quote that is open for many lines hides rows: prepare refuses that file.
+ROWS_OF_PREPARE = [row for name, row in CSV_ROWS.items() if name != "a quoted field of 2 MiB"]
+
+
 @case(KIND, "prepare: odd rows of CSV are counted, good ones kept")
 def odd_csv_of_prepare(place: Place) -> None:
     place.listing()
     with (place / "listing.csv").open("ab") as stream:
-        for row in CSV_ROWS.values():
+        for row in ROWS_OF_PREPARE:
             stream.write(row)
     place.parameters()
     place.done("prepare", makes=["data", "metrics"])
     metrics = json.loads((place / "metrics/prepare.json").read_text())
     rows = metrics["rows"]
     used = rows["train"] + rows["validation"] + rows["test"] + rows.get("dropped", 0)
-    assert rows["read"] >= 300 + len(CSV_ROWS) - 1, rows
+    assert rows["read"] >= 300 + len(ROWS_OF_PREPARE) - 1, rows
     assert used + sum(metrics["rejected"].values()) == rows["read"], metrics
     assert used >= 290, rows
 

@@ -45,7 +45,9 @@ def category(place: Place, text: str) -> None:
 @cases(KIND, {f"labels.txt with {name}": text for name, text in EVIL.items() if "\n" not in text})
 def label_of_a_model(place: Place, text: str) -> None:
     file = place.models() / "cnn/labels.txt"
-    file.write_text(f"BIKES\n{text}\nDOGS\nEGGS\n", encoding="utf-8")
+    file.write_text(
+        "".join(f"{name}\n" for name in sorted(["BIKES", text, "DOGS", "EGGS"])), encoding="utf-8"
+    )
     place.refused("predict", "--model", "cnn", "word2", says="labels.txt")
 
 
@@ -102,9 +104,11 @@ def parameters(place: Place, text: str) -> None:
     good = place.parameters().read_text()
     place.write("params.yaml", good + f"{text}: 1\n")
     place.refused("prepare", says="params.yaml")
-    place.write("params.yaml", re.sub("^  language: .*", f"  language: {text}", good, flags=re.M))
+    place.write(
+        "params.yaml", re.sub("^  language: .*", lambda _: f"  language: {text}", good, flags=re.M)
+    )
     place.refused("prepare", says="language")
-    place.write("params.yaml", re.sub("^  source: .*", f"  source: {text}", good, flags=re.M))
+    place.write("params.yaml", re.sub("^  source: .*", lambda _: f"  source: {text}", good, flags=re.M))
     place.refused("prepare")
 
 
@@ -202,7 +206,9 @@ def error_on_a_terminal(place: Place) -> None:
 def pages(place: Place, text: str) -> None:
     models = place.models()
     for name in ("cnn", "mlp"):
-        (models / name / "labels.txt").write_text(f"BIKES\n{text}\nDOGS\nEGGS\n")
+        (models / name / "labels.txt").write_text(
+            "".join(f"{each}\n" for each in sorted(["BIKES", text, "DOGS", "EGGS"]))
+        )
     place.done("explain", f"word2 {text} word3", "--html", "why.html", makes=["why.html"])
     page = (place / "why.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page, "a title's image is in the page"
@@ -252,7 +258,7 @@ SAFE = ["word2", "a=b", "1-1", "'=1"]
 def formulas(place: Place) -> None:
     models = place.models()
     for name in ("cnn", "mlp"):
-        (models / name / "labels.txt").write_text("=BIKES()\n+CARS\n-DOGS\n@EGGS\n")
+        (models / name / "labels.txt").write_text("+CARS\n-DOGS\n=BIKES()\n@EGGS\n")
     with (place / "in.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["title", "=HEAD()"], *([text, text] for text in FORMULAS + SAFE)])
 

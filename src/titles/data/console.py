@@ -23,6 +23,7 @@ from titles.data.messages import printable
 # of all colours, which colorama writes at exit.
 _RETURNED = re.compile(r"(\r?)(.*?)(\r?)", re.S)
 _MOVES = re.compile(r"\n*(\x1b\[A)*|\x1b\[0m")
+_LEAST_COLUMNS, _COLUMNS = 8, 80
 # A closed stream is opened so that using it fails, rather than being given to the next file opened.
 _CLOSED = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_RDWR, "w"))
 
@@ -145,7 +146,10 @@ def console() -> Any:
             """Rich would end the program with exit code 1."""
             raise BrokenPipeError
 
-    return Ours(highlight=False)
+    made = Ours(highlight=False)
+    if made.width < _LEAST_COLUMNS:  # of COLUMNS=0, with which nothing would be shown
+        made.width = _COLUMNS
+    return made
 
 
 def discard(stream: TextIO) -> None:

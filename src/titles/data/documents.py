@@ -46,18 +46,32 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     return content
 
 
-def read_yaml_text(path: Path) -> str:
-    """The text of a YAML file that a person writes, checked as by `parse_yaml`.
+def read_yaml(path: Path) -> Any:
+    """The values of a YAML file that a person writes.
 
     Raises:
-        DocumentError: the file is too large, not UTF-8, or wrong. OSError: it cannot be read.
+        DocumentError: the file is too large, not UTF-8, or wrong as for `parse_yaml`. OSError: it cannot
+            be read.
     """
+    return parse_yaml(_written(path))
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML file that `read_yaml` reads, for readers that give values in another form.
+
+    Raises:
+        DocumentError, OSError: as `read_yaml`.
+    """
+    text = _written(path)
+    parse_yaml(text)
+    return text
+
+
+def _written(path: Path) -> str:
     try:
-        text = read_bytes(path, MOST_WRITTEN).decode("utf-8-sig")
+        return read_bytes(path, MOST_WRITTEN).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DocumentError(str(error)) from None
-    check_yaml(text)
-    return text
 
 
 def parse_yaml(content: bytes | str) -> Any:
@@ -67,19 +81,15 @@ def parse_yaml(content: bytes | str) -> Any:
         DocumentError: it is no YAML, a key stands twice in a section, or the document is too deep or too
             large: MOST_VALUES, DEEPEST.
     """
-    check_yaml(content)
-    try:
-        return yaml.load(content, _Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date of month 13
-        raise DocumentError(str(error)) from None
-
-
-def check_yaml(content: bytes | str) -> None:
-    """Raise DocumentError as `parse_yaml`, without building the values."""
     try:
         _check(yaml.parse(content, _Loader))
-    except yaml.YAMLError as error:
+        return yaml.load(content, _Loader)  # noqa: S506
+    except DocumentError:
+        raise
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date of month 13
         raise DocumentError(str(error)) from None
+    except (AttributeError, LookupError, TypeError):  # PyYAML's readers of tags, as of !!int ""
+        raise DocumentError("a value is not of the kind that its tag names") from None
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -96,7 +106,9 @@ def parse_json(content: bytes | str) -> Any:
     except DocumentError:
         raise
     except ValueError as error:
-        raise DocumentError(str(error)) from None
+        # Python would name its own setting.
+        told = "a number has too many digits" if "set_int_max_str_digits" in str(error) else str(error)
+        raise DocumentError(told) from None
 
 
 def read_json(path: Path) -> Any:

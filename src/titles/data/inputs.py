@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.documents import parse_yaml, read_bytes
+from titles.data.messages import on_one_line
 
 _PIPELINE = "dvc.yaml"
 _PARAMETERS = "params.yaml"
@@ -178,7 +179,8 @@ def _listed(changed: Iterable[str]) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    # Also before `console.streams` filters what is printed.
+    print(f"warning: {on_one_line(text)}", file=sys.stderr, flush=True)
 
 
 def _changes() -> dict[str, bool]:

@@ -79,7 +79,8 @@ def _escaped(letter: str) -> str:
 def on_one_line(text: str) -> str:
     """The text on one line of at most a screen, printable."""
     joined = ""
-    for line in filter(None, map(str.strip, text.splitlines())):
+    # splitlines() would also split names at U+2028 and the like.
+    for line in filter(None, map(str.strip, text.split("\n"))):
         joined += ("" if not joined else " " if joined[-1] in ":,;." else "; ") + printable(line)
     if len(joined) > _MOST_CHARACTERS:
         joined = f"{joined[: _MOST_CHARACTERS - _KEPT_END]} ... {joined[-_KEPT_END:]}"

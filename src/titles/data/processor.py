@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from titles.data.messages import printable
+
 # Read by the libraries when they are imported or first used, never again.
 _SETTINGS = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch's own loops
@@ -61,7 +63,7 @@ def settle(
     for name, value in _SETTINGS.items():
         given = next((n for n in (name, _RIVALS.get(name, "")) if n in environment), None)
         if given and environment[given] != value:
-            conflicts.append(f"{given}={environment[given]} is set in the environment")
+            conflicts.append(f"{given}={printable(environment[given])} is set in the environment")
         elif not given:
             environment[name] = value
             environment[_MARK] = f"{environment.get(_MARK, '')} {name}".strip()
@@ -165,9 +167,9 @@ def model_name() -> str:
 def _wanted() -> bool:
     """compute.portable of the project in the current folder; true, its default, if there is none."""
     try:
-        from titles.data.documents import parse_yaml, read_yaml_text  # `titles doctor` runs without yaml
+        from titles.data.documents import read_yaml  # `titles doctor` runs without yaml
 
-        return bool(parse_yaml(read_yaml_text(Path("params.yaml")))["compute"]["portable"])
+        return bool(read_yaml(Path("params.yaml"))["compute"]["portable"])
     except Exception:  # that the file is missing or wrong is for those who read all of it
         return True
 

@@ -12,6 +12,8 @@ from titles.data.contract import SPECIAL_WORDS
 from titles.data.files import read_lines
 from titles.data.messages import has_commands, printable
 
+_DIGITS = 18  # of a count of 64 bits
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -40,7 +42,8 @@ class Vocabulary:
         words, counts = [], []
         for number, line in enumerate(read_lines(path), start=1):
             word, tab, count = line.rpartition("\t")
-            if not (tab and word and count.isdecimal()):
+            is_count = count.isascii() and count.isdecimal() and len(count) <= _DIGITS
+            if not (tab and word and is_count):
                 raise ValueError(f"{path} is damaged: line {number} is not a word, a tab, a count")
             words.append(word)
             counts.append(int(count))

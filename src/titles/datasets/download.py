@@ -6,7 +6,6 @@ NAME.download.json records a file, or the files of an archive: address, size in 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from titles.data.documents import read_json
 from titles.data.files import WriteError, atomic_folder, named, write_json
 from titles.datasets.archive import unpack
 from titles.datasets.public import DATASETS
@@ -145,7 +145,7 @@ def _measured(file: Path) -> dict[str, Any]:
 def _read(target: Path, record: Path) -> dict[str, Any]:
     """The record of a target that exists; raises ValueError if it is missing or damaged."""
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
+        values = read_json(record)
     except FileNotFoundError:
         raise ValueError(
             f"{target} is there, but this command did not write it ({record.name} is missing): "

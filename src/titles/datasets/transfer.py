@@ -8,7 +8,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import json
 import re
 import ssl
 import sys
@@ -25,6 +24,7 @@ from requests.structures import CaseInsensitiveDict
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 
+from titles.data.documents import read_json
 from titles.data.files import write_json
 from titles.datasets import connection
 
@@ -123,7 +123,7 @@ def _discard(part: Path) -> None:
 def _resumable(address: str, part: Path) -> tuple[Version | None, int]:
     """The version that the part is the start of, and its bytes; None and 0 if it cannot be resumed."""
     try:
-        version = Version(**json.loads(beside(part, ".json").read_text(encoding="utf-8")))
+        version = Version(**read_json(beside(part, ".json")))
         have = part.stat().st_size
     except (OSError, ValueError, TypeError):
         return None, 0

@@ -156,11 +156,12 @@ def _objects(root: Path, cache: Path, remote: Path | None, name: str) -> Iterato
 def _disk(root: Path, cache: Path, is_linked: bool) -> Iterator[Finding]:
     """Free space for one more run, which stores its outputs in the workspace and in DVC's cache."""
     import psutil
-    import yaml
     from tqdm import tqdm
 
+    from titles.data.documents import parse_yaml, read_bytes
+
     lock = root / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"] if lock.is_file() else {}
+    stages = parse_yaml(read_bytes(lock))["stages"] if lock.is_file() else {}
     needed = 2 * sum(out.get("size", 0) for stage in stages.values() for out in stage.get("outs", []))
     free = min(shutil.disk_usage(place).free for place in (root, cache) if place.is_dir())
     size = tqdm.format_sizeof

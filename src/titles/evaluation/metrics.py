@@ -16,6 +16,7 @@ from titles.data.outcomes import Flags, Floats, Ints, Outcomes, balanced_accurac
 
 # Strata of the bootstrap that are drawn one by one; below it, results stay those of earlier versions.
 _MOST_STRATA = 4_000
+_DRAWS_AT_ONCE = 1 << 20  # of counts, of 24 bytes each
 
 
 def bootstrap_interval(
@@ -50,10 +51,15 @@ def bootstrap_interval(
     rows_S = counts_S3.sum(axis=1)
     draws_S = np.maximum(rows_S - 1, 1)
     random = np.random.default_rng(seed)
-    drawn_BS3 = random.multinomial(same_S * draws_S, counts_S3 / rows_S[:, None], (samples, len(rows_S)))
-    mean_BS = (drawn_BS3[..., 2] - drawn_BS3[..., 0]) / draws_S
-    whole = (weight_S * same_S).sum()
-    low, high = np.quantile((mean_BS * weight_S).sum(axis=1) / whole, (0.025, 0.975))
+    size = max(1, _DRAWS_AT_ONCE // len(rows_S))
+    mean_B = np.empty(samples)
+    for start in range(0, samples, size):
+        block_B = mean_B[start : start + size]
+        shape = len(block_B), len(rows_S)
+        drawn_BS3 = random.multinomial(same_S * draws_S, counts_S3 / rows_S[:, None], shape)
+        mean_BS = (drawn_BS3[..., 2] - drawn_BS3[..., 0]) / draws_S
+        block_B[:] = (mean_BS * weight_S).sum(axis=1)
+    low, high = np.quantile(mean_B / (weight_S * same_S).sum(), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -8,14 +8,13 @@ damaged.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from titles.data.documents import parse_yaml, read_bytes
+from titles.data.documents import parse_yaml, read_bytes, read_json
 
 _OUTS = ("outs", "metrics", "plots")
 _FOLDER = ".dir"  # suffix of the hash of a folder; its object lists the files
@@ -82,7 +81,7 @@ def named(store: Path, digest: str) -> list[str]:
     listing = place(store, digest)
     if not digest.endswith(_FOLDER) or not is_whole(listing, digest):
         return [digest]
-    return [digest, *(entry["md5"] for entry in json.loads(listing.read_bytes()))]
+    return [digest, *_listed(listing).values()]
 
 
 def is_whole(path: Path, name: str) -> bool:
@@ -128,5 +127,17 @@ def _files(cache: Path, out: str, digest: str) -> Iterator[tuple[str, str]]:
     if not digest.endswith(_FOLDER):
         yield out, digest
     elif is_whole(listing, digest):
-        for entry in json.loads(listing.read_bytes()):
-            yield f"{out}/{entry['relpath']}", entry["md5"]
+        for name, md5 in _listed(listing).items():
+            yield f"{out}/{name}", md5
+
+
+def _listed(listing: Path) -> dict[str, str]:
+    """The md5 hash of each file of a folder, by its path there.
+
+    Raises:
+        ValueError: the object is no list of files.
+    """
+    try:
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in read_json(listing)}
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{listing} is not the list of a folder's files") from None

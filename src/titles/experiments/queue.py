@@ -7,7 +7,6 @@ Commands change the queue, as in a shell. Its state is read through DVC's own ob
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
+from titles.data.documents import read_json
 from titles.experiments.commands import dvc
 from titles.experiments.paths import unfit
 
@@ -128,7 +128,7 @@ class Queue:
     def _remove_folder(self, task: Task) -> None:
         """Remove the temporary folder that a killed run leaves."""
         try:
-            known = json.loads(Path(self._queue.get_infofile_path(task.revision)).read_bytes())
+            known = read_json(Path(self._queue.get_infofile_path(task.revision)))
             folder = Path(known["root_dir"]).resolve()
         except (OSError, ValueError, KeyError, TypeError):
             return

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from titles.data.contract import METRICS, PREPARED
+from titles.data.documents import parse_json
 from titles.experiments.commands import warn
 from titles.experiments.store import (
     DETAILS,
@@ -89,7 +90,8 @@ def results_at(revision: Revision) -> list[Result]:
             model, scores, used = AVERAGE, _evaluation(revision, stage), {}
         else:
             written = _metrics(revision, stage, METRICS / f"{model}.json")
-            scores, used = written.get(model, {}), written.get("used", {})
+            parts = written.get(model), written.get("used")
+            scores, used = (part if isinstance(part, dict) else {} for part in parts)
         if not scores:
             continue
         own = _sections(stage)
@@ -145,7 +147,13 @@ def _metrics(revision: Revision, stage: Mapping[str, Any], path: Path) -> dict[s
         return {}
     if hashes.get(path.as_posix()) != hashlib.md5(content, usedforsecurity=False).hexdigest():
         return {}
-    metrics: dict[str, Any] = json.loads(content)
+    try:
+        metrics = parse_json(content)
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        warn(f"{revision.name} is left out in part: its {path} is damaged")
+        return {}
     return metrics
 
 

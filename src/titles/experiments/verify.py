@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -91,10 +90,10 @@ def refuse_other_machine(revision: Revision, stages: Sequence[str]) -> None:
     here = machine(Compute(device=device or "auto", threads=1, portable=bool(portable)))
     for network in NETWORKS:
         try:
-            written = json.loads(revision.read(METRICS / f"{network}.json"))
+            used = revision.json(METRICS / f"{network}.json").get("used")
         except (ValueError, OSError):
             continue  # the stages say what is missing
-        there = written.get("used", {}).get("machine")  # older runs did not note it
+        there = used.get("machine") if isinstance(used, dict) else None  # older runs did not note it
         if there and there != here:
             raise ValueError(
                 f"{revision.name} was run on {there}, and this machine is {here}: bytes compare only "

@@ -132,7 +132,7 @@ class Classifier:
         """The k most likely categories of each title, or all if there are fewer.
 
         Raises:
-            ValueError: k is less than 1.
+            ValueError: k is less than 1, or weights are so large that sums of them are no numbers.
         """
         if k < 1:
             raise ValueError(f"k is {k}: it must be at least 1")
@@ -144,6 +144,8 @@ class Classifier:
             best_BK, category_BK = probability_BC.topk(k, dim=1)
             found.categories_NK[rows] = category_BK.cpu().numpy()
             found.probabilities_NK[rows] = best_BK.cpu().numpy()
+        if np.isnan(found.probabilities_NK).any():
+            raise ValueError("the networks give no probabilities: their weights are damaged")
         return found
 
     @torch.inference_mode()

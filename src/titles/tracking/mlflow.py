@@ -18,8 +18,7 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-
+from titles.data.documents import parse_yaml, read_bytes
 from titles.data.files import atomic_file
 from titles.params import Params
 from titles.tracking import local_store
@@ -272,6 +271,6 @@ def _data_hashes() -> dict[str, str]:
     if "DVC_STAGE" not in os.environ:  # run by hand: the lock may not fit the data
         return {}
     try:
-        return data_hashes(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return data_hashes(parse_yaml(read_bytes(Path("dvc.lock")))["stages"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return {}

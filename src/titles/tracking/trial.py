@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
+from titles.data.documents import parse_json, read_bytes
 from titles.data.files import atomic_file
 from titles.tracking.tracker import Tracker
 
@@ -25,6 +26,7 @@ _EPOCHS = "epochs.jsonl"
 _ANSWERS = "answers.jsonl"
 _SEARCH = "search.pid"
 _POLL = 0.02  # seconds
+T = TypeVar("T")
 
 
 class StoppedError(ValueError):
@@ -70,7 +72,7 @@ class TrialTracker(Tracker):
 
 def epochs(folder: Path) -> list[Epoch]:
     """The epochs of a trial so far, in the order in which they ended."""
-    return [Epoch(**record) for record in _records(folder / _EPOCHS)]
+    return _read(folder / _EPOCHS, lambda record: Epoch(**record))
 
 
 def training_seconds(trained: Sequence[Epoch]) -> float:
@@ -82,7 +84,7 @@ def training_seconds(trained: Sequence[Epoch]) -> float:
 
 def answers(folder: Path) -> list[str]:
     """The search's answers to the epochs so far: why the training is to stop, or ""."""
-    return [record["stop"] for record in _records(folder / _ANSWERS)]
+    return _read(folder / _ANSWERS, lambda record: str(record["stop"]))
 
 
 def answer(folder: Path, stop: str) -> None:
@@ -118,10 +120,16 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
         stream.write(f"{json.dumps(record)}\n".encode())
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file, whose last may be half-written as yet."""
+def _read(path: Path, form: Callable[[Any], T]) -> list[T]:
+    """The whole lines of a file, whose last may be half-written as yet.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+        lines = read_bytes(path).split(b"\n")[:-1]
+        return [form(parse_json(line)) for line in lines if line]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None

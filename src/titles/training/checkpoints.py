@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from titles.data.documents import parse_json
 from titles.data.files import atomic_file
 from titles.data.scratch import remove_leftovers
 from titles.models.parts import distributed
@@ -90,13 +91,13 @@ class Checkpoint:
                 tensors = {name: stream.get_tensor(name).clone() for name in stream.keys()}  # noqa: SIM118
             if _checksum(tensors, metadata["numbers"]) != metadata["sha256"]:
                 raise ValueError("its checksum is wrong")
+            return tensors, parse_json(metadata["numbers"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             print(
                 f"warning: training restarts, the checkpoint {self._file} is damaged: {error}",
                 file=sys.stderr,
             )
             return None
-        return tensors, json.loads(metadata["numbers"])
 
     def remove(self) -> None:
         """Remove the files of a finished training."""

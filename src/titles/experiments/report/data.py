@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from titles.data.contract import LABELS, LANGUAGES, METRICS, PREPARED, QUALITIES, SPLITS
+from titles.data.documents import read_json
 from titles.data.encoded import EncodedTitles
 from titles.data.messages import printable
 from titles.data.vocabulary import read_labels
@@ -67,7 +67,7 @@ def load(settings: Prepare) -> Data:
         ValueError: they are missing, damaged, or of different runs.
     """
     try:
-        metrics = json.loads(_METRICS.read_text(encoding="utf-8"))
+        metrics = read_json(_METRICS)
         counts, rejected = metrics["rows"], metrics["rejected"]
         read, others = counts["read"], counts.get("other_language", 0)
         figures = dict(metrics.get("drift", {}))

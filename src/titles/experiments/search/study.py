@@ -92,7 +92,7 @@ class Study:
         except Exception as error:  # of SQLAlchemy, Alembic or Optuna
             if new:
                 file.unlink(missing_ok=True)
-            text = str(error).splitlines()[0]
+            text = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{file} cannot be read or written as a study: {text}") from None
         self._check(file, attributes)
         if not objectives:

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from titles.data.contract import PLOTS
+from titles.data.documents import read_json
 from titles.experiments.clones import CLONE, cloned
 from titles.experiments.commands import end, environment, git
 from titles.tracking import trial
@@ -194,7 +195,7 @@ def main() -> None:
     # DVC and its stage are interrupted too, and clean up: this waits for their end.
     signal.signal(signal.SIGINT, lambda *_: None)
     folder = Path.cwd()
-    task: dict[str, Any] = json.loads((folder / _TASK).read_bytes())
+    task: dict[str, Any] = read_json(folder / _TASK)
     project, name = Path(task["project"]), task["name"]
     clone = cloned(project, task["baseline"], folder)
     for key in ("user.name", "user.email"):  # of the project only, perhaps
@@ -205,7 +206,7 @@ def main() -> None:
     _dvc(clone, "exp", "run", "--name", name, *settings)
     trained = Counter(epoch.network for epoch in trial.epochs(folder))
     for network in task["timed"]:
-        curve = json.loads((clone / PLOTS / f"{network}.json").read_bytes())
+        curve = read_json(clone / PLOTS / f"{network}.json")
         if trained[network] == len(curve):
             continue
         # None were trained, or a part before an interrupt. Nothing is resumed: checkpoints are in the

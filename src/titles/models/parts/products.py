@@ -103,7 +103,7 @@ def _onednn() -> Callable[[Tensor, Tensor, Tensor | None], Tensor] | None:
             return product
         reason = "gives wrong products"
     except (AttributeError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
     print(
         f"note: the operator of torch {torch.__version__} for portable matrix products is missing or "
         f"has changed ({reason}): training takes two to four times as long",

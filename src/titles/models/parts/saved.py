@@ -11,7 +11,6 @@ Formats: 6 has golden.json, and its weights can be quantised (`saved_weights`); 
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ _SCALE = ".scale"  # after the name of a table in int8
 _UNCHECKED_FORMAT = 5
 
 _LEAST_LOSS = 1e-6  # the loss can be zero
+_MOST = 1e9  # temperature or loss, far above any: their inverses are numbers of 32 bits
 _REASON = 300  # characters of a library's message about a damaged file, which can quote all of it
 
 
@@ -171,12 +171,12 @@ def read(folder: Path, networks: Mapping[str, type[Network]]) -> SavedModel:
         TypeError,
         ValidationError,
     ) as error:
-        reason = repr(error)[:_REASON]
+        reason = (str(error) if isinstance(error, ValueError) else repr(error))[:_REASON]
         raise ValueError(f"{folder}/model.json is damaged or unknown here: {reason}") from None
-    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
-        raise ValueError(f"{folder}/model.json is damaged: temperature is {temperature!r}")
-    if not (isinstance(loss, int | float) and 0 <= loss < math.inf):
-        raise ValueError(f"{folder}/model.json is damaged: calibrated_loss is {loss!r}")
+    if not (isinstance(temperature, int | float) and 0 < temperature < _MOST):
+        raise ValueError(f"{folder}/model.json is damaged: temperature is {temperature!r}"[:_REASON])
+    if not (isinstance(loss, int | float) and 0 <= loss < _MOST):
+        raise ValueError(f"{folder}/model.json is damaged: calibrated_loss is {loss!r}"[:_REASON])
     if not isinstance(training, dict):
         raise ValueError(f"{folder}/model.json is damaged: training is {training!r}"[:_REASON])
     if kind not in get_args(SavedWeights):
