@@ -90,8 +90,6 @@ def train(name="mlp", cut_at=None, **changes):
         if cut_at and steps == 3 * (cut_at - 1) + 2:  # of three steps
             raise CutOff
 
-    build.planned = NETWORKS[name].planned
-
     def run():
         training_run.train(name, build, given)
 
