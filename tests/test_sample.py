@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from itertools import islice, pairwise
+from pathlib import Path
 from statistics import mean, median
 
 import pytest
@@ -144,6 +145,17 @@ def test_impossible_arguments_are_refused_before_the_first_row(tmp_path, count, 
     with pytest.raises(ValueError, match="must"):
         write_csv(count, seed, tmp_path / "out.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("truth", ["out.csv", "./a/../out.csv", "link"])
+def test_both_files_need_names_of_their_own(tmp_path, monkeypatch, truth):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("link").symlink_to("out.csv")
+    Path("out.csv").write_text("old")
+    with pytest.raises(ValueError, match="cannot take both"):
+        write_csv(10, 1, Path("out.csv"), Path(truth), progress=False)
+    assert Path("out.csv").read_text() == "old"
 
 
 def test_the_file_reads_back_row_by_row_with_its_truth(tmp_path, rows):
