@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,26 @@ def test_what_a_killed_process_left_goes_with_the_next_write_to_the_same_name(tm
         assert list(scratch.leftovers(tmp_path)) == [other]
         assert len(list(tmp_path.glob(".used.*.partial"))) == 1
     assert names(tmp_path) == sorted([other.name, "out", "used"])
+
+
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_interrupt_while_the_old_content_is_removed_leaves_nothing(tmp_path, monkeypatch, at):
+    write("folder", tmp_path / "out", b"old")
+    calls = []
+
+    def interrupted(*arguments, real, **options):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    for name in ("unlink", "rmdir", "walk"):
+        monkeypatch.setattr(os, name, partial(interrupted, real=getattr(os, name)))
+    with suppress(KeyboardInterrupt):
+        write("folder", tmp_path / "out", b"new")
+    assert len(calls) >= at or at > 5
+    assert names(tmp_path) == ["out"]
+    assert content(tmp_path / "out") == written("folder", b"new")
 
 
 def test_a_file_system_without_locks_loses_nothing(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 import csv
 import gzip
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from itertools import islice, pairwise
 from pathlib import Path
@@ -145,6 +147,22 @@ def test_impossible_arguments_are_refused_before_the_first_row(tmp_path, count, 
     with pytest.raises(ValueError, match="must"):
         write_csv(count, seed, tmp_path / "out.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
+def test_a_signal_leaves_nothing_beside_the_old_file(tmp_path, name, code):
+    (tmp_path / "out.csv").write_text("old")
+    command = [sys.executable, "-m", "titles.cli", "sample", "out.csv", "--rows", "900000000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    )
+    while not list(tmp_path.glob(".out.csv.*/out.csv")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    assert process.wait(60) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert (tmp_path / "out.csv").read_text() == "old"
 
 
 @pytest.mark.parametrize("truth", ["out.csv", "./a/../out.csv", "link"])

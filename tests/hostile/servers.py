@@ -175,10 +175,15 @@ BAD: dict[str, tuple[bytes, bool]] = {
         raw(json.dumps({"dataframe_split": {"columns": ["title", "title"], "data": [["a", "b"]]}})),
         True,
     ),
-    "columns of null": (
-        raw(json.dumps({"dataframe_split": {"columns": [None], "data": [["a"]]}})),
+    "columns of text": (
+        raw(json.dumps({"dataframe_split": {"columns": "title", "data": [["a"]]}})),
         True,
     ),
+    "columns of a dictionary": (
+        raw(json.dumps({"dataframe_split": {"columns": {"title": 1}, "data": [["a"]]}})),
+        True,
+    ),
+    "CSV of columns twice": (request(b"title,title\nword2,word3\n", kind="text/csv"), True),
     "data of text": (raw(json.dumps({"dataframe_split": {"columns": ["title"], "data": "abc"}})), True),
     "records of text": (raw(json.dumps({"dataframe_records": ["a"]})), True),
     "records without titles": (raw(json.dumps({"dataframe_records": [{"name": "a"}]})), True),

@@ -32,8 +32,13 @@ def scratch(path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        _remove(place)
-        os.close(lock)
+        try:
+            _remove(place)
+        except BaseException:  # Ctrl-C, which ends the process, but not what it has to do before
+            _remove(place)
+            raise
+        finally:
+            os.close(lock)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
