@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,6 +142,7 @@ def test_a_store_that_holds_nothing_is_filled(project: Path, content: str) -> No
 
 def test_a_store_is_made_where_the_users_link_leads(project: Path) -> None:
     (project / "disk").mkdir()
+    before = os.umask(0o002)
     (project / "mlflow.db").symlink_to("disk/shared.db")
     beside = project / "disk/.shared.db.mine.partial"
     beside.mkdir()
@@ -148,7 +150,9 @@ def test_a_store_is_made_where_the_users_link_leads(project: Path) -> None:
     assert (found.level, "does not exist yet" in found.found) == (OK, True)
     client, experiment = open_store()
     client.create_run(experiment)
+    os.umask(before)
     assert (project / "mlflow.db").is_symlink()
+    assert stat.S_IMODE((project / "disk/shared.db").stat().st_mode) == 0o664
     assert sorted(path.name for path in (project / "disk").iterdir()) == [beside.name, "shared.db"]
     cut_off(project / "disk/shared.db")  # with a journal beside the file, not beside the link
     (found,) = stores.mlflow(project)

@@ -106,7 +106,7 @@ def advice(place: Place, damage: Callable[[Path], None]) -> None:
     assert at is not None or fills_it, f"the doctor finds no problem: {excerpt(shown)}"
     do = "" if at is None else lines[at + 1]
     for command in re.findall(r"`([^`]+)`", do):
-        if command.startswith(("mv ", "rm ", "mlflow ")):
+        if command.startswith(("mkdir ", "mv ", "rm ", "mlflow ")):
             done = subprocess.run(
                 command,
                 shell=True,

@@ -86,6 +86,7 @@ def make(store: Path, artifacts: str) -> None:
     store = written_at(store)
     with scratch(store) as folder:
         made = folder / store.name
+        made.touch()  # with the mode of new files, which SQLite does not give
         # A client would put the current folder into the SQL that sets up the store, quotes and all.
         new = SqlAlchemyStore(uri(made), artifacts)  # type: ignore[no-untyped-call]
         new.engine.dispose()
