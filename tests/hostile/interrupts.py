@@ -66,7 +66,7 @@ def dying(place: Place, number: int, last: int, *command: str) -> subprocess.Com
         env=place.environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # a busy machine is slow
         check=False,
     )
 
