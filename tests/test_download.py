@@ -213,6 +213,7 @@ def test_the_course_unpacks_to_a_folder_that_prepare_reads(server, fetch, here, 
         ),
         pytest.param(member("spanish.test.jsonl.gz", b"x"), "in the way", id="twice"),
         pytest.param(member(COURSE, b"x"), "in the way", id="file for the folder"),
+        pytest.param(member("a/" * 1900 + "x", b"x"), "in more than 32 folders", id="depth"),
         pytest.param(member("big", b"x" * 9000), "unpacks to more than 9000 bytes", id="bytes"),
     ],
 )

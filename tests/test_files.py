@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hostile.harness import SkippedError, dropping
 from killed import killed
 from titles.data import encoded, files, scratch
-from titles.data.files import WriteError, atomic_file, atomic_folder, atomic_stream, write_json
+from titles.data.files import (
+    WriteError,
+    atomic_file,
+    atomic_folder,
+    atomic_stream,
+    is_one_file,
+    write_json,
+)
 from titles.models.parts import saved
 
 KINDS = ["file", "folder"]
@@ -161,6 +170,26 @@ def test_what_a_killed_process_left_goes_with_the_next_write_to_the_same_name(tm
     assert names(tmp_path) == sorted([other.name, "out", "used"])
 
 
+@pytest.mark.parametrize("at", range(1, 9))
+def test_an_interrupt_while_the_old_content_is_removed_leaves_nothing(tmp_path, monkeypatch, at):
+    write("folder", tmp_path / "out", b"old")
+    calls = []
+
+    def interrupted(*arguments, real, **options):
+        calls.append(1)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    for name in ("unlink", "rmdir", "walk"):
+        monkeypatch.setattr(os, name, partial(interrupted, real=getattr(os, name)))
+    with suppress(KeyboardInterrupt):
+        write("folder", tmp_path / "out", b"new")
+    assert len(calls) >= at or at > 5
+    assert names(tmp_path) == ["out"]
+    assert content(tmp_path / "out") == written("folder", b"new")
+
+
 def test_a_file_system_without_locks_loses_nothing(tmp_path, monkeypatch):
     left = killed(tmp_path / "out")
 
@@ -171,6 +200,22 @@ def test_a_file_system_without_locks_loses_nothing(tmp_path, monkeypatch):
     write("folder", tmp_path / "out", b"new", during=lambda: write("folder", tmp_path / "out", b"old"))
     assert content(tmp_path / "out") == written("folder", b"new")
     assert left.exists()
+
+
+def test_two_paths_that_name_one_file_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / "cache/files/md5/0f" / ("a" * 30)
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+    Path("sub").mkdir()
+    Path("there").symlink_to("sub")
+    Path("mine").symlink_to("sub/new")
+    Path("one").symlink_to(cached)
+    Path("two").symlink_to(cached)
+    same = [("new", "new"), ("new", "sub/../new"), ("sub/new", "there/new"), ("mine", "there/new")]
+    assert all(is_one_file(Path(a), Path(b)) for a, b in same)
+    other = [("new", "sub/new"), ("one", "two"), (os.devnull, os.devnull)]
+    assert not any(is_one_file(Path(a), Path(b)) for a, b in other)
 
 
 # -- errors at every step
@@ -305,6 +350,32 @@ def test_arrays_have_the_bytes_of_numpy(tmp_path):
         assert (tmp_path / "a").read_bytes() == (tmp_path / "b.npy").read_bytes()
 
 
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_sync_is_written_to(tmp_path, monkeypatch, code):
+    def fail(_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for kind in KINDS:
+        write(kind, tmp_path / kind, b"new")
+        assert content(tmp_path / kind) == written(kind, b"new")
+
+
+def test_a_folder_of_a_containers_image_is_refused_and_stays(tmp_path, monkeypatch):
+    write("folder", tmp_path / "out", b"old")
+
+    def fail(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(files, "exchange", fail)
+    with pytest.raises(
+        WriteError, match=r"cannot write .*/out: it is part of .* image: remove it first"
+    ):
+        write("folder", tmp_path / "out", b"new")
+    assert content(tmp_path / "out") == written("folder", b"old")
+    assert names(tmp_path) == ["out"]
+
+
 def test_errors_of_other_files_are_not_those_of_the_output(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"), atomic_file(tmp_path / "out"):
         (tmp_path / "missing").read_bytes()
@@ -351,6 +422,41 @@ def test_an_older_folder_keeps_its_mode(tmp_path):
     (tmp_path / "out").chmod(0o2750)
     write("folder", tmp_path / "out", b"new")
     assert mode(tmp_path / "out") == "0o750"
+
+
+CODE_OF_OTHERS = """
+from pathlib import Path
+from titles.data.files import atomic_file, atomic_folder
+with atomic_file(Path("closed/file")) as partial:
+    partial.write_text("new")
+with atomic_file(Path("unreadable")) as partial:
+    partial.write_text("new")
+with atomic_folder(Path("closed/folder")) as partial:
+    (partial / "x").write_text("new")
+"""
+
+
+def test_folders_that_may_not_be_listed_or_changed_do_not_stand_in_the_way(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir(0o500)
+    (tmp_path / "closed/folder/a/b").mkdir(parents=True)
+    (tmp_path / "closed/folder/a/b/x").touch()
+    (tmp_path / "closed/folder/link").symlink_to(mine)
+    (tmp_path / "unreadable").touch(0o200)
+    for name, given in (("folder/a/b", 0), ("folder/a", 0o500), (".", 0o333)):
+        (tmp_path / "closed" / name).chmod(given)
+    try:
+        command = [*dropping(), sys.executable, "-c", CODE_OF_OTHERS]
+    except SkippedError as error:
+        pytest.skip(str(error))
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    (tmp_path / "closed").chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    assert names(tmp_path / "closed") == ["file", "folder"]
+    assert content(tmp_path / "closed/folder") == {"x": b"new"}
+    assert (mode(mine), mode(tmp_path / "unreadable")) == ("0o500", "0o200")
+    (tmp_path / "unreadable").chmod(0o600)
+    assert (tmp_path / "unreadable").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -529,11 +635,11 @@ def test_devices_stay_devices(tmp_path):
     assert Path(os.devnull).is_char_device()
 
 
-@pytest.mark.parametrize("number", [987, "read only"])
+@pytest.mark.parametrize("number", ["987", "9" * 20, "9" * 5000, "read only"])
 def test_a_descriptor_that_cannot_be_written_is_refused(number):
     reading, writing = os.pipe()
     path = Path(f"/dev/fd/{reading if number == 'read only' else number}")
-    told = "reading only" if number == "read only" else "Bad file descriptor"
+    told = "(reading only|Bad file descriptor|No such file|name too long)"
     with pytest.raises(WriteError, match=f"cannot write /dev/fd/.*{told}"), atomic_file(path):
         pass
     os.close(reading)

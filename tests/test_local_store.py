@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,7 +60,7 @@ connection.executemany("INSERT INTO filler VALUES (?)", [("x" * 5000,)] * 500)
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
-    assert store.with_name("mlflow.db-journal").stat().st_size
+    assert store.with_name(f"{store.name}-journal").stat().st_size
 
 
 def first_tables(store: Path) -> None:
@@ -136,6 +138,37 @@ def test_a_store_that_holds_nothing_is_filled(project: Path, content: str) -> No
     assert not list(project.glob(".mlflow*"))
     (found,) = stores.mlflow(project)
     assert (found.level, "fits MLflow" in found.found) == (OK, True)
+
+
+def test_a_store_is_made_where_the_users_link_leads(project: Path) -> None:
+    (project / "disk").mkdir()
+    before = os.umask(0o002)
+    (project / "mlflow.db").symlink_to("disk/shared.db")
+    beside = project / "disk/.shared.db.mine.partial"
+    beside.mkdir()
+    (found,) = stores.mlflow(project)
+    assert (found.level, "does not exist yet" in found.found) == (OK, True)
+    client, experiment = open_store()
+    client.create_run(experiment)
+    os.umask(before)
+    assert (project / "mlflow.db").is_symlink()
+    assert stat.S_IMODE((project / "disk/shared.db").stat().st_mode) == 0o664
+    assert sorted(path.name for path in (project / "disk").iterdir()) == [beside.name, "shared.db"]
+    cut_off(project / "disk/shared.db")  # with a journal beside the file, not beside the link
+    (found,) = stores.mlflow(project)
+    assert found.level == OK, found
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_no_store(project: Path, kind: str) -> None:
+    store = project / "mlflow.db"
+    (Path.mkdir if kind == "folder" else os.mkfifo)(store)
+    (found,) = stores.mlflow(project)
+    assert (found.level, "it is no file" in found.found) == (PROBLEM, True)
+    with pytest.raises(ValueError, match=r"no whole store of MLflow \(it is no file\)"):
+        open_store()
+    subprocess.run(re.findall("`([^`]+)`", found.do)[0], shell=True, check=True)
+    assert local_store.files(store) == []
 
 
 def test_a_whole_store_whose_last_change_was_cut_off_is_not_taken_for_broken(

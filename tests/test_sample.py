@@ -1,10 +1,13 @@
 import csv
 import gzip
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter, defaultdict
 from itertools import islice, pairwise
+from pathlib import Path
 from statistics import mean, median
 
 import pytest
@@ -144,6 +147,33 @@ def test_impossible_arguments_are_refused_before_the_first_row(tmp_path, count, 
     with pytest.raises(ValueError, match="must"):
         write_csv(count, seed, tmp_path / "out.csv")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
+def test_a_signal_leaves_nothing_beside_the_old_file(tmp_path, name, code):
+    (tmp_path / "out.csv").write_text("old")
+    command = [sys.executable, "-m", "titles.cli", "sample", "out.csv", "--rows", "900000000"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    )
+    while not list(tmp_path.glob(".out.csv.*/out.csv")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    assert process.wait(60) == code
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert (tmp_path / "out.csv").read_text() == "old"
+
+
+@pytest.mark.parametrize("truth", ["out.csv", "./a/../out.csv", "link"])
+def test_both_files_need_names_of_their_own(tmp_path, monkeypatch, truth):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("link").symlink_to("out.csv")
+    Path("out.csv").write_text("old")
+    with pytest.raises(ValueError, match="cannot take both"):
+        write_csv(10, 1, Path("out.csv"), Path(truth), progress=False)
+    assert Path("out.csv").read_text() == "old"
 
 
 def test_the_file_reads_back_row_by_row_with_its_truth(tmp_path, rows):

@@ -187,7 +187,7 @@ class Place:
         if command and str(command[0]) in small_project.STAGES:
             program, command = [sys.executable, "-m", f"titles.stages.{command[0]!s}"], command[1:]
         if settings.pop("as_others", False):
-            program = [*_dropping(), *program]
+            program = [*dropping(), *program]
         program = [*settings.pop("through", ()), *program]
 
         def prepare() -> None:
@@ -196,6 +196,7 @@ class Place:
                 resource.setrlimit(limit, (value, value))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             os.umask(umask)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where this runs under nohup
 
         return subprocess.Popen(
             [*program, *command],
@@ -339,7 +340,7 @@ def _waited(process: subprocess.Popen[bytes], seconds: float) -> tuple[int, int]
 
 
 @functools.cache
-def _dropping() -> tuple[str, ...]:
+def dropping() -> tuple[str, ...]:
     """The words that take the superuser's rights to all files from a command; none for others."""
     if os.geteuid() != 0:
         return ()

@@ -165,6 +165,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:
+    end_on_termination()
     import titles.stages  # noqa: F401  settings that torch reads when it is imported
 
     # isort: split

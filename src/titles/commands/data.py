@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from titles.commands import Commands, command, positive
+from titles.commands import Commands, command, end_on_termination, positive
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +31,7 @@ def _sample(options: argparse.Namespace) -> None:
     """Write a synthetic catalogue of Spanish and Portuguese listings in the challenge's schema
     (title,label_quality,language,category). The same rows and seed give the same bytes; memory stays the
     same for any number of rows."""
+    end_on_termination()
     from titles.datasets.sample import write_csv
 
     write_csv(options.rows, options.seed, options.out, options.truth)
@@ -40,6 +41,7 @@ def _download(options: argparse.Namespace) -> None:
     """Fetch the challenge's listings (challenge), the course's splits of them (course) or Spanish word
     vectors of 300 dimensions (sbw), and say how to use them. A download that was cut resumes with the
     same command; one that is whole is only checked."""
+    end_on_termination()
     from titles.datasets.download import download
 
     print(download(options.name, options.into, options.url))

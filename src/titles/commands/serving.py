@@ -72,6 +72,7 @@ def _exported(out: Path, mark: str) -> Iterator[Path]:
     Raises:
         ValueError: something else exists there, or the path is not writable.
     """
+    end_on_termination()
     from titles.data.files import atomic_folder
 
     if out.exists() and not (out.is_dir() and ((out / mark).exists() or not any(out.iterdir()))):

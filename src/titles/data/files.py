@@ -26,8 +26,9 @@ _TOO_MANY = "too many levels of symbolic links"
 _OBJECT = re.compile("/[0-9a-f]{2}/[0-9a-f]{30}$")
 _PROTECTED = 0o444  # the mode of such objects, and of hard links to them
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # writing fails half-way
-_CANNOT_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
-_OPEN = "/proc/self/fd", "/proc/thread-self/fd"  # the open files of a process, on Linux
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}  # by the file system
+_OPEN = "/dev/fd", "/proc/self/fd", "/proc/thread-self/fd"  # the open files of a process
+_DIGITS = 9  # of the number of one
 _KINDS = {
     stat.S_IFDIR: "a folder: name a file",
     stat.S_IFREG: "a file: name a folder",
@@ -144,6 +145,16 @@ def written_at(path: Path) -> Path:
     raise WriteError(path, _TOO_MANY)
 
 
+def is_one_file(one: Path, other: Path) -> bool:
+    """Whether two outputs would be one file, so that the later would replace the earlier.
+
+    Raises:
+        WriteError: the links of one never end.
+    """
+    places = [Path(os.path.realpath(p.parent), p.name) for p in map(written_at, (one, other))]
+    return places[0] == places[1] and (places[0].is_file() or not places[0].exists())
+
+
 def _stream(path: Path) -> BinaryIO | None:
     """The stream that a path stands for, opened; None for a file, or nothing yet.
 
@@ -171,8 +182,9 @@ def _descriptor(path: Path) -> int | None:
     """The number of the process's own open file that a path such as /dev/stdout stands for."""
     place = path
     for _ in range(_MOST_LINKS):
-        if place.name.isdecimal() and os.path.realpath(place.parent) in map(os.path.realpath, _OPEN):
-            return int(place.name)
+        number = place.name if len(place.name) <= _DIGITS else ""
+        if number.isdecimal() and os.path.realpath(place.parent) in map(os.path.realpath, _OPEN):
+            return int(number)
         if not place.is_symlink():
             return None
         place = place.parent / place.readlink()
@@ -268,7 +280,9 @@ def _take_name(partial: Path, path: Path) -> bool:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if error.errno not in _CANNOT_EXCHANGE:
+            if error.errno == errno.EXDEV:  # a folder of a lower layer of overlayfs, as of an image
+                raise WriteError(path, "it is part of a container's image: remove it first") from None
+            if error.errno not in _UNSUPPORTED:
                 raise
             if os.path.lexists(path):
                 _exchange_in_steps(partial, path)
@@ -289,7 +303,7 @@ def exchange(one: Path, other: Path) -> None:
     """Exchange two names in one step.
 
     Raises:
-        OSError: one of _CANNOT_EXCHANGE where the system or the file system has no such step.
+        OSError: one of _UNSUPPORTED where the system or the file system has no such step.
     """
     sys.audit("os.rename", one, other, -1, -1)
     done = _renameat2 and _renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
@@ -321,10 +335,16 @@ def _exchange_in_steps(partial: Path, path: Path) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Sync a file, or the entries of a folder, to the disk."""
-    opened_path = os.open(path, os.O_RDONLY)
+    """Sync a file, or the entries of a folder, to the disk, as far as the file system can."""
+    try:
+        opened_path = os.open(path, os.O_RDONLY)
+    except PermissionError:  # by its mode, it may only be written to
+        return
     try:
         os.fsync(opened_path)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     finally:
         os.close(opened_path)
 

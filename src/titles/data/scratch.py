@@ -32,13 +32,28 @@ def scratch(path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(lock)
+        try:
+            _remove(place)
+        except BaseException:  # Ctrl-C, which ends the process, but not what it has to do before
+            _remove(place)
+            raise
+        finally:
+            os.close(lock)
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     for left in leftovers(folder, name):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
+
+
+def _remove(place: Path) -> None:
+    """Remove a scratch folder, also where folders in it are read-only."""
+    for folder, names, _ in os.walk(place):
+        for found in (Path(folder, name) for name in names):
+            if not found.is_symlink():
+                with suppress(OSError):
+                    found.chmod(0o700)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def leftovers(folder: Path, name: str | None = None) -> Iterator[Path]:

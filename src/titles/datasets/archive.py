@@ -15,6 +15,7 @@ from titles.datasets.transfer import DamagedError, reading
 
 MAX_BYTES = 64 * 1024**3  # of all members together
 MAX_MEMBERS = 10_000
+MAX_DEPTH = 32  # of folders in each other
 MAX_HEADER = 16 * 1024  # bytes of a name or of attributes before a member
 _SHOWN = 100  # characters of a name in a message
 # What the system says of a name that it cannot give to a file.
@@ -73,6 +74,8 @@ def _extract(tar: tarfile.TarFile, folder: Path, name: str) -> None:
         total += member.size
         if path.is_absolute() or ".." in path.parts:
             raise DamagedError(f"{told} lies outside of it")
+        if len(path.parts) > MAX_DEPTH:
+            raise DamagedError(f"{told} lies in more than {MAX_DEPTH} folders")
         if not (member.isdir() or member.isfile()) or member.issparse():
             raise DamagedError(f"{told} is neither a plain file nor a folder")
         if count > MAX_MEMBERS:

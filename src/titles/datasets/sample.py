@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 import yaml
 from tqdm import tqdm
 
-from titles.data.files import atomic_file
+from titles.data.files import atomic_file, is_one_file
 
 T = TypeVar("T")
 
@@ -326,9 +326,11 @@ def write_csv(
     """Write ``rows`` listings to ``path`` as CSV, gzipped if its name ends in ``.gz``.
 
     ``truth`` names a second CSV file for the true categories, in the same order. No file appears or
-    changes unless all rows were written. Raises ValueError as `generate` does, and if a file cannot be
-    written.
+    changes unless all rows were written. Raises ValueError as `generate` does, if a file cannot be
+    written, and if both are one.
     """
+    if truth and is_one_file(path, truth):
+        raise ValueError(f"{truth} cannot take both the listings and their true categories")
     listings = generate(rows, seed)
     # disable=None: unless stderr is a terminal.
     bar = tqdm(total=rows, unit="row", unit_scale=True, disable=None if progress else True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from titles.data.messages import told
 from titles.doctor import environment, stores
 from titles.doctor.findings import Finding, problem
 
@@ -35,4 +36,4 @@ def examine() -> Iterator[Finding]:
         except ImportError as error:
             yield problem(name, f"cannot be checked: {error.name} is not installed", "`make install`")
         except Exception as error:  # the remaining checks still run
-            yield problem(name, f"cannot be checked: {type(error).__name__}: {error}")
+            yield problem(name, f"cannot be checked: {told(error)}")

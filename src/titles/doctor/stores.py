@@ -186,7 +186,7 @@ def mlflow(root: Path | None) -> Iterator[Finding]:
         store, uri = Path(make_url(uri).database or ""), ""
     if uri:
         yield _server(uri)
-    if store and store.is_file():
+    if store and store.exists():
         yield from _schema(store)
     elif store and not uri:
         yield ok("mlflow store", f"{store} does not exist yet: the first training creates it")

@@ -198,7 +198,17 @@ def _of_parquet(data: bytes) -> pd.DataFrame:
 
 
 def _table(rows: list[Any], columns: list[Any] | None) -> pd.DataFrame:
+    if columns is not None:
+        if not isinstance(columns, list) or any(isinstance(name, list | dict) for name in columns):
+            raise ValueError("columns is no list of names")
+        _check_once(columns)
     return pd.DataFrame(rows, columns=columns if rows or columns else ["title"], dtype=object)
+
+
+def _check_once(names: list[Any]) -> None:
+    """Raise ValueError if two columns may be the titles."""
+    if names.count("title") > 1:
+        raise ValueError("the column 'title' stands twice")
 
 
 def _of_csv(text: str) -> pd.DataFrame:
@@ -222,6 +232,7 @@ def _of_csv(text: str) -> pd.DataFrame:
         raise ValueError(f"the first line is no CSV: {header.excerpt}")
     if not header:
         raise ValueError("the CSV is empty: expected a first line with the column 'title'")
+    _check_once([canonical(name) for name in header])
     # An empty line is an empty title where there are no other columns.
     rows = [row or [""] for row in rows]
     other = Broken("wrong_number_of_fields", "")

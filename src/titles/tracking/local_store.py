@@ -14,7 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from titles.data.files import named
+from titles.data.files import named, written_at
+from titles.data.scratch import scratch
 from titles.tracking.provenance import sqlite_uri
 
 _SIDECARS = ("-journal", "-wal", "-shm")  # SQLite's files beside a database
@@ -33,7 +34,12 @@ def schema(store: Path, seconds: float = _SECONDS) -> str | None:
 
     Raises:
         ValueError: it is no whole store of MLflow: no database, damaged, or its making was cut off.
+        PermissionError: it may not be read.
     """
+    if not store.is_file():
+        raise ValueError("it is no file")
+    store = store.resolve()  # beside which SQLite has the journal
+    store.open("rb").close()
     try:
         try:
             return _schema(store, seconds)
@@ -52,7 +58,7 @@ def schema(store: Path, seconds: float = _SECONDS) -> str | None:
 
 
 def _schema(store: Path, seconds: float) -> str | None:
-    address = f"file:{quote(str(store.resolve()))}?mode=ro"
+    address = f"file:{quote(str(store))}?mode=ro"
     with closing(sqlite3.connect(address, uri=True, timeout=seconds)) as connection:
         found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         tables = {name for (name,) in found}
@@ -77,11 +83,10 @@ def make(store: Path, artifacts: str) -> None:
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    for left in store.parent.glob(f".{store.name}.*.partial"):  # of a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(".partial", f".{store.name}.", store.parent))
-    try:
+    store = written_at(store)
+    with scratch(store) as folder:
         made = folder / store.name
+        made.touch()  # with the mode of new files, which SQLite does not give
         # A client would put the current folder into the SQL that sets up the store, quotes and all.
         new = SqlAlchemyStore(uri(made), artifacts)  # type: ignore[no-untyped-call]
         new.engine.dispose()
@@ -89,8 +94,6 @@ def make(store: Path, artifacts: str) -> None:
             # SQLite would take the journal of another file for one of this.
             file.unlink()
         named(made, store)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def uri(store: Path) -> str:

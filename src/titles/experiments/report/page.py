@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from titles.data.files import atomic_file
+from titles.data.files import atomic_file, is_one_file
 from titles.experiments.commands import warn
 from titles.experiments.report import charts
 from titles.experiments.report.answer import (
@@ -62,7 +62,7 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
     """
     if len(set(names)) < len(names):
         raise ValueError("an experiment is named twice")
-    if page.resolve() == markdown.resolve():
+    if is_one_file(page, markdown):
         raise ValueError(f"{page} cannot be both the page and the Markdown: name another --markdown")
     experiments = [load(name) for name in names]
     for experiment in experiments:
