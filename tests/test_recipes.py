@@ -218,7 +218,10 @@ def test_the_first_comparison_goes_as_it_is_told(committed: Path) -> None:
     assert len(re.findall(r" 3 .* 1 2 3$", printed["titles seeds"], re.M)) == 3
     # The committed run and `wider` are a pair too, of the seed in params.yaml.
     assert "mlp.hidden_layers [16] -> [1024]" in printed["titles seeds main wider"]
-    assert "cnn: the same in all 4 pairs." in printed["titles seeds main wider"]
+    assert (
+        "cnn: wider is the same as main in all 4 pairs of equal seeds."
+        in printed["titles seeds main wider"]
+    )
     assert "metrics/mlp.json" in printed["git diff --stat"]
     verified = printed["titles verify wider --stage train_mlp"]
     assert re.search(r"^all 3 outputs of \w{7} are the same$", verified, re.M)
@@ -245,7 +248,7 @@ def test_experiments_are_run_and_compared_as_the_page_tells(committed: Path) -> 
     assert "cnn.epochs" in printed["make table"]
     assert "five" in (committed / "report.md").read_text(encoding="utf-8")
     assert "1 2 3 2019" in printed["titles seeds"]
-    assert "on the only pair of runs" in printed["titles seeds main five"]
+    assert "by one pair of runs, " in printed["titles seeds main five"]
     assert "ok mlp: 0.0000" in printed["titles gate main five"]
     assert re.search(r"^all \d+ outputs of \w{7} are the same$", printed["titles verify five"], re.M)
     assert "epochs: 5 " in (committed / "params.yaml").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from titles.cli import main
-from titles.experiments.seeds import Key, _by_split, _sentence, _summary
+from titles.experiments.seeds import Key, _by_split, _summary, _verdict
 from titles.experiments.spread import components, summarise
 from titles.experiments.store import experiments, find, head
 
@@ -217,7 +217,11 @@ def test_two_settings_without_equal_seeds_are_said_to_have_none(
         ("loss", (-0.1, -0.11, -0.12), "nine1 is worse than five1, +0.1100 (95 % interval"),
         ("balanced_accuracy", (0.1, -0.1, 0), "nine1 is not distinguishable from five1, +0.0000 (95 %"),
         ("balanced_accuracy", (0, 0, 0), "nine1 is the same as five1 in all 3 pairs of equal seeds: "),
-        ("balanced_accuracy", (0.1,), "nine1 and five1 cannot be told apart by one pair of runs: "),
+        (
+            "balanced_accuracy",
+            (0.1,),
+            "nine1 and five1 cannot be told apart by one pair of runs, +0.1000: ",
+        ),
     ],
 )
 def test_a_comparison_opens_with_one_sentence_on_the_average(
@@ -336,8 +340,9 @@ def test_two_settings_are_compared_by_pairs_of_seeds(
     assert main(["seeds", "nine-8-1", "five-more"]) == 0
     told = capsys.readouterr().out
     assert "five-more minus nine-8-1, balanced_accuracy. They differ in: cnn.epochs 9 -> 5." in told
-    assert "\ncnn: neither is surely better, -0.0175 (95 % from -0.1128 to +0.0778, 2 splits).\n" in told
-    assert "\nmlp: the same in all 2 splits.\n" in told
+    interval = "-0.0175 (95 % interval -0.1128 to +0.0778, 2 splits of equal seeds)"
+    assert f"\ncnn: five-more is not distinguishable from nine-8-1, {interval}.\n" in told
+    assert "\nmlp: five-more is the same as nine-8-1 in all 2 splits of equal seeds.\n" in told
     left = "seed 4 on split 7 of nine-8-1; seed 3 on split 7 of five-more."
     assert f"Left out, as the other has no run with these seeds: {left}" in told
 
@@ -352,7 +357,8 @@ def test_without_a_difference_one_is_called_better_in_5_percent_of_all_cases(
         for split in range(splits):
             level = chance.gauss(0, 0.01) if splits > 1 else 0.0
             found |= {Key(split, seed): chance.gauss(level, 0.01) for seed in range(seeds)}
-        called += "is better" in _sentence(_summary(_by_split(found)), "", "one", "other", "accuracy")
+        told = _verdict(_summary(_by_split(found)), "", "one", "other", "accuracy")
+        called += "is better" in told or "is worse" in told
     assert called <= 75  # 50 are expected; 75 are 3.6 standard deviations more
 
 
@@ -385,7 +391,7 @@ def test_the_better_one_is_that_of_the_greater_score_and_the_smaller_loss(
     for metric in ("balanced_accuracy", "loss"):
         assert main(["seeds", "low1", "high1", "--metric", metric]) == 0
         told = capsys.readouterr().out
-        assert "cnn: high1 is better, " in told
+        assert "cnn: high1 is better than low1, " in told
         assert "test titles of a pair may differ" not in told
 
 
@@ -397,7 +403,7 @@ def test_one_pair_is_said_to_have_no_interval_and_none_is_an_error(
     add("far", 1, (0.9, 0.5, 0.6), 8, prepare={"min_count": 8})
     assert main(["seeds", "five", "nine"]) == 0
     told = capsys.readouterr().out
-    assert "cnn: not shown, +0.1000 on the only pair of runs: an interval needs two or more." in told
+    assert "cannot be told apart by one pair of runs, +0.1000." in told
     assert "The test titles of a pair may differ, as do prepare.min_rows." in told
     assert pairs(capsys)[0]["low"] == ""
     for names, message in (

@@ -323,8 +323,10 @@ def _compared(
             }
         )
         of = f"{len(difference)} splits" if len(difference) > 1 else f"{len(pairs)} pairs"
-        told.append(f"{model}: {_sentence(summary, of, one, other, metric)}.")
-        verdicts[model] = _verdict(summary, f"{of} of equal seeds", one, other, metric, model)
+        verdict = _verdict(summary, f"{of} of equal seeds", one, other, metric)
+        told.append(f"{model}: {verdict}.")
+        whole = "the average of all networks" if model == AVERAGE else model
+        verdicts[model] = f"{verdict}: {metric} of {whole}."
     if not verdicts:
         return Comparison(
             f"{one} and {other} have no runs with equal seeds to compare in pairs.", [], []
@@ -332,38 +334,23 @@ def _compared(
     return Comparison(verdicts.get(AVERAGE, next(iter(verdicts.values()))), rows, told)
 
 
-def _verdict(difference: Summary, of: str, one: str, other: str, metric: str, model: str) -> str:
-    """A sentence that stands by itself."""
+def _verdict(difference: Summary, of: str, one: str, other: str, metric: str) -> str:
     _, mean, deviation, low, high = difference
-    what = f"{metric} of {'the average of all networks' if model == AVERAGE else model}"
     if low is None or high is None:
-        return f"{other} and {one} cannot be told apart by one pair of runs: {what}, {mean:+.4f}."
+        return f"{other} and {one} cannot be told apart by one pair of runs, {mean:+.4f}"
     if mean == deviation == 0:
-        return f"{other} is the same as {one} in all {of}: {what}."
-    told = f"(95 % interval {low:+.4f} to {high:+.4f}, {of}): {what}"
+        return f"{other} is the same as {one} in all {of}"
+    told = f"{mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {of})"
     if low <= 0 <= high:
-        return f"{other} is not distinguishable from {one}, {mean:+.4f} {told}."
+        return f"{other} is not distinguishable from {one}, {told}"
     better = (mean > 0) != (metric in _COSTS)
-    return f"{other} is {'better' if better else 'worse'} than {one}, {mean:+.4f} {told}."
+    return f"{other} is {'better' if better else 'worse'} than {one}, {told}"
 
 
 def _group_of(revision: Revision, found: Sequence[Group]) -> Group:
     _ = revision.scores  # an experiment that was asked for is not left out
     settings, _ = _identity(revision)
     return next(group for group in found if _same(group.settings) == _same(settings))
-
-
-def _sentence(difference: Summary, of: str, one: str, other: str, metric: str) -> str:
-    _, mean, deviation, low, high = difference
-    if low is None or high is None:
-        return f"not shown, {mean:+.4f} on the only pair of runs: an interval needs two or more"
-    if mean == deviation == 0:
-        return f"the same in all {of}"
-    told = f"{mean:+.4f} (95 % from {low:+.4f} to {high:+.4f}, {of})"
-    if low <= 0 <= high:
-        return f"neither is surely better, {told}"
-    better = other if (mean > 0) != (metric in _COSTS) else one
-    return f"{better} is better, {told}"
 
 
 def _settings(apart: Mapping[str, Sequence[Any]]) -> str:
