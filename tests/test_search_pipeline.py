@@ -24,7 +24,7 @@ from titles.experiments.search.task import reference
 pytestmark = pytest.mark.pipeline
 
 TITLES = [sys.executable, "-m", "titles.cli"]
-# A learning rate that diverges is one of the choices.
+# A learning rate that diverges is one of the choices: the project's own code allows it.
 SPACE = """
 network: mlp
 early_stopping: none
@@ -38,6 +38,11 @@ space:
 def project(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = small_project.copy(base, tmp_path_factory.mktemp("search") / "project")
     (folder / "space.yaml").write_text(SPACE)
+    schema = folder / "src/titles/params.py"
+    text = schema.read_text(encoding="utf-8")
+    bound = "learning_rate: Annotated[Number, Field(gt=0, le=1000)]"
+    assert bound in text
+    schema.write_text(text.replace(bound, bound.replace("1000", "1e30")), encoding="utf-8")
     small_project.commit(folder, "space")
     return folder
 
@@ -46,7 +51,7 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*TITLES, "search", "space.yaml", "--name", "s", *arguments],
         cwd=folder,
-        env=small_project.environment(),
+        env=small_project.environment() | {"PYTHONPATH": str(folder / "src")},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

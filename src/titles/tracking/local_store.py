@@ -14,7 +14,6 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from titles.data.files import named, written_at
 from titles.data.scratch import scratch
 from titles.tracking.provenance import sqlite_uri
 
@@ -82,6 +81,8 @@ def make(store: Path, artifacts: str) -> None:
         artifacts: URI of the folder for files of runs.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from titles.data.files import named, written_at  # `titles doctor` runs without packages
 
     store = written_at(store)
     with scratch(store) as folder:
