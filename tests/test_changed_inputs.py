@@ -21,11 +21,11 @@ pytestmark = pytest.mark.pipeline
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Holds a stage when it has noted its inputs, before it reads them.
 HELD = """\
-                import pathlib, time
-                pathlib.Path(".started").touch()
-                while pathlib.Path(".started").exists():
-                    time.sleep(0.01)
-                main()
+                    import pathlib, time
+                    pathlib.Path(".started").touch()
+                    while pathlib.Path(".started").exists():
+                        time.sleep(0.01)
+                    main()
 """
 EPOCHS = 25
 
@@ -179,7 +179,7 @@ def test_each_stage_fails_for_an_edit_while_it_runs(
     project: Path, stage: str, change: Callable[[Path], None], named: str
 ) -> None:
     (project / "src/titles/evaluation/notes.txt").touch()
-    edit(project / "src/titles/stages/__init__.py", "                main()\n", HELD)
+    edit(project / "src/titles/stages/__init__.py", "                    main()\n", HELD)
     before, lock = outs_of(project, stage), (project / "dvc.lock").read_bytes()
     with running(project, "dvc", "repro", "-f", "-s", stage) as process:
         while not (project / ".started").exists():

@@ -189,7 +189,7 @@ def test_dvc_exp_show_has_scores_first_then_networks_and_few_columns(project: Pa
     assert sum(len(name) + 3 for name in columns[:3]) < 180 - 60
     assert columns[12].startswith("cnn.")
     params = [name for name in columns[12:] if re.fullmatch(r"seed|(\w+)\.\w+", name)]
-    assert len(columns) - 12 - len(params) <= 28
+    assert len(columns) - 12 - len(params) <= 29
 
 
 def test_a_clone_draws_the_committed_run_before_any_pull(clone: Path) -> None:

@@ -40,7 +40,7 @@ EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
 # Imports of the code that is stored with a model; a test compares.
 _REQUIREMENTS = (
-    *("fastapi", "mlflow", "numba", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML"),
+    *("fastapi", "mlflow", "numba", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "PyYAML"),
     *("safetensors", "torch"),
 )
 _OUTPUTS: dict[str, Any] = {
