@@ -83,9 +83,9 @@ def test_the_average_the_pairs_and_the_model_card_have_it(project: Path) -> None
 
 
 def test_the_report_shows_it(project: Path) -> None:
-    run(project, "titles", "report", "gru", "workspace", "--model", "gru", PYTHONPATH="src")
-    report = (project / "report.md").read_text(encoding="utf-8")
-    assert re.search(r"^\| *gru", report, re.M) or "gru" in report
+    run(project, "titles", "report", "gru", "--model", "gru", PYTHONPATH="src")
+    assert "| gru |" in (project / "report.md").read_text(encoding="utf-8")
+    assert "| GRU |" in (project / "report.md").read_text(encoding="utf-8")
     assert "<svg" in (project / "report.html").read_text(encoding="utf-8")
 
 
