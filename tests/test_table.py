@@ -17,6 +17,7 @@ import yaml
 
 from small_project import commit, run
 from titles.cli import main
+from titles.experiments.table import Row, shown
 
 ROOT = Path(__file__).parent.parent
 Add = Callable[..., str]
@@ -79,6 +80,17 @@ def test_rows_are_sorted_by_validation_with_test_beside_it(
     assert [row["cnn.epochs"] for row in rows][::2] == ["9", "5"]
     assert {*rows[0]} > {"CNN validation", "MLP test", "average test low", "average test high"}
     assert not [name for name in rows[0] if name.startswith("mlp.")], "parameters that do not differ"
+
+
+def test_a_network_of_another_commit_has_the_last_columns() -> None:
+    score = {"validation_balanced_accuracy": 0.5, "balanced_accuracy": 0.4}
+    row = Row("other", scores={"gru": score, "average": score, "mlp": score})
+    header = shown([row], "csv").splitlines()[0].split(",")
+    assert [name for name in header if name.endswith("validation")] == [
+        "average validation",
+        "MLP validation",
+        "GRU validation",
+    ]
 
 
 def test_the_terminal_has_three_digits_and_an_interval(

@@ -112,8 +112,9 @@ def _record(row: Row, models: Sequence[str], form: str) -> dict[str, Any]:
 
 
 def _order(model: str) -> int:
-    """The average, by which rows are sorted, comes first."""
-    return -1 if model == AVERAGE else list(CLASSIFIERS).index(model)
+    """The average, by which rows are sorted, comes first, networks that only other commits have last."""
+    known = [AVERAGE, *CLASSIFIERS]
+    return known.index(model) if model in known else len(known)
 
 
 def why(here: Revision, there: Revision) -> str:
