@@ -231,18 +231,23 @@ def odd_parquet(place: Place, code: str) -> None:
             assert found.count("0.") >= 3, f"rows without a category: {excerpt(found)}"
 
 
+ODD_COLUMNS = (
+    "dates",
+    "seconds",
+    "bytes",
+    "text that is not UTF-8",
+    "a dictionary",
+    "structs",
+    "nothing",
+)
+
+
 @cases(
     KIND,
     {
         f"Parquet, titles of {name}": PARQUET[name]
         for name in (
-            "dates",
-            "seconds",
-            "bytes",
-            "text that is not UTF-8",
-            "a dictionary",
-            "structs",
-            "nothing",
+            *ODD_COLUMNS,
             "doubles",
             "decimals",
             "an unknown zone",
@@ -258,18 +263,7 @@ def odd_parquet_title(place: Place, code: str) -> None:
 
 @cases(
     KIND,
-    {
-        f"prepare, Parquet categories of {name}": PARQUET[name]
-        for name in (
-            "dates",
-            "seconds",
-            "bytes",
-            "text that is not UTF-8",
-            "a dictionary",
-            "structs",
-            "nothing",
-        )
-    },
+    {f"prepare, Parquet categories of {name}": PARQUET[name] for name in ODD_COLUMNS},
 )
 def odd_parquet_category(place: Place, code: str) -> None:
     code_of_table = MAKE.replace(
