@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from titles.data.announcement import announce
 from titles.stages import embed, entry_point, prepare
 
 COMMITTED = Path(__file__).parent.parent / "params.yaml"
@@ -44,6 +45,50 @@ def test_what_goes_wrong_for_a_user_is_one_line_and_an_exit_code(body, code, tol
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (code, "", told)
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"DVC_STAGE": "train_cnn"}, "stage 3 of 5\n"),
+        ({"DVC_STAGE": "train_cnn", "RANK": "0"}, "stage 3 of 5\n"),
+        ({"DVC_STAGE": "train_cnn", "RANK": "1"}, ""),
+        ({"DVC_STAGE": "other/dvc.yaml:train_cnn"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_stage_that_dvc_runs_says_which_of_how_many_it_is(environment, told, monkeypatch, capsys):
+    monkeypatch.chdir(COMMITTED.parent)
+    for name in ("DVC_STAGE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    announce()
+    assert capsys.readouterr().err == told
+
+
+def test_stages_are_numbered_as_they_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stages = (
+        "stages: {last: {deps: [{b: {x: 1}}, c]}, first: {outs: [a]}, second: {deps: [a], outs: [c]}}"
+    )
+    (tmp_path / "dvc.yaml").write_text(stages)
+    for name in ("first", "second", "last"):
+        monkeypatch.setenv("DVC_STAGE", name)
+        announce()
+    assert capsys.readouterr().err == "stage 1 of 3\nstage 2 of 3\nstage 3 of 3\n"
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"stages: 3", b"- a", b"a: [", b"\xff", b"stages: {train_cnn: 3}"]
+)
+def test_a_pipeline_that_cannot_be_read_has_no_number(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_STAGE", "train_cnn")
+    if content is not None:
+        (tmp_path / "dvc.yaml").write_bytes(content)
+    announce()
+    assert capsys.readouterr().err == ""
 
 
 def raising(error):

@@ -337,7 +337,7 @@ def test_inputs_are_noted_before_python_looks_for_the_code_of_the_stage(options:
     noted, told, after = done.stderr.partition("warning: ${no.such} in dvc.yaml has no value")
     loaded = [line.split("|")[-1].strip() for line in noted.splitlines()]
     ours = {name for name in loaded if name.startswith("titles")}
-    data = ("", ".documents", ".processor", ".messages", ".console", ".inputs")
+    data = ("", ".announcement", ".documents", ".processor", ".messages", ".console", ".inputs")
     assert (ours, bool(told)) == ({"titles", *(f"titles.data{name}" for name in data)}, True)
     assert "No module named titles.stages.none" in after
     assert "nor.this" not in after

@@ -110,7 +110,7 @@ def note(module: str) -> None:
             _warn(f"{_PIPELINE} has no stage {by_dvc} here: changes while it runs go unnoticed")
         return
     context = _context(declared)
-    roots = _resolved(_items(declared.get("deps")), context)
+    roots = _resolved(items(declared.get("deps")), context)
     sections: dict[str, list[str]] = {}
     for item in declared.get("params") or []:
         for file, names in item.items() if isinstance(item, dict) else [(_PARAMETERS, [item])]:
@@ -118,7 +118,7 @@ def note(module: str) -> None:
                 sections.setdefault(file, []).extend(names or [])
             else:
                 roots.append(file)
-    outs = [out for kind in ("outs", "metrics", "plots") for out in _items(declared.get(kind))]
+    outs = [out for kind in ("outs", "metrics", "plots") for out in items(declared.get(kind))]
     _noted = _Noted(
         stage,
         tuple(roots),
@@ -333,7 +333,7 @@ def _context(declared: Mapping[str, Any]) -> dict[str, Any]:
     return context
 
 
-def _items(entries: Iterable[Any] | None) -> list[str]:
+def items(entries: Iterable[Any] | None) -> list[str]:
     """Paths of a list in which each is text, or the key of its options."""
     return [name for entry in entries or [] for name in ([entry] if isinstance(entry, str) else entry)]
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 from titles.data import console, inputs, messages
+from titles.data.announcement import announce
 
 # Spinning threads slow training by a factor of 20 or more when anything else runs on the machine, such
 # as a second experiment of the queue; threads that sleep at once wake up late on an idle one. So they
@@ -44,6 +45,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
         with console.streams(output_is_vital=False):
             try:
                 with inputs.unchanged(main.__module__):
+                    announce()
                     main()
                     if main.__module__ == "__main__":
                         # Collecting garbage would be most of the time from the last comparison to DVC's.
