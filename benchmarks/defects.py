@@ -3,8 +3,8 @@
     python benchmarks/defects.py
 
 They are trained on the Spanish titles of the embedded sample, with the word vectors of `embed` and the
-settings of experiments/course.yaml. The tables are printed, and written to docs/course.md below its
-hand-written part.
+settings of experiments/course.yaml. The tables are printed, and written to docs/defects.md, which
+docs/course.md explains.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from titles.models.registry import load_params
 
 SAMPLE = Path("data/raw/sample.csv.gz")
 COURSE = Path("experiments/course.yaml")
-DOCUMENT = Path("docs/course.md")
-BEGIN = "<!-- What follows is made by benchmarks/defects.py -->"
+DOCUMENT = Path("docs/defects.md")
+TITLE = "# The course's networks, with and without their defects"
 FIRST_SEED = 2019
 ALL, NONE = Defects(), Defects(**dict.fromkeys(asdict(Defects()), False))
 # Only the CNN has max pooling, only the MLP a mean. The MLP's published losses are impossible with a
@@ -126,6 +126,7 @@ def spread(values: Sequence[float]) -> str:
 def tables(course: dict[str, Any], seeds: Sequence[int], data: Data) -> Iterator[str]:
     """Yield markdown."""
     floor = math.log(1 + (data.categories - 1) / math.e)
+    yield from (TITLE, "")
     yield (
         f"Made by `python benchmarks/defects.py --seeds {len(seeds)}` on the embedded sample: "
         f"{data.titles:,} Spanish titles to train on, {data.categories} categories. Scores are of the "
@@ -140,7 +141,7 @@ def tables(course: dict[str, Any], seeds: Sequence[int], data: Data) -> Iterator
             continue
         published = experiment["published"]
         told = ", ".join(f"{key}: {value}" for key, value in experiment["settings"][kind].items())
-        yield from ("", f"### {name}: {told}", "")
+        yield from ("", f"## {name}: {told}", "")
         yield (
             f"Published: balanced accuracy {published['balanced_accuracy']}, loss {published['loss']}."
         )
@@ -172,11 +173,8 @@ def main() -> None:
         for line in tables(course, range(FIRST_SEED, FIRST_SEED + arguments.seeds), data):
             print(line, flush=True)
             lines.append(f"{line}\n")
-    before = (
-        arguments.into.read_text(encoding="utf-8").partition(BEGIN)[0] if arguments.into.exists() else ""
-    )
     with atomic_file(arguments.into) as partial:
-        partial.write_text(f"{before}{BEGIN}\n\n{''.join(lines)}", encoding="utf-8")
+        partial.write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,11 @@ import pytest
 
 from documents import ROOT, Section, commands, read, sections
 
-PAIRS = [("README.md", "README.es.md"), ("docs/experiments.md", "docs/experimentos.md")]
+PAIRS = [
+    ("README.md", "README.es.md"),
+    ("docs/experiments.md", "docs/experimentos.md"),
+    ("docs/course.md", "docs/curso.md"),
+]
 DOCUMENTS = [document for pair in PAIRS for document in pair]
 
 
@@ -104,6 +108,8 @@ def test_each_language_begins_with_a_link_to_the_other(english: str, spanish: st
         ("README.es.md", "`--at-least P`", "`--at-most P`", "inline code"),
         ("docs/experimentos.md", r"\[512,256\]", "[512,128]", "code"),
         ("docs/experimentos.md", "95 %", "90 %", "figures"),
+        ("docs/curso.md", "4.512", "4.521", "figures"),
+        ("docs/curso.md", r"\| mlp-2 .*\n", "", "blocks"),
     ],
 )
 def test_a_change_on_one_side_is_noticed(document: str, before: str, after: str, part: str) -> None:
