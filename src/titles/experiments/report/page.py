@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment
-from markupsafe import Markup
 
 from titles.data.files import atomic_file, is_one_file
 from titles.experiments.commands import warn
@@ -114,7 +113,6 @@ def _rendered(
         "p_value": "{:.2g}".format,
         "difference": "{:+.3f}".format,
         "parameter": partial(_parameter, say=say),
-        "breakable": _breakable,
         "full_name": partial(full_name, say=say),
         "input": lambda text: placeholders.get(text, text),
         "verdict": lambda kind: say(VERDICTS[kind]),
@@ -243,8 +241,3 @@ def _parameter(value: object, say: Texts) -> str:
     if value is None:
         return say("report.not_set")
     return without_login(value) if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _breakable(name: str) -> Markup:
-    """HTML of a name with a possible line break after each underscore."""
-    return Markup("_<wbr>").join(name.split("_"))

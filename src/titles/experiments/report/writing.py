@@ -22,9 +22,11 @@ def html_templates(say: Texts) -> Environment:
 
     def told(key: str, **fields: object) -> Markup:
         text = _CODE.sub(r"<code>\1</code>", str(escape(say.unfilled(key))))
-        return Markup(text.replace(" %", "&nbsp;%")).format(**fields)  # noqa: S704, ours and escaped
+        return _tied(Markup(text)).format(**fields)  # noqa: S704, ours and escaped
 
-    return _templates(told, say, autoescape=True)
+    made = _templates(told, say, autoescape=True)
+    made.filters |= {"breakable": _breakable, "tied": _tied}
+    return made
 
 
 def markdown_templates(say: Texts) -> Environment:
@@ -48,6 +50,16 @@ def _templates(told: Callable[..., Markup], say: Texts, **options: Any) -> Envir
     made.globals |= {"say": told, "language": say.language}
     made.filters |= {"count": "{:,}".format}
     return made
+
+
+def _tied(text: str) -> Markup:
+    """HTML of a text whose per cent signs stay with their numbers."""
+    return escape(text).replace(" %", Markup("&nbsp;%"))
+
+
+def _breakable(name: str) -> Markup:
+    """HTML of a name with a possible line break after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _markdown_escaped(value: object) -> str:
