@@ -238,7 +238,7 @@ def curves(
     }
     dashes = {}
     if len(splits) > 1:
-        legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400}
+        legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 144}
         names = [say.named("splits", split) for split in splits]
         scale = {"domain": names, "range": [[1, 0], [4, 3]]}
         dashes = {"strokeDash": {"field": "split", "type": "nominal", "scale": scale, "legend": legend}}
