@@ -340,9 +340,9 @@ MUTANTS = [
     ),
     Mutant(
         "category names are not escaped in a report",
-        "src/titles/experiments/report/page.py",
-        "model, autoescape=True",
-        "model, autoescape=False",
+        "src/titles/experiments/report/writing.py",
+        "say, autoescape=True",
+        "say, autoescape=False",
         "test_report.py",
     ),
     # -- text from outside, and caches

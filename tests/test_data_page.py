@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pseudo import foreign, pseudo, visible
 from titles import cli
+from titles.experiments.report import data, data_page
+from titles.models.registry import load_params
 from titles.stages import prepare
+from titles.texts import texts
 
 ROOT = Path(__file__).parent.parent
 NAMES = [
@@ -112,6 +116,36 @@ def test_the_page_has_the_figures_escaped_and_needs_nothing_else(project, capsys
     assert {"past the threshold", "duplicate", "rare category", "titles corrected, train"} <= set(
         page.text
     )
+
+
+def test_no_word_of_the_page_is_written_outside_the_catalogue(project):
+    found = data.load(load_params().prepare)
+    say = pseudo()
+    data_page.write_page(found, Path("page.html"), say)
+    text = Path("page.html").read_text(encoding="utf-8")
+    known = [*NAMES, found.source, r"\ue000ROJO", "data prepared rejected csv"]
+    assert foreign(visible(text), known) == set()
+    keys = [f"data.{name}" for name in texts("en").sections["data"]]
+    # The other two need more categories than fit into a table, and none.
+    assert [key for key in keys if key not in say.used] == ["data.smallest", "data.none"]
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [("es_AR.UTF-8", "duplicada"), ("pt", "sem indicação"), ("en", "rare category")],
+)
+def test_the_page_is_in_the_language_that_is_chosen(project, capsys, monkeypatch, language, told):
+    monkeypatch.setenv("TITLES_LANG", language)
+    before = shown(capsys)
+    assert "rare_category" in before
+    shown(capsys, "--html", "page.html")
+    text = Path("page.html").read_text(encoding="utf-8")
+    assert f'<html lang="{language[:2]}">' in text
+    assert told in Page(text).text
+    monkeypatch.setenv("TITLES_LANG", "fr")
+    assert cli.main(["data", "--html", "none.html"]) == 1
+    assert "TITLES_LANG is 'fr': expected one of en, es, pt" in capsys.readouterr().err
+    assert not Path("none.html").exists()
 
 
 def test_without_drift_and_corrections_their_tables_are_left_out(project, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +20,22 @@ from titles.data.outcomes import Outcomes
 from titles.evaluation.metrics import paired_test
 from titles.evaluation.predictions import Predictions
 from titles.experiments.report import comparison, page
+from titles.experiments.report.answer import other_titles
 from titles.experiments.report.comparison import compare, differing_params
 from titles.experiments.report.experiment import CURVES, Experiment
 from titles.models.registry import CLASSIFIERS, NETWORKS
+from titles.texts import texts
 
 HOSTILE = '<script>document.title="hacked"</script>'
 MARKDOWN = r"a|b *c* _d_ `e` [f](g) ![h](i) <j> &amp; \- \ ~~k~~ # l"
 PARAMS = {"seed": 3, "prepare.source": "a.csv", "cnn.epochs": 5, "evaluate.bootstrap_samples": 200}
 # Titles of each category; both are no multiple of the other, nor of anything else here.
 ROWS = {"BIKES": 23, "CARS": 31, "DOGS": 7}
+
+
+EN = texts("en")
+html_text = partial(page.html_text, say=EN)
+markdown_text = partial(page.markdown_text, say=EN)
 
 
 def predicted(right: dict[str, int], names: dict[str, int] = ROWS, **changes: Any) -> Predictions:
@@ -113,7 +121,7 @@ def test_only_parameters_that_differ_are_listed_and_one_that_is_missing_differs(
 
 def test_the_paired_tests_are_those_of_the_experiment_against_the_first() -> None:
     pair = compare(OLD, NEW, "average")
-    assert (pair.note, pair.rows) == ("", sum(ROWS.values()))
+    assert (pair.other, pair.rows) == (None, sum(ROWS.values()))
     old, new = OLD.predictions.outcomes["cnn"], NEW.predictions.outcomes["cnn"]
     assert pair.tests == dict.fromkeys(CLASSIFIERS, paired_test(new, old, 200, 3))
     gain = np.mean([(18 - 10) / 23, (27 - 30) / 31, (6 - 1) / 7])
@@ -173,7 +181,7 @@ def test_where_most_titles_are_shared_those_are_compared_and_it_is_said() -> Non
     assert pair.rows == 41
     assert (
         "part was not evaluated on the same test titles as old (they differ in prepare.split_seed): "
-        "41 of its 41" in (pair.note)
+        "41 of its 41" in other_titles(OLD, pair, EN)
     )
     assert pair.tests["mlp"]["only_one"] == 5
     assert [change.title for change in pair.broken] == ["cars 29", "cars 28", "cars 27"]
@@ -182,9 +190,10 @@ def test_where_most_titles_are_shared_those_are_compared_and_it_is_said() -> Non
 def test_only_what_decides_the_split_explains_other_test_titles() -> None:
     changed = {"prepare.digits": "zero", "seed": 8, "prepare.drift_length": 3, "prepare.min_count": 9}
     part = some_rows(NEW.predictions, range(20, 61))
-    assert "(their data differ)" in compare(OLD, experiment("part", part, **changed), "cnn").note
+    pair = compare(OLD, experiment("part", part, **changed), "cnn")
+    assert "(their data differ)" in other_titles(OLD, pair, EN)
     changed |= {"prepare.min_rows": 9, "prepare.language": "spanish"}
-    note = compare(OLD, experiment("part", part, **changed), "cnn").note
+    note = other_titles(OLD, compare(OLD, experiment("part", part, **changed), "cnn"), EN)
     (named,) = re.findall(r"they differ in (.*)\)", note)
     assert sorted(named.split(", ")) == ["prepare.language", "prepare.min_rows"]
 
@@ -196,7 +205,7 @@ def test_without_the_greater_part_in_common_there_are_no_tests(first: int, compa
     rows = range(first - 1, 60)
     pair = compare(old, experiment("new", some_rows(old.predictions, rows)), "cnn")
     assert (pair.rows > 0) == bool(pair.tests) == compared
-    assert "their data differ" in pair.note
+    assert "their data differ" in other_titles(old, pair, EN)
 
 
 def test_a_title_is_the_same_by_key_and_category_however_it_is_read_and_wherever_it_stands() -> None:
@@ -274,7 +283,7 @@ def trained(one: Experiment, more: float, networks: Sequence[str] = NETWORKS) ->
 @pytest.mark.parametrize("text", [HOSTILE, MARKDOWN])
 def test_markdown_reads_as_the_texts_that_were_put_into_it(text: str) -> None:
     experiments, pairs = report_of(text, text, text)
-    rows = cells(page.markdown_text(experiments, pairs, "average"))
+    rows = cells(markdown_text(experiments, pairs, "average"))
     differs = f"embed.method word2vec → {text}"
     scores = ["0.480", "0.510", "0.420 to 0.630", "0.570", "1.230"]
     assert [text, "0123456", differs, "55", "CNN", *scores] in rows
@@ -288,15 +297,15 @@ def test_markdown_reads_as_the_texts_that_were_put_into_it(text: str) -> None:
 def test_a_verdict_is_given_only_where_the_interval_leaves_out_zero() -> None:
     pairs = [compare(OLD, other, "cnn") for other in (NEW, OLD)] + [compare(NEW, OLD, "cnn")]
     for pair, told in zip(pairs, ("better", "the same", "worse"), strict=True):
-        rows = cells(page.markdown_text([OLD, pair.experiment], [pair], "cnn"))
-        assert {row[5] for row in rows if len(row) == 9} == {"verdict", told}
+        rows = cells(markdown_text([OLD, pair.experiment], [pair], "cnn"))
+        assert {row[5] for row in rows if len(row) == 9} == {"Verdict", told}
     unsure = compare(OLD, experiment("new", predicted({"BIKES": 11, "CARS": 29, "DOGS": 1})), "cnn")
-    rows = cells(page.markdown_text([OLD, NEW], [unsure], "cnn"))
+    rows = cells(markdown_text([OLD, NEW], [unsure], "cnn"))
     assert next(row for row in rows if len(row) == 9 and row[0] == "new")[5] == "not distinguishable"
 
 
 def test_an_experiment_alone_has_scores_and_curves_and_no_comparison() -> None:
-    text = page.html_text([OLD], [], "cnn")
+    text = html_text([OLD], [], "cnn")
     assert text.count("<svg") == 5
     assert "Only one experiment" in text
     assert "Better or not?" not in text
@@ -318,13 +327,13 @@ def test_networks_that_all_experiments_have_are_compared_and_no_others() -> None
     old, new = with_rnn(OLD), with_rnn(NEW)
     pair = compare(old, new, "rnn")
     assert list(pair.tests) == [*CLASSIFIERS, "rnn"]
-    text = page.html_text([old, trained(new, 0.1, ["cnn", "rnn"])], [pair], "rnn")
+    text = html_text([old, trained(new, 0.1, ["cnn", "rnn"])], [pair], "rnn")
     assert text.count("<svg") == 2 + 2 * 2
     assert "Answers of the RNN." in text
     assert "Trained as in old: MLP of new" in text
     pair = compare(OLD, new, "cnn")
     assert list(pair.tests) == list(CLASSIFIERS)
-    rows = cells(page.markdown_text([OLD, new], [pair], "cnn"))
+    rows = cells(markdown_text([OLD, new], [pair], "cnn"))
     assert [row[4] for row in rows if len(row) == 10][1:] == ["Average"] * 2 + ["CNN"] * 2 + ["MLP"] * 2
     with pytest.raises(ValueError, match="old has no rnn: it has cnn, mlp, average"):
         compare(OLD, new, "rnn")
@@ -334,16 +343,16 @@ def test_a_title_of_several_files_is_named_by_file_and_line() -> None:
     pair = compare(OLD, NEW, "cnn")
     title = pair.repaired[0]._asdict() | {"file": "part-2.csv"}
     pair = dataclasses.replace(pair, repaired=[SimpleNamespace(**title)])
-    assert f"| part-2.csv {title['line']} |" in page.markdown_text([OLD, NEW], [pair], "cnn")
-    assert f"part-2.csv line {title['line']}<" in page.html_text([OLD, NEW], [pair], "cnn")
+    assert f"| part-2.csv {title['line']} |" in markdown_text([OLD, NEW], [pair], "cnn")
+    assert f"part-2.csv line {title['line']}<" in html_text([OLD, NEW], [pair], "cnn")
     title["file"] = ""
     pair = dataclasses.replace(pair, repaired=[SimpleNamespace(**title)])
-    assert f"| {title['line']} |" in page.markdown_text([OLD, NEW], [pair], "cnn")
+    assert f"| {title['line']} |" in markdown_text([OLD, NEW], [pair], "cnn")
 
 
 def test_the_same_experiments_give_the_same_bytes() -> None:
     pair = compare(OLD, NEW, "cnn")
-    once, again = (page.html_text([OLD, NEW], [pair], "cnn") for _ in range(2))
+    once, again = (html_text([OLD, NEW], [pair], "cnn") for _ in range(2))
     assert once == again
 
 
@@ -362,7 +371,7 @@ def test_names_and_files_that_are_twice_the_same_are_refused(
 
 def test_the_page_holds_hostile_texts_as_text_alone() -> None:
     experiments, pairs = report_of(HOSTILE, HOSTILE, HOSTILE)
-    text = page.html_text(experiments, pairs, "average")
+    text = html_text(experiments, pairs, "average")
     assert HOSTILE not in text
     assert "<script" not in text
     assert text.count("&lt;script") > 10
@@ -376,7 +385,7 @@ def test_a_browser_shows_hostile_texts_and_runs_fetches_and_complains_of_nothing
 ) -> None:
     experiments, pairs = report_of(HOSTILE, HOSTILE, HOSTILE)
     file = tmp_path / "report.html"
-    file.write_text(page.html_text(experiments, pairs, "average"), encoding="utf-8")
+    file.write_text(html_text(experiments, pairs, "average"), encoding="utf-8")
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     shown = context.new_page()
     requests: list[str] = []
@@ -413,7 +422,7 @@ def test_a_browser_shows_hostile_texts_and_runs_fetches_and_complains_of_nothing
 
 @pytest.mark.pipeline
 def test_the_page_forbids_a_script_even_if_one_got_in(browser: Any, tmp_path: Path) -> None:
-    text = page.html_text([OLD], [], "cnn").replace("</main>", f"{HOSTILE}</main>")
+    text = html_text([OLD], [], "cnn").replace("</main>", f"{HOSTILE}</main>")
     file = tmp_path / "report.html"
     file.write_text(text, encoding="utf-8")
     shown = browser.new_page()

@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 
-from test_report import NEW, OLD, cells, experiment, predicted, some_rows, trained, with_rnn
-from titles.experiments.report import charts, page
+from test_report import (
+    EN,
+    NEW,
+    OLD,
+    cells,
+    experiment,
+    html_text,
+    markdown_text,
+    predicted,
+    some_rows,
+    trained,
+    with_rnn,
+)
+from titles.experiments.report import charts
 from titles.experiments.report.answer import answer, digits, verdict
 from titles.experiments.report.comparison import compare, differing_inputs, unexplained
 from titles.experiments.report.experiment import Experiment, Inputs, inputs_of
@@ -26,7 +38,7 @@ def on_validation(one: Experiment, score: float) -> Experiment:
 
 def told(*experiments: Experiment, model: str = "average") -> Any:
     pairs = [compare(experiments[0], other, model) for other in experiments[1:]]
-    return answer(experiments, pairs, model)
+    return answer(experiments, pairs, model, EN)
 
 
 def test_two_experiments_open_with_the_verdict_of_the_paired_test_and_its_interval() -> None:
@@ -100,7 +112,7 @@ def test_a_difference_that_is_not_zero_does_not_look_like_it(
 
 def test_the_average_comes_first_however_many_networks_there_are() -> None:
     old, new = with_rnn(OLD), with_rnn(NEW)
-    text = page.html_text([old, new], [compare(old, new, "average")], "average")
+    text = html_text([old, new], [compare(old, new, "average")], "average")
     heads = re.findall(r'<th scope="rowgroup"[^>]*>(\w+)<', text)
     assert heads == ["Average", "CNN", "MLP", "RNN"]
     drawn = re.findall(r">(Average|CNN|MLP|RNN)</text>", text)
@@ -111,7 +123,7 @@ def test_what_did_not_change_is_behind_a_fold() -> None:
     outcomes = OLD.predictions.outcomes | {"cnn": NEW.predictions.outcomes["cnn"]}
     part = dataclasses.replace(OLD.predictions, outcomes=outcomes)
     one = trained(experiment("one", part), 0.1, ["cnn"])
-    text = page.html_text([OLD, one], [compare(OLD, one, "average")], "average")
+    text = html_text([OLD, one], [compare(OLD, one, "average")], "average")
     shown = re.sub(r"<details>.*?</details>", "", text, flags=re.S)
     assert re.findall(r'<th scope="rowgroup"[^>]*>(\w+)<', shown) == ["CNN"]
     assert "Not changed: Average of one; MLP of one</summary>" in text
@@ -125,9 +137,7 @@ def test_what_did_not_change_is_behind_a_fold() -> None:
 def test_parameters_that_differ_stand_beside_the_name_and_many_are_cut() -> None:
     many = {f"cnn.p{number}": number for number in range(6)}
     one = experiment("one", NEW.predictions, **many)
-    rows = cells(
-        page.markdown_text([OLD, NEW, one], [compare(OLD, e, "cnn") for e in (NEW, one)], "cnn")
-    )
+    rows = cells(markdown_text([OLD, NEW, one], [compare(OLD, e, "cnn") for e in (NEW, one)], "cnn"))
     beside = {row[0]: row[2] for row in rows if len(row) == 10}
     assert (beside["old"], beside["new"]) == ("", "cnn.epochs 5 → 9")
     assert beside["one"] == ("cnn.p0 not set → 0; cnn.p1 not set → 1; cnn.p2 not set → 2; and 3 more")
@@ -137,7 +147,7 @@ def test_parameters_that_differ_stand_beside_the_name_and_many_are_cut() -> None
 def test_experiments_can_be_told_apart_in_each_chart(count: int) -> None:
     ones = [trained(experiment(f"run-{n}", NEW.predictions), n / 100) for n in range(count)]
     for splits in (["validation"], ["validation", "train"]):
-        drawn = charts.curves(ones, "cnn", "loss", splits, "loss")
+        drawn = charts.curves(ones, "cnn", "loss", splits, EN)
         names = set(re.findall(r">(run-\d+)</text>", drawn))
         if count <= charts.MOST_LINES:
             assert names == {one.name for one in ones}
@@ -147,7 +157,7 @@ def test_experiments_can_be_told_apart_in_each_chart(count: int) -> None:
             # A small chart each, under its name, in order; the first one is behind all others.
             assert re.findall(r">(run-\d+)</text>", drawn) == [one.name for one in ones[1:]]
     pairs = [compare(OLD, one, "cnn") for one in ones]
-    drawn = charts.differences(OLD, pairs, ["average", "cnn"])
+    drawn = charts.differences(OLD, pairs, ["average", "cnn"], EN)
     assert len(re.findall(r">run-\d+</text>", drawn)) == 2 * count
 
 
@@ -183,7 +193,7 @@ def test_inputs_that_differ_explain_changed_results() -> None:
     ]
     assert differing_inputs([one.inputs for one in (old, with_inputs(NEW))]) == []
     pairs = [compare(old, one, "cnn") for one in (code, unknown)]
-    text = page.markdown_text([old, code, unknown], pairs, "cnn")
+    text = markdown_text([old, code, unknown], pairs, "cnn")
     rows = cells(text)
     assert ["src/titles/training", "train_cnn, train_mlp", "aaaaaaa", "bbbbbbb", "unknown"] in rows
     assert "Inputs are unknown of new." in text
@@ -193,9 +203,9 @@ def test_inputs_that_differ_explain_changed_results() -> None:
     more = dataclasses.replace(
         code, inputs=Inputs(code.inputs.read | {"src/titles/data": {"prepare": "f" * 9}})
     )
-    rows = cells(page.markdown_text([old, more], [compare(old, more, "cnn")], "cnn"))
+    rows = cells(markdown_text([old, more], [compare(old, more, "cnn")], "cnn"))
     assert "code differs" in {row[2] for row in rows if len(row) == 10}
-    page_text = page.html_text([old, code, unknown], pairs, "cnn")
+    page_text = html_text([old, code, unknown], pairs, "cnn")
     assert "Made by earlier stages, so that they follow from the above: 1" in page_text
 
 
@@ -223,7 +233,7 @@ def test_other_results_of_the_same_parameters_and_inputs_are_told() -> None:
         dataclasses.replace(changed, inputs=None),
     ):
         assert not unexplained(old, explained)
-    text = page.html_text([old, changed], [compare(old, changed, "cnn")], "cnn")
+    text = html_text([old, changed], [compare(old, changed, "cnn")], "cnn")
     assert "again has other results than old, although parameters, code, data and class" in text
     assert "Code and data are the same in all." in text
 
@@ -254,5 +264,5 @@ def test_hashes_of_any_kind_are_read_and_logins_are_not_shown() -> None:
 
 def test_a_verdict_of_no_difference_is_not_one_of_equal_answers() -> None:
     test = {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0}
-    assert verdict(test | {"only_one": 0, "only_other": 0}) == "the same"
-    assert verdict(test | {"only_one": 1, "only_other": 1}) == "not distinguishable"
+    assert verdict(test | {"only_one": 0, "only_other": 0}) == "same"
+    assert verdict(test | {"only_one": 1, "only_other": 1}) == "unsure"

@@ -139,7 +139,7 @@ def test_parameters_and_curves_are_those_of_the_runs(
     changes = {row[0]: row[2] for row in reported if len(row) == 10}
     assert (changes["main"], changes["narrow"]) == ("", "cnn.filter_count 8 → 5")
     assert differing == {
-        "parameter": ["main", "narrow", "slow"],
+        "Parameter": ["main", "narrow", "slow"],
         "cnn.filter_count": ["8", "5", "8"],
         "mlp.learning_rate": ["0.004", "0.004", "0.001"],
     }

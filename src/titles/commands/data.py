@@ -49,13 +49,15 @@ def _download(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     """Show what `prepare` made of the source: rows by use and by reason, categories, languages, label
-    qualities, words per title, corrected labels, and drift from a reference if there is one."""
+    qualities, words per title, corrected labels, and drift from a reference if there is one. The page of
+    --html is in the language of TITLES_LANG (en, es, pt) or of the locale."""
     from titles.experiments.report import data, data_page
     from titles.models.registry import load_params
+    from titles.texts import chosen, texts
 
     found = data.load(load_params().prepare)
     if options.html:
-        data_page.write_page(found, options.html)
+        data_page.write_page(found, options.html, texts(chosen()))
         print(f"{options.html} shows it", file=sys.stderr)
     else:
         print(data_page.text(found, options.top))

@@ -120,11 +120,14 @@ def _report(options: argparse.Namespace) -> None:
     """Compare experiments, or git revisions, with the first of them: whether one is better, scores on
     validation and test, paired tests, parameters and inputs that differ, curves, categories, titles.
     Prints the answer, and makes a page that needs no network and the same as Markdown. Nothing is
-    checked out; what DVC's cache lacks is read from the remote."""
+    checked out; what DVC's cache lacks is read from the remote. The texts are in the language of
+    TITLES_LANG (en, es, pt) or of the locale."""
     from titles.experiments.report.page import write_report
+    from titles.texts import chosen, texts
 
+    say = texts(chosen())
     markdown = options.markdown or options.out.with_suffix(".md")
-    print(write_report(options.experiments, options.model, options.out, markdown))
+    print(write_report(options.experiments, options.model, options.out, markdown, say))
     print(f"written: {options.out}, {markdown}")
 
 

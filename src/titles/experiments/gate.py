@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from titles.experiments.report.answer import other_titles
 from titles.experiments.report.comparison import compare
 from titles.experiments.report.experiment import load
 from titles.models.registry import AVERAGE
+from titles.texts import ENGLISH, texts
 
 
 class Check(NamedTuple):
@@ -43,16 +45,17 @@ def gate(baseline: str, candidate: str, within: float) -> tuple[list[Check], str
         ValueError: one cannot be read, the candidate lacks a network of the baseline, or too few test
             titles are in both.
     """
+    say = texts(ENGLISH)
     old, new = load(baseline), load(candidate)
     if lacking := [one.notes[-1] for one in (old, new) if one.predictions is None]:
         raise ValueError("; ".join(lacking))
     pair = compare(old, new, AVERAGE)
     if not pair.rows:
-        raise ValueError(f"too few test titles are in both: {pair.note}")
+        raise ValueError(f"too few test titles are in both: {other_titles(old, pair, say)}")
     if missing := [model for model in old.scores if model not in pair.tests]:
         raise ValueError(f"{candidate} has no predictions of {', '.join(missing)}")
     checks = [
         Check(model, test["difference"], test["difference_low"], test["difference_high"], within)
         for model, test in pair.tests.items()
     ]
-    return checks, pair.note
+    return checks, other_titles(old, pair, say)

@@ -267,22 +267,29 @@ def older_details(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown(params: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each revision that lacks parameters which another has and which can change results.
+    """A line for each revision of `lacking`."""
+    return [
+        f"{revision} has no {', '.join(names)}: its version did not know them"
+        for revision, names in lacking(params).items()
+    ]
+
+
+def lacking(params: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The parameters or sections that another revision has and that can change results, of each revision
+    that lacks some.
 
     Args:
         params: those of each revision, by its name.
     """
     names = dict.fromkeys(name for values in params.values() for name in values)
     names = {name: None for name in names if not _without_results(name)}
-    found = []
+    found = {}
     for revision, values in params.items():
-        lacking = [name for name in names if name not in values]
+        left = [name for name in names if name not in values]
         sections = {name.partition(".")[0] for name in values}
-        told = dict.fromkeys(
-            n if n.partition(".")[0] in sections else n.partition(".")[0] for n in lacking
-        )
+        told = dict.fromkeys(n if n.partition(".")[0] in sections else n.partition(".")[0] for n in left)
         if told:
-            found.append(f"{revision} has no {', '.join(told)}: its version did not know them")
+            found[revision] = list(told)
     return found
 
 

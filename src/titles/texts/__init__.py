@@ -1,8 +1,9 @@
 """Texts of pages and explanations in several languages.
 
 Each language is a TOML file beside this one: sections by page, texts by name. English has all texts; a
-test holds the others to the same names and the same {fields}. No stage depends on this folder, so that
-a better translation trains nothing again.
+test holds the others to the same names and the same {fields}. Backticks in a text mark code. Figures are
+written as in params.yaml and on a terminal, 1,234.5, in all languages, so that they can be compared and
+copied. No stage depends on this folder, so that a better translation trains nothing again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,17 @@ class Texts(NamedTuple):
 
     def __call__(self, key: str, **fields: object) -> str:
         """The text `section.name` with its fields filled in, as plain text: a page has to escape it."""
+        return self.unfilled(key).format(**fields)
+
+    def unfilled(self, key: str) -> str:
+        """The text `section.name` with its {fields}."""
         section, name = key.split(".")
-        return self.sections[section][name].format(**fields)
+        return self.sections[section][name]
+
+    def named(self, section: str, name: str) -> str:
+        """The text of a name that a file has, such as a reason for a rejected row; of a name that the
+        section lacks, which another version may have written, the name itself in words."""
+        return self.sections[section].get(name, name.replace("_", " "))
 
     def listed(self, parts: Sequence[str], joint: Literal["and", "or"]) -> str:
         """The parts as in a sentence: with commas, and the joint before the last."""

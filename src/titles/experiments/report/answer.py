@@ -9,10 +9,17 @@ from typing import NamedTuple
 from titles.experiments.report.comparison import Pair, splits_alike
 from titles.experiments.report.experiment import Experiment
 from titles.models.registry import AVERAGE
+from titles.texts import Texts
 
-SAME = "the same"
-UNSURE = "not distinguishable"
-_SURE = ("better", "worse")
+# Verdicts, and the keys of their texts.
+BETTER, WORSE, UNSURE, SAME, NOT_COMPARED = "better", "worse", "unsure", "same", "not_compared"
+VERDICTS = {
+    BETTER: "verdicts.better",
+    WORSE: "verdicts.worse",
+    UNSURE: "verdicts.unsure",
+    SAME: "verdicts.same",
+    NOT_COMPARED: "verdicts.not_compared",
+}
 
 
 class Answer(NamedTuple):
@@ -31,20 +38,44 @@ def verdict(test: Mapping[str, float]) -> str:
         return SAME
     if test["difference_low"] <= 0 <= test["difference_high"]:
         return UNSURE
-    return "better" if test["difference"] > 0 else "worse"
+    return BETTER if test["difference"] > 0 else WORSE
 
 
-def full_name(model: str) -> str:
+def full_name(model: str, say: Texts) -> str:
     """The name of a model as a report shows it."""
-    return "Average" if model == AVERAGE else model.upper()
+    return say("words.average") if model == AVERAGE else model.upper()
 
 
-def of_model(model: str) -> str:
+def the_model(model: str, say: Texts) -> str:
     """The model within a sentence."""
-    return "the average of all networks" if model == AVERAGE else f"the {model.upper()}"
+    return say("answer.average") if model == AVERAGE else say("answer.network", model=model.upper())
 
 
-def answer(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> Answer:
+def of_model(model: str, say: Texts) -> str:
+    """The same with "of" before it, which some languages join with the article."""
+    return (
+        say("answer.of_average") if model == AVERAGE else say("answer.of_network", model=model.upper())
+    )
+
+
+def other_titles(baseline: Experiment, pair: Pair, say: Texts) -> str:
+    """How the test titles of a pair differ; empty if they do not, as far as is known."""
+    if not pair.other:
+        return ""
+    causes, common, before, after = pair.other
+    named = say("report.params_differ", names=", ".join(causes))
+    return say(
+        "report.titles_differ",
+        name=pair.experiment.name,
+        other=baseline.name,
+        why=named if causes else say("report.data_differ"),
+        common=f"{common:,}",
+        before=f"{before:,}",
+        after=f"{after:,}",
+    )
+
+
+def answer(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, say: Texts) -> Answer:
     """Whether an experiment is better than the first, by one model.
 
     Of several experiments, one is chosen on validation, and the test split says whether it is better:
@@ -52,80 +83,77 @@ def answer(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str)
     """
     baseline = experiments[0]
     if not pairs:
-        return _of_one(baseline, model)
+        return _of_one(baseline, model, say)
     if len(pairs) == 1:
         (pair,) = pairs
-        told = _validation(baseline, pair, model)
-        return Answer(
-            f"{_against(baseline, pair, model)}.", " ".join([_basis(pair, model), *told]).strip()
-        )
-    counts = Counter(verdict(p.tests[model]) if model in p.tests else "not compared" for p in pairs)
-    order = (*_SURE, UNSURE, SAME, "not compared")
-    of_all = "; ".join(f"{counts[name]} {name}" for name in order if counts[name])
-    told = [f"All {len(pairs)} on the test split, against {baseline.name}: {of_all}."]
+        lead = f"{_against(baseline, pair, model, pair.experiment.name, say)}."
+        return Answer(lead, " ".join(_figures(baseline, pair, model, say)))
+    counts = Counter(verdict(p.tests[model]) if model in p.tests else NOT_COMPARED for p in pairs)
+    of_all = "; ".join(
+        say("answer.counted", count=counts[kind], verdict=say(key))
+        for kind, key in VERDICTS.items()
+        if counts[kind]
+    )
+    told = [say("answer.all", count=len(pairs), name=baseline.name, verdicts=of_all)]
     before = baseline.validation(model)
     alike = [pair for pair in pairs if splits_alike(baseline, pair)]
     scored = [(value, p) for p in alike if (value := p.experiment.validation(model)) is not None]
     if before is None or not scored:
-        lead = (
-            f"No experiment can be chosen on validation: {baseline.name} and others have no common score"
-        )
-        return Answer(f"{lead}.", " ".join(told))
+        return Answer(say("answer.no_choice", name=baseline.name), " ".join(told))
     if left := len(pairs) - len(scored):
-        told.append(f"{left} could not be chosen: other validation titles, or no score on them.")
+        told.append(say("answer.left_out", count=left))
     best, chosen = max(scored, key=lambda one: one[0])
     if best <= before:
-        lead = f"None scores higher than {baseline.name} on validation, on which the choice is made"
-        told.insert(0, f"{_capital(of_model(model))}: {before:.3f} against {best:.3f} at most.")
-        return Answer(f"{lead}.", " ".join(told))
-    lead = f"{chosen.experiment.name} scores highest on validation; on the test split, "
-    lead += _against(baseline, chosen, model, "it")
+        fields = {"before": f"{before:.3f}", "best": f"{best:.3f}"}
+        told.insert(0, say("answer.at_most", model=_capital(the_model(model, say)), **fields))
+        return Answer(say("answer.none_higher", name=baseline.name), " ".join(told))
+    found = _against(baseline, chosen, model, say("answer.it"), say)
+    lead = say("answer.highest", name=chosen.experiment.name, verdict=found)
+    return Answer(lead, " ".join([*_figures(baseline, chosen, model, say), *told]))
+
+
+def _of_one(experiment: Experiment, model: str, say: Texts) -> Answer:
+    score = experiment.scores[model]
+    low, high = (f"{score[f'balanced_accuracy_{end}']:.3f}" for end in ("low", "high"))
     return Answer(
-        f"{lead}.", " ".join([_basis(chosen, model), *_validation(baseline, chosen, model), *told])
+        say("answer.one", name=experiment.name, score=f"{score['balanced_accuracy']:.3f}"),
+        say("answer.one_details", low=low, high=high, model=the_model(model, say)),
     )
 
 
-def _of_one(experiment: Experiment, model: str) -> Answer:
-    score = experiment.scores[model]
-    low, high = score["balanced_accuracy_low"], score["balanced_accuracy_high"]
-    reached = f"{score['balanced_accuracy']:.3f} on the test split"
-    lead = f"{experiment.name} has a balanced accuracy of {reached}."
-    told = f"95 % interval {low:.3f} to {high:.3f}, {of_model(model)}."
-    return Answer(lead, f"{told} Only one experiment: name another to compare it with.")
-
-
-def _against(baseline: Experiment, pair: Pair, model: str, name: str = "") -> str:
-    name, other = name or pair.experiment.name, baseline.name
+def _against(baseline: Experiment, pair: Pair, model: str, name: str, say: Texts) -> str:
+    names = {"name": name, "other": baseline.name}
     if model not in pair.tests:
-        why = "predictions are missing" if lacks_predictions(baseline, pair) else "other test titles"
-        return f"{name} cannot be compared with {other}: {why}"
+        if lacks_predictions(baseline, pair):
+            return say("answer.no_predictions", **names)
+        return say("answer.other_titles", **names)
     test = pair.tests[model]
     found = verdict(test)
     if found == SAME:
-        return f"{name} is the same as {other}: each title that one has right, the other has too"
+        return say("answer.same", **names)
     if found == UNSURE:
         by, low, high = signed(test)
-        return f"{name} is not distinguishable from {other}: {by} (95 % interval {low} to {high})"
+        return say("answer.unsure", by=by, low=low, high=high, **names)
     ends = sorted(abs(test[name]) for name in ("difference_low", "difference_high"))
     by, low, high = digits(abs(test["difference"]), *ends)
-    return f"{name} is {found} than {other} by {by} (95 % interval {low} to {high})"
+    key = "answer.better" if found == BETTER else "answer.worse"
+    return say(key, by=by, low=low, high=high, **names)
 
 
 def lacks_predictions(baseline: Experiment, pair: Pair) -> bool:
     return baseline.predictions is None or pair.experiment.predictions is None
 
 
-def _basis(pair: Pair, model: str) -> str:
-    if model not in pair.tests:
-        return ""
-    return f"Balanced accuracy of {of_model(model)} on {pair.rows:,} test titles."
-
-
-def _validation(baseline: Experiment, pair: Pair, model: str) -> list[str]:
+def _figures(baseline: Experiment, pair: Pair, model: str, say: Texts) -> list[str]:
+    """Sentences: of how many titles a test is, and the scores on validation."""
+    told = []
+    if model in pair.tests:
+        told.append(say("answer.basis", of_model=of_model(model, say), rows=f"{pair.rows:,}"))
     before, after = baseline.validation(model), pair.experiment.validation(model)
-    if before is None or after is None or not splits_alike(baseline, pair):
-        return []
-    return [f"On validation: {after:.3f}, {baseline.name} {before:.3f}."]
+    if before is not None and after is not None and splits_alike(baseline, pair):
+        fields = {"before": f"{before:.3f}", "after": f"{after:.3f}"}
+        told.append(say("answer.validation", other=baseline.name, **fields))
+    return told
 
 
 def signed(test: Mapping[str, float]) -> list[str]:

@@ -7,18 +7,30 @@ the same. Text takes the page's colour.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from titles.experiments.report.answer import SAME, UNSURE, full_name, verdict
+from titles.experiments.report.answer import (
+    BETTER,
+    SAME,
+    UNSURE,
+    VERDICTS,
+    WORSE,
+    full_name,
+    verdict,
+)
 from titles.experiments.report.comparison import Pair, is_unchanged
 from titles.experiments.report.experiment import Experiment
+from titles.texts import Texts
 
 _COLOURS = ["currentColor", *(f"var(--series-{number})" for number in range(1, 6))]
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right"]
+_TAG = re.compile(r'<\w+(?:[^<>"]|"[^"]*")*>')
+_DESCRIPTION = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
 _STYLE = Path(__file__).parent / "templates/charts.json"
 
 
@@ -30,9 +42,9 @@ _LETTER = 6.6  # mean width of a letter, pixels
 _LONGEST = 40  # letters of a name
 _LONGEST_SMALL = 28
 _TICKS = 8  # of the epochs
-_VERDICTS = {
-    "better": ("var(--better)", "triangle-up"),
-    "worse": ("var(--worse)", "triangle-down"),
+_MARKS = {
+    BETTER: ("var(--better)", "triangle-up"),
+    WORSE: ("var(--worse)", "triangle-down"),
     UNSURE: ("var(--soft)", "circle"),
     SAME: ("var(--soft)", "circle"),
 }
@@ -59,18 +71,20 @@ def _without_middle(name: str, letters: int) -> str:
     return f"{name[: letters // 2]}…{name[letters // 2 + 1 - letters :]}"
 
 
-def differences(baseline: Experiment, pairs: Sequence[Pair], models: Sequence[str]) -> Markup:
+def differences(
+    baseline: Experiment, pairs: Sequence[Pair], models: Sequence[str], say: Texts
+) -> Markup:
     """Balanced accuracy of each model minus that of the baseline, with the 95 % interval of the paired
     test; without models that did not change. Empty if there is nothing to draw."""
     named = labels([pair.experiment.name for pair in pairs])
     values = [
         {
             "experiment": named[pair.experiment.name],
-            "model": full_name(model),
+            "model": full_name(model, say),
             "value": test["difference"],
             "low": test["difference_low"],
             "high": test["difference_high"],
-            "verdict": verdict(test),
+            "verdict": say(VERDICTS[verdict(test)]),
         }
         for model in models
         for pair in pairs
@@ -78,10 +92,11 @@ def differences(baseline: Experiment, pairs: Sequence[Pair], models: Sequence[st
     ]
     if not values:
         return Markup()
-    kinds = [kind for kind in _VERDICTS if any(row["verdict"] == kind for row in values)]
+    told = {say(VERDICTS[kind]): marks for kind, marks in _MARKS.items()}
+    kinds = [kind for kind in told if any(row["verdict"] == kind for row in values)]
 
     def scale(place: int) -> dict[str, Any]:
-        chosen = [_VERDICTS[kind][place] for kind in kinds]
+        chosen = [told[kind][place] for kind in kinds]
         return {"field": "verdict", "type": "nominal", "scale": {"domain": kinds, "range": chosen}}
 
     zero = {
@@ -92,18 +107,20 @@ def differences(baseline: Experiment, pairs: Sequence[Pair], models: Sequence[st
     for layer in (bar, point):
         layer["encoding"]["color"] = scale(0)
     point["encoding"]["shape"] = scale(1)
-    title = f"balanced accuracy minus that of {labels([baseline.name])[baseline.name]}"
+    title = say("report.minus_axis", name=labels([baseline.name])[baseline.name])
     return _rows_by_model([zero, bar, point], values, title)
 
 
-def scores(experiments: Sequence[Experiment], pairs: Sequence[Pair], models: Sequence[str]) -> Markup:
+def scores(
+    experiments: Sequence[Experiment], pairs: Sequence[Pair], models: Sequence[str], say: Texts
+) -> Markup:
     """Balanced accuracy of each model and experiment: on validation, and on the test split with its 95 %
     interval; without models that are as in the first experiment."""
     named = labels([experiment.name for experiment in experiments])
     values = [
         {
             "experiment": named[experiment.name],
-            "model": full_name(model),
+            "model": full_name(model, say),
             "test": experiment.scores[model]["balanced_accuracy"],
             "low": experiment.scores[model]["balanced_accuracy_low"],
             "high": experiment.scores[model]["balanced_accuracy_high"],
@@ -113,25 +130,25 @@ def scores(experiments: Sequence[Experiment], pairs: Sequence[Pair], models: Seq
         for experiment in shown(experiments, pairs, model)
     ]
     bar, point = _bar_and_point("test", "low", "high")
-    splits = ["test", "validation"]
+    splits = [say("splits.test"), say("splits.validation")]
     colours = {"domain": splits, "range": ["var(--series-1)", "var(--series-2)"]}
     shapes = {"domain": splits, "range": ["circle", "diamond"]}
     color, shape = ({"type": "nominal", "scale": scale} for scale in (colours, shapes))
-    bar["encoding"]["color"] = {"datum": "test", **color}
-    point["encoding"] |= {"color": {"datum": "test", **color}, "shape": {"datum": "test", **shape}}
+    bar["encoding"]["color"] = {"datum": splits[0], **color}
+    point["encoding"] |= {"color": {"datum": splits[0], **color}, "shape": {"datum": splits[0], **shape}}
     chosen = {
         "transform": [{"filter": "isValid(datum.validation)"}],
         "mark": {"type": "point", "filled": False, "size": 70, "strokeWidth": 2, "opacity": 1},
         "encoding": {
             "x": {"field": "validation", "type": "quantitative", **_FREE},
-            "shape": {"datum": "validation", **shape},
-            "color": {"datum": "validation", **color},
+            "shape": {"datum": splits[1], **shape},
+            "color": {"datum": splits[1], **color},
         },
     }
     layers = [bar, point]
     if any(row["validation"] is not None for row in values):
         layers.append(chosen)
-    return _rows_by_model(layers, values, "balanced accuracy")
+    return _rows_by_model(layers, values, say("report.accuracy_axis"))
 
 
 def shown(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> list[Experiment]:
@@ -179,9 +196,11 @@ def _rows_by_model(layers: list[dict[str, Any]], values: list[dict[str, Any]], t
 
 
 def curves(
-    experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], title: str
+    experiments: Sequence[Experiment], network: str, measure: str, splits: Sequence[str], say: Texts
 ) -> Markup:
     """A measure of a network by epoch, on one or two splits, of the experiments that have curves.
+
+    measure: balanced_accuracy or loss.
 
     Up to MOST_LINES experiments are in one chart, each with a colour and a shape. More have a small
     chart each, with the first experiment in grey behind.
@@ -194,7 +213,7 @@ def curves(
         return [
             {
                 "experiment": named[experiment.name],
-                "split": split,
+                "split": say.named("splits", split),
                 "epoch": epoch,
                 "value": value,
                 **more,
@@ -210,16 +229,18 @@ def curves(
     x: dict[str, Any] = {
         "axis": {"values": [*range(step, last + 1, step)], "format": "d", "grid": False}
     }
-    x["title"] = "epoch"
+    x["title"] = say("report.epoch_axis")
     x |= {"scale": {"zero": False, "nice": False, "padding": 8}}
+    title = say("report.loss_axis" if measure == "loss" else "report.accuracy_axis")
     encoding: dict[str, Any] = {
         "x": {"field": "epoch", "type": "quantitative", **x},
         "y": {"field": "value", "type": "quantitative", **_FREE, "title": title},
     }
     dashes = {}
     if len(splits) > 1:
-        legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 400}
-        scale = {"domain": list(splits), "range": [[1, 0], [4, 3]]}
+        legend = {"symbolType": "stroke", "symbolStrokeColor": "currentColor", "symbolSize": 144}
+        names = [say.named("splits", split) for split in splits]
+        scale = {"domain": names, "range": [[1, 0], [4, 3]]}
         dashes = {"strokeDash": {"field": "split", "type": "nominal", "scale": scale, "legend": legend}}
     line = {"type": "line", "strokeWidth": 2}
     if len(drawn) > MOST_LINES:
@@ -270,4 +291,6 @@ def svg(spec: dict[str, Any]) -> Markup:
 
     spec = {**spec, "config": json.loads(_STYLE.read_text(encoding="utf-8"))}
     drawn = vl_convert.vegalite_to_svg(spec, vl_version="6.4", allowed_base_urls=[])
+    # Vega describes parts in English. The page describes the whole, an image to a screen reader.
+    drawn = _TAG.sub(lambda tag: _DESCRIPTION.sub("", tag[0]), drawn)
     return Markup(drawn)  # noqa: S704, made of our own tables, with names escaped

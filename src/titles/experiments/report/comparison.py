@@ -22,13 +22,29 @@ from titles.experiments.store import SPLIT_SEED, canonical, decides_split, diffe
 LEAST_ROWS = 20
 CATEGORIES = 10
 TITLES = 12
+# In place of a hash, and of a path.
+NONE, UNKNOWN = "none", "unknown"
+MACHINE = "machine"
+
+
+class OtherTitles(NamedTuple):
+    """How the test titles of an experiment differ from those of the baseline.
+
+    causes: the parameters that differ and decide the split, none if the data differ. common: titles that
+    both have; before, after: titles of the baseline and of the experiment.
+    """
+
+    causes: Sequence[str]
+    common: int
+    before: int
+    after: int
 
 
 @dataclass(frozen=True)
 class Pair:
     """An experiment against the baseline.
 
-    note: how their test titles differ; empty if they are the same.
+    other: how their test titles differ; None if they are the same or unknown.
     rows: titles that both have; 0 if they are too few or unknown, and then all that follows is empty.
     tests: of each model, `metrics.paired_test` of the experiment against the baseline.
     gained, lost: the categories whose recall rose and fell most: category, rows, recall before and
@@ -38,7 +54,7 @@ class Pair:
     """
 
     experiment: Experiment
-    note: str
+    other: OtherTitles | None
     rows: int
     tests: dict[str, dict[str, float]]
     gained: Sequence[Any] = ()
@@ -56,8 +72,8 @@ def differing_params(experiments: Sequence[Experiment]) -> list[tuple[str, list[
 class Difference(NamedTuple):
     """What the stages of runs read that is not the same in all.
 
-    values: of each experiment, the start of its hash, "none" if it has no such input, "unknown" without
-    a dvc.lock. made: whether a stage made it, so that it follows from other inputs and parameters.
+    values: of each experiment, the start of its hash, NONE if it has no such input, UNKNOWN without a
+    dvc.lock. made: whether a stage made it, so that it follows from other inputs and parameters.
     """
 
     name: str
@@ -76,13 +92,13 @@ def differing_inputs(runs: Sequence[Inputs | None]) -> list[Difference]:
         # Stages that ran at different times can have read different contents.
         hashes = [None if r is None else tuple(dict.fromkeys(r.values())) for r in read]
         if len({h for h in hashes if h is not None}) > 1:
-            values = ["unknown" if h is None else " ".join(x[:7] for x in h) or "none" for h in hashes]
+            values = [UNKNOWN if h is None else " ".join(x[:7] for x in h) or NONE for h in hashes]
             stages = [*dict.fromkeys(stage for r in read if r for stage in r)]
             found.append(Difference(path, stages, values, any(path in i.made for i in known)))
     for network in dict.fromkeys(network for inputs in known for network in inputs.machines):
-        values = [inputs.machines.get(network, "unknown") if inputs else "unknown" for inputs in runs]
-        if len({*values} - {"unknown"}) > 1:
-            found.append(Difference("machine", [f"train_{network}"], values, made=False))
+        values = [inputs.machines.get(network, UNKNOWN) if inputs else UNKNOWN for inputs in runs]
+        if len({*values} - {UNKNOWN}) > 1:
+            found.append(Difference(MACHINE, [f"train_{network}"], values, made=False))
     return found
 
 
@@ -103,8 +119,8 @@ def is_unchanged(baseline: Experiment, pair: Pair, model: str) -> bool:
 
 def splits_alike(baseline: Experiment, pair: Pair) -> bool:
     """Whether the validation titles are the same as in the baseline, as far as can be known."""
-    if pair.note or pair.rows:
-        return not pair.note
+    if pair.other or pair.rows:
+        return not pair.other
     inputs = differing_inputs([baseline.inputs, pair.experiment.inputs])
     data = [one for one in inputs if "prepare" in one.stages]
     code = [one for one in data if one.name.startswith("src/")]
@@ -125,16 +141,17 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     """
     old, new = baseline.predictions, experiment.predictions
     if old is None or new is None:
-        return Pair(experiment, "", 0, {})
+        return Pair(experiment, None, 0, {})
     for one, found in ((baseline, old), (experiment, new)):
         if model not in found.outcomes:
             raise ValueError(f"{one.name} has no {model}: it has {', '.join(found.outcomes)}")
     rows_old, rows_new = common_rows(old, new)
     common = len(rows_old)
     same = common == len(old) == len(new)
-    note = "" if same else _note(baseline, experiment, common, len(old), len(new))
+    causes = _deciding(baseline, experiment)
+    other = None if same else OtherTitles(causes, common, len(old), len(new))
     if 2 * common <= max(len(old), len(new)):
-        return Pair(experiment, note, 0, {})
+        return Pair(experiment, other, 0, {})
     labels = sorted({*old.labels, *new.labels})
     before, after = _aligned(old, rows_old, labels), _aligned(new, rows_new, labels)
     samples, seed = (_number(baseline, name) for name in ("evaluate.bootstrap_samples", "seed"))
@@ -160,7 +177,7 @@ def compare(baseline: Experiment, experiment: Experiment, model: str) -> Pair:
     changes = _categories(titles.assign(was=was.right_N, now=now.right_N))
     return Pair(
         experiment,
-        note,
+        other,
         common,
         tests,
         gained=[*changes[changes.difference > 0].head(CATEGORIES).itertuples()],
@@ -200,16 +217,6 @@ def _identified(predictions: Predictions, has_keys: bool) -> pd.DataFrame:
         found["line"], found["title"] = predictions.lines_N, predictions.titles
     found["copy"] = found.groupby(list(found.columns)).cumcount()
     return found.assign(row=np.arange(len(predictions)))
-
-
-def _note(baseline: Experiment, experiment: Experiment, common: int, before: int, after: int) -> str:
-    causes = _deciding(baseline, experiment)
-    why = f"they differ in {', '.join(causes)}" if causes else "their data differ"
-    return (
-        f"{experiment.name} was not evaluated on the same test titles as {baseline.name} ({why}): "
-        f"{common:,} of its {after:,} titles are among the {before:,} of {baseline.name}. Their scores "
-        "are of different titles."
-    )
 
 
 def _deciding(baseline: Experiment, experiment: Experiment) -> list[str]:

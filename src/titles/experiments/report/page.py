@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from titles.data.files import atomic_file, is_one_file
 from titles.experiments.commands import warn
 from titles.experiments.report import charts
 from titles.experiments.report.answer import (
+    NOT_COMPARED,
+    VERDICTS,
     Answer,
     answer,
     full_name,
     lacks_predictions,
     of_model,
+    other_titles,
     signed,
     verdict,
 )
 from titles.experiments.report.comparison import (
     CATEGORIES,
     LEAST_ROWS,
+    MACHINE,
+    NONE,
     TITLES,
+    UNKNOWN,
     Pair,
     compare,
     differing_inputs,
@@ -36,17 +41,17 @@ from titles.experiments.report.comparison import (
     unexplained,
 )
 from titles.experiments.report.experiment import Experiment, load
-from titles.experiments.store import unknown
+from titles.experiments.report.writing import html_templates, markdown_templates
+from titles.experiments.store import lacking
 from titles.models.registry import AVERAGE
+from titles.texts import Texts
 from titles.tracking.provenance import without_login
 
 _OPEN = 2  # experiments whose titles are shown without a click
 _CHANGES = 3  # parameters that stand beside a name
-# All characters with a meaning somewhere in CommonMark or in GitHub's tables.
-_MARKS = re.compile(r"([\\`*_~<>&|\[\]$])")
 
 
-def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -> Answer:
+def write_report(names: Sequence[str], model: str, page: Path, markdown: Path, say: Texts) -> Answer:
     """Compare experiments or revisions with the first of them, in two files.
 
     Args:
@@ -70,62 +75,68 @@ def write_report(names: Sequence[str], model: str, page: Path, markdown: Path) -
             warn(note)
     pairs = [compare(experiments[0], experiment, model) for experiment in experiments[1:]]
     for path, text in (
-        (page, html_text(experiments, pairs, model)),
-        (markdown, markdown_text(experiments, pairs, model)),
+        (page, html_text(experiments, pairs, model, say)),
+        (markdown, markdown_text(experiments, pairs, model, say)),
     ):
         with atomic_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
-    return answer(experiments, pairs, model)
+    return answer(experiments, pairs, model, say)
 
 
-def html_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
+def html_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, say: Texts) -> str:
     """The page; charts and style are part of it, and it holds no script."""
-    return _rendered("report.html", experiments, pairs, model, autoescape=True)
+    return _rendered(html_templates(say), "report.html", experiments, pairs, model, say)
 
 
-def markdown_text(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) -> str:
+def markdown_text(
+    experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, say: Texts
+) -> str:
     """The same without charts; all values in the template are escaped."""
-    return _rendered("report.md", experiments, pairs, model, finalize=_markdown_escaped)
+    return _rendered(markdown_templates(say), "report.md", experiments, pairs, model, say)
 
 
 def _rendered(
-    template: str, experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str, **options: Any
+    environment: Environment,
+    template: str,
+    experiments: Sequence[Experiment],
+    pairs: Sequence[Pair],
+    model: str,
+    say: Texts,
 ) -> str:
-    environment = templates(**options)
+    placeholders = {
+        NONE: say("report.none"),
+        UNKNOWN: say("report.unknown"),
+        MACHINE: say("report.machine"),
+    }
     environment.filters |= {
         "share": "{:.3f}".format,
-        "count": "{:,}".format,
         "p_value": "{:.2g}".format,
         "difference": "{:+.3f}".format,
-        "parameter": _parameter,
-        "breakable": _breakable,
-        "full_name": full_name,
+        "parameter": partial(_parameter, say=say),
+        "full_name": partial(full_name, say=say),
+        "input": lambda text: placeholders.get(text, text),
+        "verdict": lambda kind: say(VERDICTS[kind]),
     }
     baseline = experiments[0]
     # Models that all experiments have, the average first.
     shared = [m for m in baseline.scores if all(m in e.scores for e in experiments)]
     models = sorted(shared, key=lambda name: name != AVERAGE)
     inputs = differing_inputs([one.inputs for one in experiments])
-    notes = [note for experiment in experiments for note in experiment.notes]
-    notes += unknown({e.name: e.params for e in experiments})
-    notes += [
-        f"{one.name} has other results than {baseline.name}, although parameters, code, data and class "
-        "of machine are equal. Causes can be a GPU, `compute.portable: false` or files changed by hand; "
-        f"`titles verify {one.name}` runs it again"
-        for one in experiments[1:]
-        if unexplained(baseline, one)
-    ]
     return environment.get_template(template).render(
-        answer=answer(experiments, pairs, model),
+        answer=answer(experiments, pairs, model, say),
         charts=charts,
+        texts=say,
         experiments=experiments,
         baseline=baseline,
         pairs=pairs,
         model=model,
-        of_model=of_model(model),
+        of_model=of_model(model, say),
         models=models,
-        notes=notes,
-        changes={e.name: _changes(baseline, e) for e in experiments},
+        other_titles=[(told, pair) for pair in pairs if (told := other_titles(baseline, pair, say))],
+        notes=[note for experiment in experiments for note in experiment.notes],
+        lacking=lacking({e.name: e.params for e in experiments}),
+        unexplained=[one.name for one in experiments[1:] if unexplained(baseline, one)],
+        changes={e.name: _changes(baseline, e, say) for e in experiments},
         groups=[_rows(experiments, pairs, name) for name in models],
         trainings=[
             _training(experiments, network)
@@ -143,7 +154,11 @@ def _rendered(
 
 
 class Row(NamedTuple):
-    """A model of an experiment. signed: the difference from the first and its interval."""
+    """A model of an experiment.
+
+    signed: the difference from the first and its interval. verdict: of VERDICTS; empty for
+    the first.
+    """
 
     experiment: Experiment
     score: Mapping[str, float]
@@ -173,7 +188,7 @@ def _rows(experiments: Sequence[Experiment], pairs: Sequence[Pair], model: str) 
     hidden: list[Row] = []
     for pair in pairs:
         one, test = pair.experiment, pair.tests.get(model)
-        told = (signed(test), verdict(test)) if test else ((), "not compared")
+        told = (signed(test), verdict(test)) if test else ((), NOT_COMPARED)
         row = Row(one, one.scores[model], one.validation(model), pair, test, *told)
         (hidden if is_unchanged(baseline, pair, model) else shown).append(row)
     return Rows(model, shown, hidden)
@@ -206,43 +221,23 @@ def _training(experiments: Sequence[Experiment], network: str) -> Training:
     return Training(network, [one for one in having if one not in hidden], hidden)
 
 
-def _changes(baseline: Experiment, experiment: Experiment) -> list[str]:
+def _changes(baseline: Experiment, experiment: Experiment, say: Texts) -> list[str]:
     """In what an experiment differs from the first, for a place beside its name."""
     both = [baseline, experiment]
     params = [
-        f"{name} {_parameter(before)} → {_parameter(after)}"
+        f"{name} {_parameter(before, say)} → {_parameter(after, say)}"
         for name, (before, after) in differing_params(both)
     ]
     roots = [one.name for one in differing_inputs([one.inputs for one in both]) if not one.made]
     code = [name for name in roots if name.startswith("src/")]
-    told = [name for name in roots if name not in code] + (["code"] if len(code) > 1 else code)
-    found = params + [f"{name} differs" for name in told]
+    told = [say("report.machine") if name == MACHINE else name for name in roots if name not in code]
+    told += [say("report.code")] if len(code) > 1 else code
+    found = params + [say("report.differs", name=name) for name in told]
     more = len(found) - _CHANGES
-    return found if more <= 1 else [*found[:_CHANGES], f"and {more} more"]
+    return found if more <= 1 else [*found[:_CHANGES], say("report.and_more", count=more)]
 
 
-def templates(**options: Any) -> Environment:
-    """The templates of pages. options: of Jinja, `autoescape=True` for HTML."""
-    return Environment(  # noqa: S701, in `options`
-        loader=PackageLoader("titles.experiments.report"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        **options,
-    )
-
-
-def _markdown_escaped(value: object) -> str:
-    text = str(value)
-    return text if isinstance(value, Markup) else _MARKS.sub(r"\\\1", " ".join(text.split()))
-
-
-def _parameter(value: object) -> str:
+def _parameter(value: object, say: Texts) -> str:
     if value is None:
-        return "not set"
+        return say("report.not_set")
     return without_login(value) if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _breakable(name: str) -> Markup:
-    """HTML of a name with a possible line break after each underscore."""
-    return Markup("_<wbr>").join(name.split("_"))

@@ -11,11 +11,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from titles.data.files import atomic_file
-from titles.experiments.report.page import templates
+from titles.experiments.report.writing import html_templates
 from titles.experiments.search import charts
 from titles.experiments.search.confirm import Verdict
 from titles.experiments.search.space import SECONDS, Choices, label, shown, shown_value
 from titles.experiments.search.study import REASON, Study, settings_of
+from titles.texts import ENGLISH, texts
 
 _LEAST_TRIALS = 10  # for an importance of parameters
 _BEST_SHARE = 0.25
@@ -32,7 +33,7 @@ def write_page(
     Raises:
         ValueError: the file cannot be written.
     """
-    environment = templates(autoescape=True)
+    environment = html_templates(texts(ENGLISH))  # the page of a search is in English
     environment.filters |= {
         "score": "{:.4f}".format,
         "difference": "{:+.4f}".format,
