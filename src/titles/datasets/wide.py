@@ -1,0 +1,406 @@
+"""Listings of all categories of the challenge, drawn and spelled a block at a time.
+
+The grammar is that of `titles.datasets.grammar`, with every decision taken for all rows of a block at
+once. A title is a row of phrases in selling order; a phrase is a number in a pool that has each
+phrase in all cases, with and without accents.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from titles.datasets import catalogue, shape
+from titles.datasets.catalogue import FILLERS, LANGUAGES
+from titles.datasets.grammar import (
+    ACCENTS,
+    CUT,
+    EXACT,
+    LONGEST,
+    NEAR,
+    NEIGHBOURS,
+    QUOTED,
+    SHORTEST,
+    TYPO,
+    UNACCENTED,
+    VAGUE,
+    WRONG,
+)
+
+Ints: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
+
+BLOCK = 50_000  # rows that share one random stream
+RELIABLE = 0.0592  # share of rows whose label was checked, as in the challenge
+SHORTENED = 0.2  # share of heads of several words of which only the first is left
+NONE = -1  # no phrase
+
+# Places of a title, in selling order. The name stands before or after the head.
+_FIRST, _PLUS, _LEAD, _NAME, _BEFORE, _HEAD, _AFTER, _LINK, _LATE_NAME = 0, 2, 3, 4, 7, 8, 9, 10, 11
+_WITH, _OTHER, _JOINT, _TAIL = 14, 15, 17, 18
+_FILLED = 14  # phrases after the core, at most
+_WIDTH = _TAIL + _FILLED + 1  # and one more for what a near duplicate adds
+
+_CASES = (
+    string.capwords,
+    str.upper,
+    lambda text: text[:1].upper() + text[1:].lower(),
+    str,
+    str.lower,
+)
+_CAPITAL, _LOWER = 2, 4
+_MERGED = "\x00"  # before a comma: no space
+
+
+class _Lists(NamedTuple):
+    """Lists of phrases, one after the other: where each begins and how long it is."""
+
+    starts: Ints
+    lengths: Ints
+    items: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The vocabulary as arrays. Those over kinds have one entry for each category in each language."""
+
+    names: list[str]
+    spellings: pa.StringArray  # by case, by accents, by phrase
+    lengths: Ints  # characters of a phrase and the space after it; 0 at the end, for NONE
+    shortened: Ints  # a phrase's first word
+    plus: int
+    joints: Ints
+    lists: _Lists
+    chosen: dict[str, Ints]  # by purpose: the list of each kind
+    fillers: Ints  # kinds x 100: lists that the end of a title draws from
+    brands: Ints  # of products: brand and model, in lists as long as `products`
+    products: _Lists
+    extras: _Lists
+    is_part: Flags
+    sizes: Ints  # rows of each kind in the challenge
+    confusions: Ints  # cumulative over the flattened table, with one row a category
+
+
+class _Pool:
+    """Numbers phrases, and lists of them."""
+
+    def __init__(self) -> None:
+        self.phrases: dict[str, int] = {}
+        self.lists: dict[tuple[str, ...], int] = {}
+
+    def number(self, phrase: str) -> int:
+        return self.phrases.setdefault(phrase, len(self.phrases)) if phrase else NONE
+
+    def of(self, phrases: Iterable[str]) -> int:
+        return self.lists.setdefault(tuple(phrases), len(self.lists))
+
+
+def _lists(content: Iterable[Sequence[int]]) -> _Lists:
+    content = list(content)
+    lengths = np.array([len(items) for items in content], np.int64)
+    items = np.array([item for items in content for item in items], np.int64)
+    return _Lists(lengths.cumsum() - lengths, lengths, items)
+
+
+@cache
+def _tables() -> _Tables:
+    found = catalogue.wide()
+    count = len(found.names)
+    kinds = [kind for lang in LANGUAGES for kind in found.kinds[lang]]
+    pool = _Pool()
+    purposes = ("lead", "colour", "generic", "noise", "link", "with", "without", "gift")
+    chosen = {name: [pool.of(kind.words[name]) for kind in kinds] for name in purposes}
+    for name in ("heads", "attributes", "brands", "nouns"):
+        chosen[name] = [pool.of(getattr(kind, name)) for kind in kinds]
+    fillers = np.array([[pool.of(kind.fillers[name]) for name in FILLERS] for kind in kinds])
+    products = _lists([[pool.number(m) for _, m in kind.products] for kind in kinds])
+    brands = [pool.number(brand) for kind in kinds for brand, _ in kind.products]
+    lists = _lists([[pool.number(item) for item in items] for items in pool.lists])
+    plus, *joints = (pool.number(text) for text in ("+", "-", _MERGED + ","))
+    shortened = [pool.number(phrase.split()[0]) for phrase in list(pool.phrases)]
+    shortened += range(len(shortened), len(pool.phrases))
+    phrases = list(pool.phrases)
+    variants = [case(phrase) for case in _CASES for phrase in phrases]
+    sold = np.array([bool(kind.heads) for kind in kinds]).reshape(2, count).T
+    # One row of the table after the other, so that one search finds a row's category.
+    confusions = found.confusions
+    return _Tables(
+        names=found.names,
+        spellings=pa.array([*variants, *(text.translate(ACCENTS) for text in variants)]),
+        lengths=np.array([*(len(phrase) + 1 for phrase in phrases), 0]),
+        shortened=np.array(shortened),
+        plus=plus,
+        joints=np.array([joints[0]] * 6 + [joints[1]] * 4 + [plus]),
+        lists=lists,
+        chosen={name: np.array(numbers) for name, numbers in chosen.items()},
+        fillers=fillers.repeat(list(FILLERS.values()), axis=1),
+        brands=np.array(brands),
+        products=products,
+        extras=_lists([[e + count * (i >= count) for e in k.extras] for i, k in enumerate(kinds)]),
+        is_part=np.array([kind.is_part for kind in kinds]),
+        sizes=shape.by_language(found.sizes, sold).T.ravel(),
+        confusions=confusions.ravel().cumsum(),
+    )
+
+
+class _Block:
+    """Draws the rows of one block. `kinds` has the kind of each row, by its given label."""
+
+    def __init__(self, rng: np.random.Generator, kinds: Ints) -> None:
+        self.tables = _tables()
+        self.rng, self.kinds = rng, kinds
+        # By place: most decisions are about one place in all rows.
+        self.phrases = np.full((_WIDTH, len(kinds)), NONE, np.int32)
+
+    def below(self, share: Any) -> Flags:
+        """Whether each row is among a random share of them."""
+        drawn: Flags = self.rng.random(len(self.kinds)) < share
+        return drawn
+
+    def pick(self, which: Ints, lists: _Lists | None = None, early: bool = False) -> Ints:
+        """One place in the items of a list for each of the lists `which`; `early` prefers the first.
+
+        Empty lists give NONE.
+        """
+        lists = lists or self.tables.lists
+        draw = self.rng.random(len(which))
+        draw = draw * draw if early else draw
+        lengths = lists.lengths[which]
+        places = lists.starts[which] + (draw * lengths).astype(np.int64)
+        return np.where(lengths > 0, places, NONE)
+
+    def word(self, purpose: str, kinds: Ints | None = None, early: bool = False) -> Ints:
+        """A phrase for each row from its kind's list, NONE where that is empty."""
+        lists = self.tables.chosen[purpose][self.kinds if kinds is None else kinds]
+        places = self.pick(lists, early=early)
+        return np.where(places == NONE, NONE, self.tables.lists.items[places])
+
+    def head(self, kinds: Ints) -> Ints:
+        heads = self.word("heads", kinds, early=True)
+        return np.where(self.below(SHORTENED), self.tables.shortened[heads], heads)
+
+    def put(self, place: int, phrases: Ints | int, where: Flags) -> None:
+        np.copyto(self.phrases[place], phrases, "same_kind", where=where)
+
+    def core(self) -> None:
+        """What is sold: lead, head, attribute, brand and model, in selling order."""
+        tables, put, below = self.tables, self.put, self.below
+        part = tables.is_part[self.kinds]
+        has_products = tables.products.lengths[self.kinds] > 0
+        draw = self.rng.random(len(self.kinds))
+        joined = part & (draw < 0.5)
+        headless = ~part & has_products & (draw < 0.14)
+        unnamed = part & (draw >= 0.5) & (draw < 0.65)
+        early = headless | (~part & (draw < 0.28)) | (part & (draw > 0.85))
+        attributed = below(0.35)
+        before = below(0.15)
+        attributes = self.word("attributes")
+        put(_HEAD, self.head(self.kinds), ~headless)
+        put(_BEFORE, attributes, attributed & before & ~headless)
+        put(_AFTER, attributes, (attributed & ~before) | headless)
+        put(_LINK, self.word("link"), joined)
+        for place, words in enumerate(self.name(part, has_products)):
+            put(_NAME + place, words, early & ~unnamed)
+            put(_LATE_NAME + place, words, ~early & ~unnamed)
+        put(_LEAD, self.word("lead"), below(0.16))
+        self.bundle(below(np.where(part, 0.14, 0.3)))
+
+    def name(self, part: Flags, has_products: Flags) -> tuple[Ints, Ints, Ints]:
+        """The thing that a part is for, brand and model."""
+        tables, draw = self.tables, self.rng.random(len(self.kinds))
+        products = self.pick(self.kinds, tables.products)
+        brands = np.where(has_products, tables.brands[products], self.word("brands", early=True))
+        branded = np.where(has_products, (draw < 0.55) | (draw >= 0.85), draw < 0.6)
+        nouns = np.where(part & self.below(0.45), self.word("nouns", early=True), NONE)
+        models = np.where(has_products & (draw < 0.85), tables.products.items[products], NONE)
+        return nouns, np.where(branded, brands, NONE), models
+
+    def bundle(self, where: Flags) -> None:
+        """Add a second article, the one that is not what the listing is about."""
+        tables, put = self.tables, self.put
+        places = self.pick(self.kinds, tables.extras)
+        where = where & (places != NONE)
+        extras = np.where(where, tables.extras.items[places], self.kinds)
+        others = self.head(extras)
+        without = self.below(0.12)
+        first = self.below(0.08) & where & ~without
+        late = where & ~first
+        link = np.where(without, self.word("without", extras), self.word("with", extras))
+        put(_FIRST, others, first)
+        put(_PLUS, tables.plus, first)
+        put(_WITH, link, late)
+        put(_OTHER, others, late)
+        put(_OTHER + 1, self.word("attributes", extras), late & ~without & self.below(0.5))
+        put(_FIRST + 1, self.word("gift", extras), first)
+
+    def vague(self) -> None:
+        """Titles that never say what is sold."""
+        where = self.below(VAGUE)
+        brands = np.where(self.below(0.7), self.word("brands", early=True), self.word("lead"))
+        self.phrases[:, where] = NONE
+        self.put(_HEAD, brands, where)
+        self.put(_TAIL, self.word("colour"), where)
+        self.put(_TAIL + 1, self.word("generic"), where)
+        self.said = ~where
+
+    def tail(self) -> None:
+        """Attributes and sales talk, until the line is full."""
+        tables = self.tables
+        draw = self.rng.random(len(self.kinds))
+        # Most sellers fill the line; a few old listings are longer than today's limit.
+        length = np.where(draw < 0.62, 46 + 21 * draw, 3 + 48 * (draw - 0.62) / 0.37)
+        length = np.where(draw < 0.99, length, 85 + 3500 * (draw - 0.99))
+        # The entry after the last phrase is that of NONE.
+        room = length - tables.lengths[self.phrases[:_JOINT]].sum(0)
+        rows = np.flatnonzero(self.said & (room > 0))
+        for place in range(_TAIL, _TAIL + _FILLED):
+            drawn = self.rng.integers(0, tables.fillers.shape[1], len(rows))
+            phrases = tables.lists.items[self.pick(tables.fillers[self.kinds[rows], drawn])]
+            new = np.ones(len(rows), bool)
+            for other in (_BEFORE, _HEAD, _AFTER, *range(_TAIL, place)):
+                new &= self.phrases[other][rows] != phrases
+            self.phrases[place, rows[new]] = phrases[new]
+            room[rows] -= tables.lengths[phrases] * new
+            rows = rows[room[rows] > 0]
+        joints = tables.joints[self.rng.integers(0, len(tables.joints), len(self.kinds))]
+        self.put(_JOINT, joints, self.below(0.11) & (self.phrases[_TAIL] != NONE))
+
+    def repeat(self) -> tuple[Ints, Flags]:
+        """Copy the phrases of earlier rows of the same kind to some rows, whatever their labels.
+
+        Returns:
+            The row that each row repeats, itself for most, and whether it repeats it to the letter.
+        """
+        count = len(self.kinds)
+        draw = self.rng.random(count)
+        order = np.argsort(self.kinds, kind="stable")
+        first = np.diff(self.kinds[order], prepend=NONE) != 0
+        origin = first | (draw[order] >= EXACT + NEAR)
+        sources = np.empty(count, np.int64)
+        sources[order] = order[np.maximum.accumulate(np.where(origin, np.arange(count), 0))]
+        repeats = sources != np.arange(count)
+        exact = repeats & (draw < EXACT)
+        near = np.flatnonzero(repeats & ~exact)
+        self.phrases[:, repeats] = self.phrases[:, sources[repeats]]
+        ends = self.phrases[_TAIL:, near]
+        ends[-1] = self.word("noise")[near]
+        self.phrases[_TAIL:, near] = self.rng.permuted(ends, axis=0)
+        return sources, exact
+
+    def spell(self) -> pa.StringArray:
+        """The titles: joint, digits, case, accents, typos, and the site's cut."""
+        count = len(self.kinds)
+        draw = self.rng.random(count)
+        case = np.searchsorted([0.78, 0.85, 0.9], draw, "right")
+        pool = len(self.tables.lengths) - 1
+        bases = pool * (case + len(_CASES) * self.below(UNACCENTED))
+        spelled = np.ascontiguousarray(self.phrases.T)
+        used = spelled != NONE
+        # A sentence has only its first phrase with a capital.
+        sentences = np.flatnonzero(case == _CAPITAL)
+        firsts = used[sentences].argmax(1)
+        spelled[sentences] += pool * (_LOWER - _CAPITAL)
+        spelled[sentences, firsts] -= pool * (_LOWER - _CAPITAL)
+        spelled += bases[:, None].astype(np.int32)
+        phrases = self.tables.spellings.take(pa.array(spelled[used]))
+        offsets = np.concatenate([[0], used.sum(1).cumsum()]).astype(np.int32)
+        titles = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), phrases), " ")
+        titles = pc.replace_substring(titles, " " + _MERGED, "")
+        titles = self.scribble(titles)
+        quoted = pc.binary_join_element_wise('"', titles, '"', "")
+        titles = pc.if_else(pa.array(self.below(QUOTED)), quoted, titles)
+        long = pc.greater_equal(pc.utf8_length(titles), 85)
+        titles = pc.if_else(
+            long, pc.utf8_slice_codeunits(titles, 0, LONGEST), pc.utf8_slice_codeunits(titles, 0, CUT)
+        )
+        return pc.utf8_rpad(pc.utf8_trim_whitespace(titles), SHORTEST, "!")
+
+    def scribble(self, titles: pa.StringArray) -> pa.StringArray:
+        """Digits in the place of underscores, and typos: letters swapped, dropped, doubled, replaced."""
+        _, offsets, content = titles.buffers()
+        ends = np.frombuffer(offsets, np.int32)[: len(titles) + 1].astype(np.int64)
+        text = np.frombuffer(content, np.uint8)[: ends[-1]].copy()
+        blanks = np.flatnonzero(text == ord("_"))
+        text[blanks] = self.rng.integers(ord("1"), ord("9") + 1, len(blanks), np.uint8)
+        rows = np.flatnonzero(self.below(TYPO))
+        lengths = ends[rows + 1] - ends[rows]
+        at = ends[rows] + (self.rng.random(len(rows)) * lengths).astype(np.int64)
+        draw = self.rng.random(len(rows))
+        ok = (
+            (at + 1 < ends[rows + 1])
+            & _LETTERS[text[at]]
+            & _ASCII[text[np.minimum(at + 1, len(text) - 1)]]
+        )
+        at, draw = at[ok], draw[ok]
+        swapped = at[draw < 0.3]
+        text[swapped], text[swapped + 1] = text[swapped + 1], text[swapped].copy()
+        replaced = at[draw >= 0.8]
+        text[replaced] = _NEXT[text[replaced]]
+        changed = (draw >= 0.3) & (draw < 0.8)
+        at, added = at[changed], np.where(draw[changed] < 0.6, -1, 1)
+        # Everything up to a dropped letter, and from a doubled letter on once more.
+        stops = [*(at + (added > 0)).tolist(), len(text)]
+        starts = [0, *(at + (added < 0)).tolist()]
+        pieces = [text[start:stop] for start, stop in zip(starts, stops, strict=True)]
+        moved = ends + np.concatenate([[0], added.cumsum()])[np.searchsorted(at, ends)]
+        return pa.StringArray.from_buffers(
+            len(titles), pa.py_buffer(moved.astype(np.int32)), pa.py_buffer(np.concatenate(pieces))
+        )
+
+
+_ASCII = np.arange(256) < 128
+_LETTERS = np.array([chr(code).isalpha() for code in range(128)] + [False] * 128)
+_NEXT = np.arange(256, dtype=np.uint8)
+_NEXT[[ord(letter) for letter in NEIGHBOURS]] = [ord(letter) for letter in NEIGHBOURS.values()]
+_NEXT[[ord(a.upper()) for a in NEIGHBOURS]] = [ord(letter) for letter in NEIGHBOURS.values()]
+
+
+def block(rows: int, seed: int, number: int) -> pa.RecordBatch:
+    """Block `number` of a sample of `rows` rows; another block needs nothing of it."""
+    tables = _tables()
+    count = len(tables.names)
+    start = number * BLOCK
+    sizes = shape.scaled(tables.sizes, rows)
+    places = shape.Order(rows, seed).part(start, min(start + BLOCK, rows))
+    labels = np.searchsorted(sizes.cumsum(), places, "right")
+    rng = np.random.default_rng(np.random.SeedSequence((seed, rows, number)))
+    reliable = rng.random(len(labels)) < RELIABLE
+    given, language = labels % count, labels // count
+    draw = rng.random(len(labels))
+    wrong = np.flatnonzero(~reliable & (rng.random(len(labels)) < WRONG))
+    # Of a wrong label, what the listing truly is: as likely as its sellers would pick the label.
+    of = given[wrong]
+    before = np.where(of > 0, tables.confusions[of * count - 1], 0)
+    weights = tables.confusions[of * count + count - 1] - before
+    sought = before + (draw[wrong] * weights).astype(np.int64)
+    order = np.argsort(sought)  # a sorted search stays in the processor's caches
+    true = given.copy()
+    true[wrong[order]] = np.searchsorted(tables.confusions, sought[order], "right") - of[order] * count
+    kinds = true + language * count
+    kinds = np.where(tables.sizes[kinds] > 0, kinds, labels)  # not sold in this language
+    made = _Block(rng, kinds)
+    made.core()
+    made.vague()
+    made.tail()
+    sources, exact = made.repeat()
+    titles = made.spell()
+    titles = titles.take(pa.array(np.where(exact, sources, np.arange(len(labels)))))
+    names = pa.array(tables.names)
+    return pa.RecordBatch.from_arrays(
+        [
+            titles,
+            pa.array(["unreliable", "reliable"]).take(pa.array(reliable.astype(np.int8))),
+            pa.array(list(LANGUAGES.values())).take(pa.array(language)),
+            names.take(pa.array(given)),
+            names.take(pa.array(kinds % count)),
+        ],
+        ["title", "label_quality", "language", "category", "true_category"],
+    )
