@@ -72,10 +72,17 @@ def by_language(totals: list[int], sold: NDArray[np.bool_]) -> NDArray[np.int64]
 
 
 def scaled(weights: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
-    """`rows` shared out in proportion to `weights`, by largest remainders."""
-    whole, rest = np.divmod(weights * np.int64(rows), weights.sum())
-    whole[np.argsort(-rest, kind="stable")[: rows - whole.sum()]] += 1
-    return whole
+    """`rows` shared out in proportion to `weights`, by largest remainders.
+
+    Each column of `weights` gets an equal part of the rows, to the row.
+    """
+    parts = []
+    for number, column in enumerate(weights.T, 1):
+        share = rows * number // weights.shape[1] - rows * (number - 1) // weights.shape[1]
+        whole, rest = np.divmod(column * np.int64(share), column.sum())
+        whole[np.argsort(-rest, kind="stable")[: share - whole.sum()]] += 1
+        parts.append(whole)
+    return np.stack(parts, 1)
 
 
 class Order:

@@ -85,7 +85,7 @@ class _Tables:
     products: _Lists
     extras: _Lists
     is_part: Flags
-    sizes: Ints  # rows of each kind in the challenge
+    sizes: Ints  # rows in the challenge, categories x languages
     confusions: Ints  # cumulative over the flattened table, with one row a category
 
 
@@ -146,7 +146,7 @@ def _tables() -> _Tables:
         products=products,
         extras=_lists([[e + count * (i >= count) for e in k.extras] for i, k in enumerate(kinds)]),
         is_part=np.array([kind.is_part for kind in kinds]),
-        sizes=shape.by_language(found.sizes, sold).T.ravel(),
+        sizes=shape.by_language(found.sizes, sold),
         confusions=confusions.ravel().cumsum(),
     )
 
@@ -368,7 +368,7 @@ def block(rows: int, seed: int, number: int) -> pa.RecordBatch:
     tables = _tables()
     count = len(tables.names)
     start = number * BLOCK
-    sizes = shape.scaled(tables.sizes, rows)
+    sizes = shape.scaled(tables.sizes, rows).T
     places = shape.Order(rows, seed).part(start, min(start + BLOCK, rows))
     labels = np.searchsorted(sizes.cumsum(), places, "right")
     rng = np.random.default_rng(np.random.SeedSequence((seed, rows, number)))
@@ -385,7 +385,7 @@ def block(rows: int, seed: int, number: int) -> pa.RecordBatch:
     true = given.copy()
     true[wrong[order]] = np.searchsorted(tables.confusions, sought[order], "right") - of[order] * count
     kinds = true + language * count
-    kinds = np.where(tables.sizes[kinds] > 0, kinds, labels)  # not sold in this language
+    kinds = np.where(tables.sizes[true, language] > 0, kinds, labels)  # not sold in this language
     made = _Block(rng, kinds)
     made.core()
     made.vague()
