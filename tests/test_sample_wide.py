@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from titles.cli import main
-from titles.datasets import catalogue, shape, wide
+from titles.datasets import catalogue, phrases, shape
 from titles.datasets.sample import HEADER, write_csv
 
 ROWS = 120_000
@@ -39,7 +39,7 @@ def test_sizes_are_the_challenges():
 
 def test_each_language_has_half_the_rows_and_its_own_gaps():
     found = catalogue.wide()
-    sizes = wide._tables().sizes.T
+    sizes = phrases.tables().sizes.T
     assert sizes.sum(1).tolist() == [10_000_000, 10_000_000]
     assert (sizes > 0).sum(1).tolist() == [1574, 1576]
     assert sizes.sum(0).tolist() == found.sizes
@@ -65,7 +65,7 @@ def test_an_order_looks_random():
 
 @pytest.mark.parametrize("count", [1, 999, 60_000, 20_000_000, 1_000_000_000])
 def test_scaled_sizes_add_up_and_stay_in_proportion(count):
-    weights = wide._tables().sizes
+    weights = phrases.tables().sizes
     found = shape.scaled(weights, count)
     assert found.sum() == count
     assert np.abs(found - weights * (count / 20_000_000)).max() <= 1
@@ -73,7 +73,7 @@ def test_scaled_sizes_add_up_and_stay_in_proportion(count):
 
 def test_a_file_has_the_sizes_to_the_row(rows):
     names = catalogue.wide().names
-    expected = shape.scaled(wide._tables().sizes, ROWS).sum(1)
+    expected = shape.scaled(phrases.tables().sizes, ROWS).sum(1)
     sizes = rows.category.value_counts().reindex(names, fill_value=0)
     assert sizes.tolist() == expected.tolist()
     assert rows.language.value_counts().to_dict() == {"spanish": ROWS // 2, "portuguese": ROWS // 2}

@@ -7,21 +7,15 @@ phrase in all cases, with and without accents.
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from titles.datasets import catalogue, shape
-from titles.datasets.catalogue import FILLERS, LANGUAGES
+from titles.datasets import phrases, shape
+from titles.datasets.catalogue import LANGUAGES
 from titles.datasets.grammar import (
-    ACCENTS,
     CUT,
     EXACT,
     LONGEST,
@@ -34,14 +28,11 @@ from titles.datasets.grammar import (
     VAGUE,
     WRONG,
 )
-
-Ints: TypeAlias = NDArray[np.int64]
-Flags: TypeAlias = NDArray[np.bool_]
+from titles.datasets.phrases import CAPITAL, CASES, LOWER, MERGED, NONE, Flags, Ints, Lists
 
 BLOCK = 50_000  # rows that share one random stream
 RELIABLE = 0.0592  # share of rows whose label was checked, as in the challenge
 SHORTENED = 0.2  # share of heads of several words of which only the first is left
-NONE = -1  # no phrase
 
 # Places of a title, in selling order. The name stands before or after the head.
 _FIRST, _PLUS, _LEAD, _NAME, _BEFORE, _HEAD, _AFTER, _LINK, _LATE_NAME = 0, 2, 3, 4, 7, 8, 9, 10, 11
@@ -49,113 +40,12 @@ _WITH, _OTHER, _JOINT, _TAIL = 14, 15, 17, 18
 _FILLED = 14  # phrases after the core, at most
 _WIDTH = _TAIL + _FILLED + 1  # and one more for what a near duplicate adds
 
-_CASES = (
-    string.capwords,
-    str.upper,
-    lambda text: text[:1].upper() + text[1:].lower(),
-    str,
-    str.lower,
-)
-_CAPITAL, _LOWER = 2, 4
-_MERGED = "\x00"  # before a comma: no space
-
-
-class _Lists(NamedTuple):
-    """Lists of phrases, one after the other: where each begins and how long it is."""
-
-    starts: Ints
-    lengths: Ints
-    items: Ints
-
-
-@dataclass(frozen=True, slots=True)
-class _Tables:
-    """The vocabulary as arrays. Those over kinds have one entry for each category in each language."""
-
-    names: list[str]
-    spellings: pa.StringArray  # by case, by accents, by phrase
-    lengths: Ints  # characters of a phrase and the space after it; 0 at the end, for NONE
-    shortened: Ints  # a phrase's first word
-    plus: int
-    joints: Ints
-    lists: _Lists
-    chosen: dict[str, Ints]  # by purpose: the list of each kind
-    fillers: Ints  # kinds x 100: lists that the end of a title draws from
-    brands: Ints  # of products: brand and model, in lists as long as `products`
-    products: _Lists
-    extras: _Lists
-    is_part: Flags
-    sizes: Ints  # rows in the challenge, categories x languages
-    confusions: Ints  # cumulative over the flattened table, with one row a category
-
-
-class _Pool:
-    """Numbers phrases, and lists of them."""
-
-    def __init__(self) -> None:
-        self.phrases: dict[str, int] = {}
-        self.lists: dict[tuple[str, ...], int] = {}
-
-    def number(self, phrase: str) -> int:
-        return self.phrases.setdefault(phrase, len(self.phrases)) if phrase else NONE
-
-    def of(self, phrases: Iterable[str]) -> int:
-        return self.lists.setdefault(tuple(phrases), len(self.lists))
-
-
-def _lists(content: Iterable[Sequence[int]]) -> _Lists:
-    content = list(content)
-    lengths = np.array([len(items) for items in content], np.int64)
-    items = np.array([item for items in content for item in items], np.int64)
-    return _Lists(lengths.cumsum() - lengths, lengths, items)
-
-
-@cache
-def _tables() -> _Tables:
-    found = catalogue.wide()
-    count = len(found.names)
-    kinds = [kind for lang in LANGUAGES for kind in found.kinds[lang]]
-    pool = _Pool()
-    purposes = ("lead", "colour", "generic", "noise", "link", "with", "without", "gift")
-    chosen = {name: [pool.of(kind.words[name]) for kind in kinds] for name in purposes}
-    for name in ("heads", "attributes", "brands", "nouns"):
-        chosen[name] = [pool.of(getattr(kind, name)) for kind in kinds]
-    fillers = np.array([[pool.of(kind.fillers[name]) for name in FILLERS] for kind in kinds])
-    products = _lists([[pool.number(m) for _, m in kind.products] for kind in kinds])
-    brands = [pool.number(brand) for kind in kinds for brand, _ in kind.products]
-    lists = _lists([[pool.number(item) for item in items] for items in pool.lists])
-    plus, *joints = (pool.number(text) for text in ("+", "-", _MERGED + ","))
-    shortened = [pool.number(phrase.split()[0]) for phrase in list(pool.phrases)]
-    shortened += range(len(shortened), len(pool.phrases))
-    phrases = list(pool.phrases)
-    variants = [case(phrase) for case in _CASES for phrase in phrases]
-    sold = np.array([bool(kind.heads) for kind in kinds]).reshape(2, count).T
-    # One row of the table after the other, so that one search finds a row's category.
-    confusions = found.confusions
-    return _Tables(
-        names=found.names,
-        spellings=pa.array([*variants, *(text.translate(ACCENTS) for text in variants)]),
-        lengths=np.array([*(len(phrase) + 1 for phrase in phrases), 0]),
-        shortened=np.array(shortened),
-        plus=plus,
-        joints=np.array([joints[0]] * 6 + [joints[1]] * 4 + [plus]),
-        lists=lists,
-        chosen={name: np.array(numbers) for name, numbers in chosen.items()},
-        fillers=fillers.repeat(list(FILLERS.values()), axis=1),
-        brands=np.array(brands),
-        products=products,
-        extras=_lists([[e + count * (i >= count) for e in k.extras] for i, k in enumerate(kinds)]),
-        is_part=np.array([kind.is_part for kind in kinds]),
-        sizes=shape.by_language(found.sizes, sold),
-        confusions=confusions.ravel().cumsum(),
-    )
-
 
 class _Block:
     """Draws the rows of one block. `kinds` has the kind of each row, by its given label."""
 
     def __init__(self, rng: np.random.Generator, kinds: Ints) -> None:
-        self.tables = _tables()
+        self.tables = phrases.tables()
         self.rng, self.kinds = rng, kinds
         # By place: most decisions are about one place in all rows.
         self.phrases = np.full((_WIDTH, len(kinds)), NONE, np.int32)
@@ -165,7 +55,7 @@ class _Block:
         drawn: Flags = self.rng.random(len(self.kinds)) < share
         return drawn
 
-    def pick(self, which: Ints, lists: _Lists | None = None, early: bool = False) -> Ints:
+    def pick(self, which: Ints, lists: Lists | None = None, early: bool = False) -> Ints:
         """One place in the items of a list for each of the lists `which`; `early` prefers the first.
 
         Empty lists give NONE.
@@ -187,8 +77,8 @@ class _Block:
         heads = self.word("heads", kinds, early=True)
         return np.where(self.below(SHORTENED), self.tables.shortened[heads], heads)
 
-    def put(self, place: int, phrases: Ints | int, where: Flags) -> None:
-        np.copyto(self.phrases[place], phrases, "same_kind", where=where)
+    def put(self, place: int, words: Ints | int, where: Flags) -> None:
+        np.copyto(self.phrases[place], words, "same_kind", where=where)
 
     def core(self) -> None:
         """What is sold: lead, head, attribute, brand and model, in selling order."""
@@ -262,13 +152,13 @@ class _Block:
         room = length - tables.lengths[self.phrases[:_JOINT]].sum(0)
         rows = np.flatnonzero(self.said & (room > 0))
         for place in range(_TAIL, _TAIL + _FILLED):
-            drawn = self.rng.integers(0, tables.fillers.shape[1], len(rows))
-            phrases = tables.lists.items[self.pick(tables.fillers[self.kinds[rows], drawn])]
+            turns = self.rng.integers(0, tables.fillers.shape[1], len(rows))
+            drawn = tables.lists.items[self.pick(tables.fillers[self.kinds[rows], turns])]
             new = np.ones(len(rows), bool)
             for other in (_BEFORE, _HEAD, _AFTER, *range(_TAIL, place)):
-                new &= self.phrases[other][rows] != phrases
-            self.phrases[place, rows[new]] = phrases[new]
-            room[rows] -= tables.lengths[phrases] * new
+                new &= self.phrases[other][rows] != drawn
+            self.phrases[place, rows[new]] = drawn[new]
+            room[rows] -= tables.lengths[drawn] * new
             rows = rows[room[rows] > 0]
         joints = tables.joints[self.rng.integers(0, len(tables.joints), len(self.kinds))]
         self.put(_JOINT, joints, self.below(0.11) & (self.phrases[_TAIL] != NONE))
@@ -301,19 +191,19 @@ class _Block:
         draw = self.rng.random(count)
         case = np.searchsorted([0.78, 0.85, 0.9], draw, "right")
         pool = len(self.tables.lengths) - 1
-        bases = pool * (case + len(_CASES) * self.below(UNACCENTED))
+        bases = pool * (case + len(CASES) * self.below(UNACCENTED))
         spelled = np.ascontiguousarray(self.phrases.T)
         used = spelled != NONE
         # A sentence has only its first phrase with a capital.
-        sentences = np.flatnonzero(case == _CAPITAL)
+        sentences = np.flatnonzero(case == CAPITAL)
         firsts = used[sentences].argmax(1)
-        spelled[sentences] += pool * (_LOWER - _CAPITAL)
-        spelled[sentences, firsts] -= pool * (_LOWER - _CAPITAL)
+        spelled[sentences] += pool * (LOWER - CAPITAL)
+        spelled[sentences, firsts] -= pool * (LOWER - CAPITAL)
         spelled += bases[:, None].astype(np.int32)
-        phrases = self.tables.spellings.take(pa.array(spelled[used]))
+        parts = self.tables.spellings.take(pa.array(spelled[used]))
         offsets = np.concatenate([[0], used.sum(1).cumsum()]).astype(np.int32)
-        titles = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), phrases), " ")
-        titles = pc.replace_substring(titles, " " + _MERGED, "")
+        titles = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), parts), " ")
+        titles = pc.replace_substring(titles, " " + MERGED, "")
         titles = self.scribble(titles)
         quoted = pc.binary_join_element_wise('"', titles, '"', "")
         titles = pc.if_else(pa.array(self.below(QUOTED)), quoted, titles)
@@ -365,7 +255,7 @@ _NEXT[[ord(a.upper()) for a in NEIGHBOURS]] = [ord(letter) for letter in NEIGHBO
 
 def block(rows: int, seed: int, number: int) -> pa.RecordBatch:
     """Block `number` of a sample of `rows` rows; another block needs nothing of it."""
-    tables = _tables()
+    tables = phrases.tables()
     count = len(tables.names)
     start = number * BLOCK
     sizes = shape.scaled(tables.sizes, rows).T
