@@ -1,18 +1,20 @@
 import csv
 import gzip
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from statistics import mean, median
 
 import pytest
 
-from titles.datasets import sample
+from titles.data.documents import parse_yaml
+from titles.datasets import catalogue, sample
 from titles.datasets.sample import HEADER, generate, write_csv
 
 
@@ -54,7 +56,7 @@ def test_the_first_rows_do_not_depend_on_the_total(rows):
 
 
 def test_every_row_fits_the_schema(rows):
-    names = set(sample._catalogue().names)
+    names = set(catalogue.by_hand().names)
     assert {row.label_quality for row in rows} == {"reliable", "unreliable"}
     assert {row.language for row in rows} == {"spanish", "portuguese"}
     assert {row.category for row in rows} | {row.true_category for row in rows} == names
@@ -62,7 +64,7 @@ def test_every_row_fits_the_schema(rows):
 
 
 def test_category_names_are_unique_and_upper_case():
-    names = sample._catalogue().names
+    names = catalogue.by_hand().names
     assert len(set(names)) == len(names) >= 130
     assert all(name == name.upper() for name in names)
 
@@ -71,7 +73,7 @@ def test_category_sizes_fall_like_zipf_with_a_tail(rows):
     sizes = sorted(Counter(row.true_category for row in rows).values(), reverse=True)
     assert 2_300 < sizes[0] < 3_500
     assert 20 <= sizes[-1] < 60
-    expected = [after - before for before, after in pairwise([0, *sample._catalogue().sizes])]
+    expected = catalogue.by_hand().sizes
     assert expected == sorted(expected, reverse=True)
 
 
@@ -113,11 +115,11 @@ def test_both_languages_fill_half_the_rows_and_most_categories(rows):
 
 
 def test_one_word_names_different_things_in_the_two_languages():
-    kinds = sample._catalogue().kinds
+    kinds = catalogue.by_hand().kinds
     sells = {
         lang: {
             name
-            for name, kind in zip(sample._catalogue().names, kinds[lang], strict=True)
+            for name, kind in zip(catalogue.by_hand().names, kinds[lang], strict=True)
             if "vaso" in kind.heads
         }
         for lang in ("es", "pt")
@@ -152,7 +154,7 @@ def test_impossible_arguments_are_refused_before_the_first_row(tmp_path, count, 
 @pytest.mark.parametrize(("name", "code"), [("INT", 130), ("TERM", 143), ("HUP", 129)])
 def test_a_signal_leaves_nothing_beside_the_old_file(tmp_path, name, code):
     (tmp_path / "out.csv").write_text("old")
-    command = [sys.executable, "-m", "titles.cli", "sample", "out.csv", "--rows", "900000000"]
+    command = [sys.executable, "-m", "titles.cli", "sample", "out.csv", "--rows", "90000000"]
     process = subprocess.Popen(
         command, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)
     )
@@ -190,13 +192,22 @@ def test_the_file_reads_back_row_by_row_with_its_truth(tmp_path, rows):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_an_error_midway_leaves_the_folder_as_it_was(tmp_path, monkeypatch, error):
-    def broken(count, seed):
-        yield from generate(20, seed)
-        raise error
+    def broken(*block):
+        if block[-1] == 1:
+            raise error
+        return made(*block)
 
+    made = sample._make
     (tmp_path / "out.csv").write_text("before")
-    monkeypatch.setattr(sample, "generate", broken)
+    monkeypatch.setattr(sample, "_make", broken)
     with pytest.raises(error):
-        write_csv(100, 1, tmp_path / "out.csv", tmp_path / "truth.csv")
+        write_csv(10_001, 1, tmp_path / "out.csv", tmp_path / "truth.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
     assert (tmp_path / "out.csv").read_text() == "before"
+
+
+def test_the_committed_sample_is_what_its_command_writes(tmp_path):
+    write_csv(60_000, 2019, tmp_path / "sample.csv.gz", progress=False)
+    tracked = parse_yaml(Path("data/raw/sample.csv.gz.dvc").read_bytes())["outs"][0]["md5"]
+    content = (tmp_path / "sample.csv.gz").read_bytes()
+    assert hashlib.md5(content, usedforsecurity=False).hexdigest() == tracked

@@ -13,9 +13,14 @@ def add(commands: Commands) -> None:
     from titles.datasets.public import DATASETS
 
     sample = command(commands, "sample", _sample, "write a synthetic bilingual catalogue")
-    sample.argument("out", "file to write, gzip if it ends in .gz", type=Path)
+    text = "file to write: CSV, packed by gzip if it ends in .gz; or Parquet if it ends in .parquet"
+    sample.argument("out", text, type=Path)
     sample.argument("--rows", "rows to write", type=int, default=60_000)
     sample.argument("--seed", "integer >= 0", type=int, default=2019)
+    text = "categories: 246 by hand, or the 1588 of the challenge in sizes of its shape"
+    sample.argument("--categories", text, type=int, choices=[246, 1588], default=246)
+    text = "processes that make rows (default: one per core); the bytes are the same for any number"
+    sample.argument("--workers", text, type=positive)
     sample.argument("--truth", "also write the right category of each row here", type=Path)
     download = command(commands, "download", _download, "fetch public data")
     download.argument("name", "dataset to fetch", choices=sorted(DATASETS))
@@ -29,12 +34,22 @@ def add(commands: Commands) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     """Write a synthetic catalogue of Spanish and Portuguese listings in the challenge's schema
-    (title,label_quality,language,category). The same rows and seed give the same bytes; memory stays the
-    same for any number of rows."""
+    (title,label_quality,language,category). The same rows, seed and categories give the same bytes;
+    memory stays the same for any number of rows."""
     end_on_termination()
+    from joblib import cpu_count
+
     from titles.datasets.sample import write_csv
 
-    write_csv(options.rows, options.seed, options.out, options.truth)
+    workers = options.workers or cpu_count()
+    write_csv(
+        options.rows,
+        options.seed,
+        options.out,
+        options.truth,
+        categories=options.categories,
+        workers=workers,
+    )
 
 
 def _download(options: argparse.Namespace) -> None:
