@@ -28,6 +28,7 @@ from titles.tracking.tracker import Tracker
 EXPERIMENT = "titles"
 LIVE = "live"  # tag `source` of a run that was logged while it trained
 _PARAMS_PER_BATCH = 100  # MLflow refuses more
+_LOCAL_PAGES = "http://127.0.0.1:5000"  # of `make mlflow`
 
 # Give up on a server that is down within seconds; MLflow's defaults take minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -86,6 +87,22 @@ def restoring(kind: str, option: str, number: str) -> str:
     """The command that restores what was deleted in MLflow: "experiments" or "runs"."""
     uri = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={quote(store_uri())} "
     return f"{uri}mlflow {kind} restore {option} {number}"
+
+
+def page(place: str) -> str:
+    """The address of one of MLflow's pages, such as "models/titles", without user and password."""
+    scheme, _, rest = store_uri().partition("://")
+    served = f"{scheme}://{rest.rpartition('@')[2]}" if scheme in ("http", "https") else _LOCAL_PAGES
+    return f"{served.rstrip('/')}/#/{place}"
+
+
+def served_by() -> str:
+    """The command that serves the pages, as a line; "" if a server does."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.startswith(("http://", "https://")):
+        return ""
+    command = f"mlflow ui --backend-store-uri {quote(concealed(uri))}" if uri else "make mlflow"
+    return f"`{command}` serves the pages"
 
 
 @contextmanager
