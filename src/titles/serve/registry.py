@@ -137,7 +137,7 @@ def register(name: str | None = None, model: str = AVERAGE) -> str:
         lines += [f"models:/{registered}@{BEST} is", f"  {_line(best)}"]
     if value is None or not result.split:
         lines.append(
-            f"the alias {BEST} passes it by: its version of the project has no score on validation for it"
+            f"the alias {BEST} passes it by: it has no score on a validation split that is known"
         )
     if whole:
         lines.append(f"runs: {_address(runs, whole)}")
