@@ -10,6 +10,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -200,12 +201,22 @@ def _tags(
 
 
 def source(name: str, at: Revision) -> dict[str, str]:
-    """Tags that fill MLflow's own columns of the source and its version."""
+    """Tags that fill MLflow's own columns of the source, its version and who ran it."""
     return {
+        "mlflow.user": _author(at.commit),
         "mlflow.source.name": name,
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": at.commit,
     }
+
+
+@cache
+def _author(commit: str) -> str:
+    return (
+        git("show", "--no-patch", "--no-show-signature", "--format=%an", commit).strip()
+        if commit
+        else ""
+    )
 
 
 def changes(at: Revision) -> str:

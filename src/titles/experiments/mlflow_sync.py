@@ -54,6 +54,7 @@ from titles.experiments.store import WORKSPACE, Revision, canonical, revisions
 from titles.models.registry import AVERAGE
 from titles.tracking.mlflow import (
     concealed,
+    describe,
     log_params,
     open_store,
     page,
@@ -88,6 +89,7 @@ def sync() -> str:
             the project's.
     """
     with opened() as runs:
+        describe(runs.client, runs.experiment)
         done = runs.sync(all_results())
         pages = page(f"experiments/{runs.experiment}/runs")
     told = [f"{done[kind]} runs {text}" for kind, text in _DONE.items() if done[kind]]

@@ -179,7 +179,12 @@ def _register(runs: Runs, result: Result, value: float | None, run: Run) -> Any:
         for folder in folders:
             at.fetch(MODELS / folder.name, folder)
         logged = client.create_logged_model(
-            runs.experiment, name, source, tags=tags, params=result.params, model_type="classifier"
+            runs.experiment,
+            name,
+            source,
+            tags=tags | {"mlflow.source.name": "titles mlflow register"},
+            params=result.params,
+            model_type="classifier",
         )
         number = logged.model_id
         model = Model(logged.artifact_location, source, model_uuid=number, model_id=number)
