@@ -31,8 +31,8 @@ _PARAMS_PER_BATCH = 100  # MLflow refuses more
 # Of the MLflow experiment; the first makes its pages those of trainings.
 _ABOUT = {
     "mlflow.experimentKind": "custom_model_development",
-    "mlflow.note.content": "A run for each experiment and commit of DVC, in which its trainings and its "
-    "evaluation are nested. `titles mlflow sync` brings this up to date.",
+    "mlflow.note.content": "A run for each experiment or commit of DVC, its trainings nested in it. "
+    "`titles mlflow sync` updates them.",
 }
 _LOCAL_PAGES = "http://127.0.0.1:5000"  # of `make mlflow`
 
