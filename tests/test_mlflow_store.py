@@ -378,13 +378,12 @@ def test_the_run_of_the_workspace_becomes_that_of_its_commit(
         titles(project, "mlflow", "sync")
         # Another commit with equal results adds no run.
         assert len(parents(client)) == len(found)
-    commits = small_project.run(project, "git", "rev-list", "-2", "HEAD").split()
+    head = small_project.run(project, "git", "rev-parse", "HEAD").strip()
     kept = client.get_run(here.info.run_id)
-    assert kept.data.tags["dvc.commit"] == commits[1]
-    assert kept.data.tags["experiment"] == commits[1][:7]
-    assert "dvc.get" in kept.data.tags
-    child = run_of(client, commits[0][:7], "average")
-    assert child.info.run_name == f"{commits[1][:7]} average"
+    assert kept.data.tags["dvc.commit"] == head
+    assert kept.info.run_name == f"{head[:7]} (main)"
+    child = run_of(client, head[:7], "average")
+    assert child.info.run_name == f"{head[:7]} average"
     assert child.data.tags["mlflow.parentRunId"] == here.info.run_id
 
 
