@@ -363,7 +363,7 @@ def test_the_run_of_the_workspace_becomes_that_of_its_commit(
     client = local(project)
     before = parents(client)
     params = (project / "params.yaml").read_text()
-    changed = re.sub(r"(bootstrap_samples:) \d+", r"\1 77", params)
+    changed = re.sub(r"(bootstrap_samples:) \d+", r"\1 177", params)
     assert changed != params
     (project / "params.yaml").write_text(changed)
     small_project.run(project, "dvc", "repro")
