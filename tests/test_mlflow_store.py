@@ -681,7 +681,9 @@ def test_a_single_network_under_the_name_of_the_average_does_not_keep_the_alias(
         "validation_balanced_accuracy": "0.99",
         "data.data/prepared/validation": run.data.tags["data.data/prepared/validation"],
     }
-    old = client.create_model_version("titles", "models:/m-0", run.info.run_id, tags=tags)
+    old = client.create_model_version(
+        "titles", f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags
+    )
     client.set_registered_model_alias("titles", "best", old.version)
     titles(project, "mlflow", "register", "narrow")
     best = client.get_model_version_by_alias("titles", "best")
