@@ -44,7 +44,7 @@ PASSWORD = "hush%2Ehush"
 LOAD = """
 import json, sys, mlflow
 mlflow.set_tracking_uri(sys.argv[1])
-model = mlflow.pyfunc.load_model("models:/titles@best")
+model = mlflow.pyfunc.load_model(f"models:/{sys.argv[3]}@best")
 import titles
 answers = model.predict(json.loads(sys.argv[2]), params={"k": 3})
 print(json.dumps({"code": titles.__file__, "answers": answers.to_dict("list")}))
@@ -86,9 +86,22 @@ def local(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder}/mlflow.db")
 
 
-def runs(client: MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+def all_runs(client: MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
     number = client.get_experiment_by_name("titles").experiment_id
     return list(client.search_runs([number], run_view_type=view, max_results=1000))
+
+
+def runs(client: MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+    """Those of trainings and evaluations."""
+    return [run for run in all_runs(client, view) if run.data.tags.get("kind") != "experiment"]
+
+
+def parents(client: MlflowClient, view: int = ViewType.ACTIVE_ONLY) -> dict[str, Run]:
+    """Those of experiments and commits, by name."""
+    found = [run for run in all_runs(client, view) if run.data.tags.get("kind") == "experiment"]
+    named = {run.data.tags["experiment"]: run for run in found}
+    assert len(named) == len(found)
+    return named
 
 
 def run_of(client: MlflowClient, name: str, model: str) -> Run:
@@ -100,6 +113,12 @@ def run_of(client: MlflowClient, name: str, model: str) -> Run:
         and run.data.tags["model"] == model
     ]
     return run
+
+
+def address(run: Run) -> str:
+    """Of its page, after the name of the server."""
+    place = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"/#/{place}?workflowType=machine_learning"
 
 
 def curves(client: MlflowClient, run: Run) -> dict[str, list[tuple[int, float]]]:
@@ -146,7 +165,9 @@ def test_live_runs_get_the_results_of_their_network_on_the_test_split(synced: tu
         scores = show(project, name, "details")["models"][model]
         assert {"balanced_accuracy", "balanced_accuracy_low", "balanced_accuracy_high"} < set(scores)
         found = {k: v for k, v in run.data.metrics.items() if k.startswith("test/")}
+        validation = scores.pop("validation_balanced_accuracy")
         assert found == {f"test/{key}": value for key, value in scores.items()}
+        assert run.data.metrics["validation_balanced_accuracy"] == validation
 
 
 def test_a_run_leads_to_its_experiment(synced: tuple[Path, str]) -> None:
@@ -209,6 +230,163 @@ def test_both_networks_together_have_a_run_of_their_evaluation(synced: tuple[Pat
     assert not (CURVES | PACE) & set(run.data.metrics)
 
 
+def test_each_experiment_and_commit_has_a_run_with_its_trainings_in_it(synced: tuple[Path, str]) -> None:
+    project, told = synced
+    client = local(project)
+    head = small_project.run(project, "git", "rev-parse", "HEAD").strip()
+    found = parents(client)
+    assert found.keys() == {head[:7], "narrow", "slow", "unheard"}
+    children: dict[str, set[str]] = {run.info.run_id: set() for run in found.values()}
+    for run in runs(client):
+        children[run.data.tags["mlflow.parentRunId"]].add(run.info.run_name)
+    assert {name: children[run.info.run_id] for name, run in found.items()} == {
+        head[:7]: {f"{head[:7]} {model}" for model in ("cnn", "mlp", "average")},
+        "narrow": {"narrow cnn", "narrow average"},
+        "slow": {"slow mlp", "slow average"},
+        "unheard": {"unheard mlp", "unheard average"},
+    }
+    assert run_of(client, "slow", "cnn").data.tags["shared by"] == "slow, unheard"
+    assert "shared by" not in run_of(client, "slow", "mlp").data.tags
+    assert found[head[:7]].info.run_name == f"{head[:7]} (main)"
+    assert {name: run.data.tags["changes"] for name, run in found.items()} == {
+        head[:7]: "none",
+        "narrow": "cnn.filter_count=5",
+        "slow": "mlp.learning_rate=0.001",
+        "unheard": "mlp.hidden_layers=[9]",
+    }
+    for name, run in found.items():
+        assert run.info.status == "FINISHED"
+        average = run_of(client, name, "average")
+        assert run.data.metrics == average.data.metrics
+        assert (
+            run.data.metrics["validation_balanced_accuracy"]
+            == validation(project, name if name != head[:7] else "slow", "average")
+            or name == head[:7]
+        )
+        assert run.data.params.items() >= average.data.params.items()
+        (_, batch), *_ = [(k, v) for k, v in run.data.params.items() if k == "used.batch_size"]
+        assert re.fullmatch(r"\d+(, \d+)*", batch)
+    assert found["narrow"].data.params["cnn.filter_count"] == "5"
+    pages = f"runs: http://127.0.0.1:5000/#/experiments/{found['narrow'].info.experiment_id}/runs"
+    assert f"{pages}?workflowType=machine_learning\n" in told
+
+
+def test_splits_are_datasets_of_the_runs_that_read_them(synced: tuple[Path, str]) -> None:
+    project, _ = synced
+    client = local(project)
+    made = small_project.outs(project, "prepare")
+    rows = show(project, "narrow", "prepare")["rows"]
+    expected = {
+        "training": {"train", "validation"},
+        "evaluation": {"validation", "test"},
+        "experiment": {"train", "validation", "test"},
+    }
+    for run in all_runs(client):
+        inputs = {tag.value: one.dataset for one in run.inputs.dataset_inputs for tag in one.tags}
+        assert inputs.keys() == expected[run.data.tags["kind"]]
+        for split, dataset in inputs.items():
+            assert dataset.digest == made[f"data/prepared/{split}"]
+            assert dataset.name == f"sample.csv.gz {split}"
+            assert json.loads(dataset.source) == {"uri": "data/raw/sample.csv.gz"}
+            profile = json.loads(dataset.profile)
+            assert profile["num_rows"] == rows[split]
+            labels = (project / "data/prepared/labels.txt").read_text().splitlines()
+            assert profile["num_categories"] == len(labels)
+
+
+def test_a_store_of_the_version_before_gets_what_it_lacks_without_a_run_twice(
+    synced: tuple[Path, str], tmp_path: Path
+) -> None:
+    """There, all runs stood side by side, with other names and fewer tags."""
+    project = small_project.copy(synced[0], tmp_path / "project")
+    client = local(project)
+    whole = {run.info.run_id: run for run in all_runs(client)}
+    gone = [run.info.run_id for run in parents(client).values()]
+    new = ("kind", "experiment", "shared by", "mlflow.parentRunId", "mlflow.user")
+    with sqlite3.connect(project / "mlflow.db") as store:
+        for number in gone:
+            for table in ("tags", "params", "metrics", "latest_metrics", "runs"):
+                store.execute(f"delete from {table} where run_uuid = ?", (number,))
+        for key in (*new, "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"):
+            store.execute("delete from tags where key = ?", (key,))
+        for table in ("inputs", "input_tags", "datasets", "experiment_tags"):
+            store.execute(f"delete from {table}")
+        for table in ("metrics", "latest_metrics"):
+            key = "validation_balanced_accuracy"
+            store.execute(f"update {table} set key = 'test/{key}' where key = '{key}'")
+    for run in runs(client):  # as they were named live
+        if run.data.tags["source"] == "live" and "dvc.experiment" not in run.data.tags:
+            client.update_run(run.info.run_id, name=f"workspace {run.data.tags['model']}")
+    mine = run_of(client, "narrow", "mlp").info.run_id
+    client.update_run(mine, name="my own name")
+    old = {run.info.run_id: run for run in all_runs(client)}
+    assert len(old) == 9
+    assert titles(project, "mlflow", "sync").startswith("9 runs got their results and links\n")
+    now = {run.info.run_id: run for run in all_runs(client)}
+    assert len(now) == len(whole)
+    assert parents(client).keys() == {whole[number].data.tags["experiment"] for number in gone}
+    for number, before in old.items():
+        after = now[number]
+        assert after.data.params == before.data.params
+        assert after.data.metrics.items() >= before.data.metrics.items()
+        kept = before.data.tags.items() - {("mlflow.runName", before.info.run_name)}
+        assert after.data.tags.items() >= kept
+        assert after.data.tags.keys() == whole[number].data.tags.keys()
+        name = whole[number].info.run_name if number != mine else "my own name"
+        assert after.info.run_name == name
+    assert titles(project, "mlflow", "sync").startswith("9 runs were up to date\n")
+
+
+def test_the_run_of_an_experiment_that_was_deleted_or_named_in_mlflow_stays_so(
+    synced: tuple[Path, str], tmp_path: Path
+) -> None:
+    project = small_project.copy(synced[0], tmp_path / "project")
+    client = local(project)
+    whole = parents(client)
+    client.delete_run(whole["slow"].info.run_id)
+    client.update_run(whole["narrow"].info.run_id, name="my own name")
+    titles(project, "mlflow", "sync")
+    assert parents(client).keys() == whole.keys() - {"slow"}
+    assert parents(client)["narrow"].info.run_name == "my own name"
+    told = titles(project, "mlflow", "find", "slow")
+    (line,) = [line for line in told.splitlines() if "deleted in MLflow" in line]
+    assert line.startswith("experiment ")
+    _do(project, line)
+    assert parents(client).keys() == whole.keys()
+
+
+@pytest.mark.endures
+def test_the_run_of_the_workspace_becomes_that_of_its_commit(
+    synced: tuple[Path, str], tmp_path: Path
+) -> None:
+    project = small_project.copy(synced[0], tmp_path / "project")
+    client = local(project)
+    before = parents(client)
+    params = (project / "params.yaml").read_text()
+    changed = re.sub(r"(bootstrap_samples:) \d+", r"\1 177", params)
+    assert changed != params
+    (project / "params.yaml").write_text(changed)
+    small_project.run(project, "dvc", "repro")
+    titles(project, "mlflow", "sync")
+    found = parents(client)
+    here = found["workspace"]
+    assert found.keys() == before.keys() | {"workspace"}
+    assert run_of(client, "workspace", "average").data.tags["mlflow.parentRunId"] == here.info.run_id
+    for message in ("results", "words about them"):
+        (project / "notes.txt").write_text(message)
+        small_project.commit(project, message)
+        titles(project, "mlflow", "sync")
+        # Another commit with equal results adds no run.
+        assert len(parents(client)) == len(found)
+    head = small_project.run(project, "git", "rev-parse", "HEAD").strip()
+    kept = client.get_run(here.info.run_id)
+    assert kept.data.tags["dvc.commit"] == head
+    assert kept.info.run_name == f"{head[:7]} (main)"
+    child = run_of(client, head[:7], "average")
+    assert child.info.run_name == f"{head[:7]} average"
+    assert child.data.tags["mlflow.parentRunId"] == here.info.run_id
+
+
 def test_a_second_call_changes_nothing(synced: tuple[Path, str]) -> None:
     project, _ = synced
     before = dump(project / "mlflow.db")
@@ -242,8 +420,11 @@ def test_find_gives_the_runs_of_an_experiment(synced: tuple[Path, str]) -> None:
     told = titles(project, "mlflow", "find", "slow")
     for model in ("cnn", "mlp", "average"):
         run = run_of(local(project), "slow", model)
-        page = f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+        page = re.escape(address(run))
         assert re.search(rf"^{model} .*{run.info.run_id}  http://127.0.0.1:5000{page}$", told, re.M)
+    whole = parents(local(project))["slow"]
+    assert f"{whole.info.run_id}  http://127.0.0.1:5000{address(whole)}\n" in told
+    assert told.endswith("`make mlflow` serves the pages\n")
     assert "no experiment, branch, tag or commit" in titles(project, "mlflow", "find", "nobody", code=1)
 
 
@@ -273,17 +454,14 @@ def _do(project: Path, told: str) -> None:
 def test_a_network_whose_run_was_deleted_in_mlflow_is_not_registered(synced: tuple[Path, str]) -> None:
     project, _ = synced
     client = local(project)
-    deleted = [run_of(client, "unheard", model).info.run_id for model in ("cnn", "mlp")]
-    for number in deleted:
+    for model, option in (("average", ()), ("mlp", ("--model", "mlp"))):
+        number = run_of(client, "unheard", model).info.run_id
         client.delete_run(number)
-    told = titles(project, "mlflow", "register", "unheard", code=1)
-    assert "was deleted in MLflow" in told
-    assert "does not answer" not in told
-    _do(project, told)
-    assert sum(client.get_run(n).info.lifecycle_stage == "active" for n in deleted) == 1
-    for number in deleted:
-        if client.get_run(number).info.lifecycle_stage != "active":
-            client.restore_run(number)
+        told = titles(project, "mlflow", "register", "unheard", *option, code=1)
+        assert f"the run of the {model} of unheard was deleted in MLflow" in told
+        assert "does not answer" not in told
+        _do(project, told)
+        assert client.get_run(number).info.lifecycle_stage == "active"
 
 
 @pytest.mark.parametrize("command", [["sync"], ["find", "slow"], ["register", "slow"]])
@@ -362,21 +540,16 @@ def test_a_run_whose_curves_are_out_of_reach_is_written_later(
     assert "5 runs were written from what DVC holds\n4 runs were up to date" in mlflow_sync.sync()
 
 
-def better(folder: Path, names: list[str]) -> tuple[str, str]:
-    """Experiment and network of the highest balanced accuracy on validation, from DVC's metrics."""
-    scores = {
-        (name, model): show(folder, name, model)[model] for name in names for model in ("cnn", "mlp")
-    }
-    return max(
-        scores, key=lambda k: (scores[k]["validation_balanced_accuracy"], -scores[k]["validation_loss"])
-    )
+def validation(folder: Path, name: str, model: str) -> float:
+    """Balanced accuracy on validation, from DVC's metrics."""
+    return float(show(folder, name, "details")["models"][model]["validation_balanced_accuracy"])
 
 
-def loaded(folder: Path, uri: str) -> Any:
-    """What models:/titles@best says in a process that has nothing of the project at hand."""
+def loaded(folder: Path, uri: str, name: str = "titles") -> Any:
+    """What the best version says in a process that has nothing of the project at hand."""
     environment = {k: v for k, v in small_project.environment().items() if k != "PYTHONPATH"}
     ran = subprocess.run(
-        [sys.executable, "-I", "-c", LOAD, uri, json.dumps(EXAMPLE)],
+        [sys.executable, "-I", "-c", LOAD, uri, json.dumps(EXAMPLE), name],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -390,15 +563,23 @@ def loaded(folder: Path, uri: str) -> Any:
     return found["answers"]
 
 
-def said(folder: Path, name: str, model: str, into: Path) -> Any:
-    """What the classifier says, with the network as DVC has it."""
+def said(folder: Path, name: str, models: list[str], into: Path) -> Any:
+    """What the classifier says, with the networks as DVC has them; `titles predict` reads several in the
+    order of the registry."""
     import torch
 
-    small_project.run(folder, "dvc", "get", ".", f"models/{model}", "--rev", name, "-o", str(into))
-    network = saved.read(into, {"cnn": TitleCNN, "mlp": TitleMLP})
-    ranked = Classifier([network], torch.device("cpu")).top(EXAMPLE, 3)
+    networks = []
+    for model in models:
+        place = into / name / model
+        place.parent.mkdir(parents=True, exist_ok=True)
+        small_project.run(
+            folder, "dvc", "get", ".", f"models/{model}", "--rev", name, "-f", "-o", str(place)
+        )
+        networks.append(saved.read(place, {"cnn": TitleCNN, "mlp": TitleMLP}))
+    ranked = Classifier(networks, torch.device("cpu")).top(EXAMPLE, 3)
+    labels = networks[0].labels
     return {
-        "category": [[network.labels[c] for c in row] for row in ranked.categories_NK.tolist()],
+        "category": [[labels[c] for c in row] for row in ranked.categories_NK.tolist()],
         "probability": ranked.probabilities_NK.tolist(),
         "problem": [""] * len(EXAMPLE),
     }
@@ -415,49 +596,99 @@ def assert_same(answers: Any, expected: Any) -> None:
     )
 
 
-def test_the_better_network_of_an_experiment_is_registered_once(
-    synced: tuple[Path, str], tmp_path: Path
+def without_models(project: Path) -> MlflowClient:
+    """A client of a store in which other tests have registered nothing."""
+    client = local(project)
+    for model in client.search_registered_models():
+        client.delete_registered_model(model.name)
+    return client
+
+
+@pytest.mark.parametrize("model", ["average", "mlp"])
+def test_what_predict_uses_is_registered_once_and_a_single_network_by_name(
+    synced: tuple[Path, str], tmp_path: Path, model: str
 ) -> None:
     project, _ = synced
-    client = local(project)
-    if client.search_registered_models():  # by another test
-        client.delete_registered_model("titles")
-    _, model = better(project, ["unheard"])
-    first = titles(project, "mlflow", "register", "unheard")
-    assert f"the {model} of unheard is registered\n  models:/titles/1: " in first
-    assert "registered already" in titles(project, "mlflow", "register", "unheard")
-    (version,) = client.search_model_versions("name = 'titles'")
+    client = without_models(project)
+    option = () if model == "average" else ("--model", model)
+    name = "titles" if model == "average" else f"titles-{model}"
+    first = titles(project, "mlflow", "register", "unheard", *option)
+    assert f"the {model} of unheard is registered\n  models:/{name}/1: " in first
+    page = f"http://127.0.0.1:5000/#/models/{name}/versions/1?workflowType=machine_learning"
+    assert f"  {page}\n" in first
+    assert f"runs: http://127.0.0.1:5000{address(parents(client)['unheard'])}\n" in first
+    before = dump(project / "mlflow.db")
+    assert "registered already" in titles(project, "mlflow", "register", "unheard", *option)
+    assert dump(project / "mlflow.db") == before
+    (version,) = client.search_model_versions(f"name = '{name}'")
     run = run_of(client, "unheard", model)
     assert version.run_id == run.info.run_id
     assert version.tags["dvc.result"] == run.data.tags["dvc.result"]
     assert version.tags["dvc.get"] in ("dvc exp apply unheard", run.data.tags["dvc.get"])
-    assert client.get_model_version_by_alias("titles", "best").version == version.version
-    assert "models:/titles/1" in titles(project, "mlflow", "find", "unheard")
+    assert client.get_model_version_by_alias(name, "best").version == version.version
+    assert f"models:/{name}/1" in titles(project, "mlflow", "find", "unheard")
     uri = f"sqlite:///{project}/mlflow.db"
-    assert_same(loaded(tmp_path, uri), said(project, "unheard", model, tmp_path / "model"))
+    networks = ["cnn", "mlp"] if model == "average" else [model]
+    assert_same(loaded(tmp_path, uri, name), said(project, "unheard", networks, tmp_path / "model"))
     logged = client.get_logged_model(version.source.removeprefix("models:/"))
     assert logged.source_run_id == run.info.run_id
     # MLflow's own would tell of the machine and of git's remote, whose address can hold a password.
-    assert {key for key in logged.tags if key.startswith("mlflow.")} <= {"mlflow.modelVersions"}
+    mine = {key for key in logged.tags if key.startswith("mlflow.")}
+    assert mine <= {"mlflow.modelVersions", "mlflow.source.name"}
+    measured = {metric.key: metric for metric in logged.metrics}
+    scores = show(project, "unheard", "details")["models"][model]
+    assert measured["test/balanced_accuracy"].value == scores["balanced_accuracy"]
+    assert measured["test/balanced_accuracy"].dataset_name.endswith(" test")
+    score = measured["validation_balanced_accuracy"]
+    assert score.value == float(version.tags[score.key]) == scores[score.key]
+    assert score.dataset_digest == version.tags["data.data/prepared/validation"]
+    assert client.get_run(run.info.run_id).data.metrics == run.data.metrics
+    assert len(client.get_metric_history(run.info.run_id, score.key)) == 1
 
 
 @pytest.mark.endures
 def test_the_alias_follows_validation_whatever_is_registered_last(synced: tuple[Path, str]) -> None:
     project, _ = synced
-    client = local(project)
+    client = without_models(project)
     titles(project, "mlflow", "register")
     titles(project, "mlflow", "register", "slow")
     titles(project, "mlflow", "register", "narrow")
+    titles(project, "mlflow", "register", "narrow", "--model", "cnn")
     best = client.get_model_version_by_alias("titles", "best")
-    scores = [
-        float(version.tags["validation_balanced_accuracy"])
-        for version in client.search_model_versions("name = 'titles'")
-    ]
+    versions = client.search_model_versions("name = 'titles'")
+    assert {version.tags["model"] for version in versions} == {"average"}
+    scores = [float(version.tags["validation_balanced_accuracy"]) for version in versions]
     assert float(best.tags["validation_balanced_accuracy"]) == max(scores)
-    name, model = better(project, ["narrow", "slow", "unheard"])
-    assert max(scores) >= show(project, name, model)[model]["validation_balanced_accuracy"]
+    names = ("narrow", "slow", "unheard")
+    assert max(scores) >= max(validation(project, name, "average") for name in names)
+    alone = client.get_model_version_by_alias("titles-cnn", "best")
+    assert float(alone.tags["validation_balanced_accuracy"]) == validation(project, "narrow", "cnn")
     refused = titles(project, "mlflow", "register", "workspace", code=1)
     assert "only what is saved can be registered" in refused
+
+
+def test_a_single_network_under_the_name_of_the_average_does_not_keep_the_alias(
+    synced: tuple[Path, str],
+) -> None:
+    """Versions of the project before this one registered networks there."""
+    project, _ = synced
+    client = without_models(project)
+    run = run_of(client, "narrow", "mlp")
+    client.create_registered_model("titles")
+    tags = {
+        "model": "mlp",
+        "dvc.result": run.data.tags["dvc.result"],
+        "validation_balanced_accuracy": "0.99",
+        "data.data/prepared/validation": run.data.tags["data.data/prepared/validation"],
+    }
+    old = client.create_model_version(
+        "titles", f"{run.info.artifact_uri}/model", run.info.run_id, tags=tags
+    )
+    client.set_registered_model_alias("titles", "best", old.version)
+    titles(project, "mlflow", "register", "narrow")
+    best = client.get_model_version_by_alias("titles", "best")
+    assert (best.version, best.tags["model"]) == ("2", "average")
+    assert client.get_model_version("titles", old.version).tags == tags
 
 
 @pytest.fixture(scope="module")
@@ -509,12 +740,13 @@ def test_a_server_is_filled_by_a_clone_that_pulled_and_by_what_runs_live(
     assert run.data.metrics["test/loss"] == show(clone, "live", "details")["models"]["mlp"]["loss"]
     assert titles(clone, "mlflow", "sync", uri=uri).startswith(f"{count + 1} runs were up to date\n")
     host = uri.rpartition("@")[2]
-    page = f"http://{host}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    assert page in titles(clone, "mlflow", "find", "live", uri=uri)
+    found = titles(clone, "mlflow", "find", "live", uri=uri)
+    assert f"http://{host}{address(run)}\n" in found
+    assert "serves the pages" not in found
 
-    titles(clone, "mlflow", "register", "live", uri=uri)
-    _, model = better(clone, ["live"])
-    assert_same(loaded(tmp_path, uri), said(clone, "live", model, tmp_path / "model"))
+    told = titles(clone, "mlflow", "register", "live", uri=uri)
+    assert f"  http://{host}/#/models/titles/versions/1?" in told
+    assert_same(loaded(tmp_path, uri), said(clone, "live", ["cnn", "mlp"], tmp_path / "model"))
 
     files = [path for path in kept.rglob("*") if path.is_file() and path.name != "server.log"]
     assert any("mlartifacts" in path.parts for path in files)
@@ -552,9 +784,7 @@ def test_an_export_that_fails_is_no_server_that_does_not_answer(
     synced: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     project, _ = synced
-    client = local(project)
-    if client.search_registered_models():  # by another test
-        client.delete_registered_model("titles")
+    client = without_models(project)
 
     def fails(*_: object, **__: object) -> None:
         raise error

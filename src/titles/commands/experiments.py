@@ -63,7 +63,7 @@ def add(commands: Commands) -> None:
 
     mlflow = commands.add_parser(
         "mlflow",
-        help="fill MLflow from DVC, find runs, register the best network",
+        help="fill MLflow from DVC, find runs, register a classifier",
         description="The runs of DVC's experiments in MLflow: in mlflow.db of this folder, or at "
         "MLFLOW_TRACKING_URI.",
     )
@@ -72,9 +72,10 @@ def add(commands: Commands) -> None:
     find = command(actions, "find", _mlflow_find, "print the runs of an experiment")
     text = "or a commit, branch, tag, or 'workspace'"
     find.argument("name", text, metavar="EXPERIMENT")
-    brief = "make the best network a version in the model registry"
+    brief = "make what `titles predict` uses a version in the model registry"
     register = command(actions, "register", _mlflow_register, brief)
     register.argument("name", f"{text} (default: the best of all)", nargs="?", metavar="EXPERIMENT")
+    register.network(AVERAGE)
 
 
 def _form(parser: Command) -> None:
@@ -203,26 +204,28 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _mlflow_sync(options: argparse.Namespace) -> None:
-    """Add to the runs in MLflow what only DVC knows: results on the test split, and links to experiments
-    and commits. Experiments that were pulled or came from the run cache have no run: they get one with
-    the tag source: backfill. A second call changes nothing."""
+    """Add to the runs in MLflow what only DVC knows: a run for each experiment and commit, in which its
+    trainings and its evaluation are nested, results on the test split, the splits as datasets, and links
+    to experiments and commits. Experiments that were pulled or came from the run cache have no run: they
+    get one with the tag source: backfill. A second call changes nothing."""
     from titles.experiments.mlflow_sync import sync
 
     print(sync())
 
 
 def _mlflow_find(options: argparse.Namespace) -> None:
-    """Print the runs in MLflow of a DVC experiment, their addresses and the versions that were
-    registered from them."""
+    """Print the runs in MLflow of a DVC experiment, the addresses of their pages and the versions that
+    were registered from them."""
     from titles.serve.registry import described
 
     print(described(options.name))
 
 
 def _mlflow_register(options: argparse.Namespace) -> None:
-    """Register the best network of an experiment, by balanced accuracy on validation, as a version of
-    models:/titles, and put the alias `best` on the best of all versions that were evaluated on the same
-    validation split."""
+    """Register the networks of an experiment as one model, averaged as `titles predict` does: a version
+    of models:/titles. With --model cnn a single network: a version of models:/titles-cnn. The alias
+    `best` goes to the version with the highest balanced accuracy on validation, of all that were
+    evaluated on the same validation split."""
     from titles.serve.registry import register
 
-    print(register(options.name))
+    print(register(options.name, options.model))

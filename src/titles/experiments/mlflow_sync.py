@@ -4,11 +4,19 @@ A training logs its curves to MLflow while it runs. At that time neither its res
 nor the commit of its experiment exist. A training that was pulled, or came from DVC's run cache, logs
 nothing. `sync` adds what is missing, from DVC only, so that no stage and no output depends on MLflow.
 
-Metrics of a run: the curves, by epoch; pace/, logged live only; best/, those of the epoch that was kept;
-test/, those of the newest evaluation on the test split. Tags:
+Each experiment and commit has a run, see `mlflow_parents`. In it are nested the runs of its evaluation
+and of the trainings that it was the first to need; those that it shares with an older one stand there.
 
+Metrics of a run: the curves, by epoch; pace/, logged live only; best/, those of the epoch that was kept;
+validation_balanced_accuracy, that of the model as it is saved, by which models are compared; test/, of
+the newest evaluation on the test split. The run of an experiment has those of the average. The splits
+are inputs of the runs, see `mlflow_datasets`. Tags:
+
+experiment       the experiment or commit that the run stands under; shared by: others with this result
+model            the network, or average; kind: experiment, training or evaluation
+changes          of an experiment: its parameters that differ from its baseline
 dvc.result       identity of the result, `results.Result.key`: equal results are one run, however many
-                 experiments have them
+                 experiments have them; of an experiment dvc.state, that of all its results
 dvc.experiments  all revisions with this result, oldest first
 dvc.commit       that of the first; dvc.baseline is the commit it started from
 dvc.get          the command that brings it into the workspace
@@ -17,10 +25,10 @@ source           live: logged while it trained; backfill: written afterwards, at
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -30,16 +38,33 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from titles.experiments import mlflow_datasets
 from titles.experiments.commands import warn
+from titles.experiments.mlflow_parents import EXPERIMENT_RUN, KIND, PARENT, Parents, source, states
+from titles.experiments.mlflow_writing import (
+    cut,
+    is_active,
+    log_metrics,
+    log_scores,
+    scores,
+    set_tags,
+)
 from titles.experiments.results import Result, results_at
-from titles.experiments.store import WORKSPACE, canonical, revisions
+from titles.experiments.store import WORKSPACE, Revision, canonical, revisions
 from titles.models.registry import AVERAGE
-from titles.tracking.mlflow import concealed, log_params, open_store, store_uri, used_params
+from titles.tracking.mlflow import (
+    concealed,
+    describe,
+    log_params,
+    open_store,
+    page,
+    served_by,
+    store_uri,
+    used_params,
+)
 
 BACKFILL = "backfill"
 RESULT = "dvc.result"
-_METRICS_PER_BATCH = 1000  # MLflow refuses more
-_LONGEST_TAG = 8000
 _OF_NETWORKS = (ConnectionError, TimeoutError)
 _DONE = {
     "completed": "got their results and links",
@@ -64,10 +89,13 @@ def sync() -> str:
             the project's.
     """
     with opened() as runs:
+        describe(runs.client, runs.experiment)
         done = runs.sync(all_results())
+        pages = page(f"experiments/{runs.experiment}/runs")
     told = [f"{done[kind]} runs {text}" for kind, text in _DONE.items() if done[kind]]
     nothing = "DVC holds no results yet: `dvc exp run` makes some"
-    return "\n".join([*(told or [nothing]), f"store: {concealed(store_uri())}"])
+    ends = [f"store: {concealed(store_uri())}", f"runs: {pages}", served_by()]
+    return "\n".join([*(told or [nothing]), *filter(None, ends)])
 
 
 def all_results() -> list[Result]:
@@ -106,6 +134,7 @@ class Runs:
         self.client: MlflowClient
         self.client, self.experiment = open_store()
         self._finished: dict[str, list[Run]] = defaultdict(list)  # by stage, oldest first
+        self.parents = Parents(self.client, self.experiment)
         self._unfinished: dict[str, Run] = {}  # backfills that were cut off, by key
         token = None
         while token != "":
@@ -117,7 +146,9 @@ class Runs:
                 page_token=token,
             )
             for run in runs:
-                if run.info.status == "FINISHED":
+                if run.data.tags.get(KIND) == EXPERIMENT_RUN:
+                    self.parents.runs.append(run)
+                elif run.info.status == "FINISHED":
                     self._finished[run.data.tags.get("dvc.stage", "")].append(run)
                 elif RESULT in run.data.tags:
                     self._unfinished[run.data.tags[RESULT]] = run
@@ -132,10 +163,11 @@ class Runs:
 
     def active(self, result: Result) -> list[Run]:
         """Runs with this result, oldest first, without deleted runs."""
-        return [run for run in self.of(result) if _is_active(run)]
+        return [run for run in self.of(result) if is_active(run)]
 
     def sync(self, results: Sequence[Result]) -> Counter[str]:
-        """Complete and backfill runs; numbers of runs by what was done to them."""
+        """Complete and backfill runs; numbers of runs by what was done to them, without those of
+        experiments."""
         held: dict[str, list[Result]] = defaultdict(list)
         evaluations = {r.revision: r for r in results if r.model == AVERAGE}
         judged: dict[str, Result] = {}
@@ -144,22 +176,54 @@ class Runs:
             if evaluation := evaluations.get(result.revision):
                 judged[result.key] = evaluation  # the newest comes last
         done: Counter[str] = Counter()
+        entries = []
         filling = tqdm(held.items(), "filling MLflow", unit=" runs", leave=False, disable=None)
         for key, equal in filling:
-            known = self.of(equal[0])
+            before = self.of(equal[0])
             try:
-                runs = list(filter(_is_active, known)) if known else [self._backfill(equal[0])]
+                runs = list(filter(is_active, before)) if before else [self._backfill(equal[0])]
             except ValueError as error:
                 warn(str(error))
                 done["postponed"] += 1
                 continue
             done["deleted"] += not runs
-            for run in runs:
-                changed = self._tag(run, _links(run, equal))
-                if key in judged:
-                    changed |= self._log_test(run, _test_metrics(equal[0].model, judged[key]))
-                done["backfilled" if not known else "completed" if changed else "unchanged"] += 1
+            entries += [_Entry(run, equal, judged.get(key), bool(before)) for run in runs]
+        own: dict[Revision, list[Run]] = defaultdict(list)
+        for entry in entries:
+            own[entry.first].append(entry.run)
+        homes = self.parents.sync(states(results), own)
+        linking = tqdm(entries, "linking runs", unit=" runs", leave=False, disable=None)
+        for entry in linking:
+            changed = self._complete(entry, homes)
+            done["backfilled" if not entry.known else "completed" if changed else "unchanged"] += 1
         return done
+
+    def _complete(self, entry: _Entry, homes: Mapping[Revision, Run]) -> bool:
+        """Add what DVC knows to a run; return whether anything was missing."""
+        run, result = entry.run, entry.equal[0]
+        first = entry.first
+        # Where it trained, even if that experiment is gone.
+        parent = self.parents.find(run.data.tags.get(PARENT, "")) or homes.get(first)
+        name = parent.data.tags.get("experiment", first.name) if parent else first.name
+        names = list(dict.fromkeys(at.name for at in entry.saved))
+        wanted = {
+            RESULT: result.key,
+            KIND: "evaluation" if result.model == AVERAGE else "training",
+            "experiment": name,
+            "shared by": cut(", ".join(other for other in names if other != name)),
+            "dvc.experiments": cut(", ".join(names)),
+            "dvc.commit": first.commit,
+            "dvc.baseline": first.baseline,
+            "dvc.get": first.get,
+            PARENT: parent.info.run_id if parent else "",
+        } | source(f"dvc.yaml: {result.stage}", first)
+        # A name that somebody gave it stays.
+        before = (run.data.tags.get("experiment"), run.data.tags.get("dvc.experiment"), WORKSPACE)
+        if run.info.run_name in {f"{old} {result.model}" for old in before}:
+            wanted["mlflow.runName"] = f"{name} {result.model}"
+        changed = set_tags(self.client, run, wanted)
+        changed |= log_scores(self.client, run, scores(result, entry.evaluation))
+        return changed | mlflow_datasets.log(self.client, run, result, mlflow_datasets.splits_of(result))
 
     def _backfill(self, result: Result) -> Run:
         """Write a run from what DVC holds; raises ValueError if DVC cannot get at the curves."""
@@ -171,7 +235,7 @@ class Runs:
             points += [(name, y, epoch) for name, curve in curves.items() for epoch, y in curve]
         # A run that was cut off is written again: MLflow accepts equal values twice.
         run = self._unfinished.get(result.key)
-        if run is None or not _is_active(run):
+        if run is None or not is_active(run):
             tags = {
                 "model": result.model,
                 "source": BACKFILL,
@@ -188,57 +252,38 @@ class Runs:
             )
         number = run.info.run_id
         log_params(self.client, number, result.params | used_params(result.used))
-        self._log(number, [Metric(name, value, moment, step) for name, value, step in points])
+        log_metrics(
+            self.client, number, [Metric(name, value, moment, step) for name, value, step in points]
+        )
         self.client.set_terminated(number, "FINISHED", end_time=moment)
         made = self.client.get_run(number)
         self._finished[result.stage].append(made)
         return made
 
-    def _log(self, run: str, metrics: Sequence[Metric]) -> None:
-        for start in range(0, len(metrics), _METRICS_PER_BATCH):
-            self.client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
-    def _tag(self, run: Run, wanted: Mapping[str, str]) -> bool:
-        """Set tags; return whether any changed."""
-        changed = {k: v for k, v in wanted.items() if v and run.data.tags.get(k) != v}
-        for key, value in changed.items():
-            self.client.set_tag(run.info.run_id, key, value)
-        return bool(changed)
+@dataclass(frozen=True)
+class _Entry:
+    """A run and the equal results that it holds.
 
-    def _log_test(self, run: Run, scores: Mapping[str, float]) -> bool:
-        """Log metrics of the test split; return whether any changed."""
-        if run.data.metrics.items() >= scores.items():
-            return False
-        now = int(time.time() * 1000)
-        self._log(run.info.run_id, [Metric(name, value, now, 0) for name, value in scores.items()])
-        return True
-
-
-def _links(run: Run, results: Sequence[Result]) -> dict[str, str]:
-    """Tags that link to all revisions of a result, and to the first of them.
-
-    The first is the experiment that the run was logged in, if it still exists, else the oldest.
+    evaluation: the newest of them. known: whether MLflow had the run.
     """
-    saved = [r.revision for r in results if r.revision.name != WORKSPACE] or [results[0].revision]
-    logged = run.data.tags.get("dvc.experiment")
-    first = next((at for at in saved if at.baseline and at.name == logged), saved[0])
-    names = ", ".join(dict.fromkeys(at.name for at in saved))
-    return {
-        RESULT: results[0].key,
-        "dvc.experiments": names if len(names) <= _LONGEST_TAG else f"{names[: _LONGEST_TAG - 4]} ...",
-        "dvc.commit": first.commit,
-        "dvc.baseline": first.baseline,
-        "dvc.get": first.get,
-    }
 
+    run: Run
+    equal: Sequence[Result]
+    evaluation: Result | None
+    known: bool
 
-def _test_metrics(model: str, evaluation: Result) -> dict[str, float]:
-    scores = evaluation.scores
-    found = {f"test/{name}": value for name, value in scores["models"].get(model, {}).items()}
-    if model == AVERAGE:
-        for pair, test in scores["pairs"].items():
-            found |= {f"test/{pair}/{name}": value for name, value in test.items()}
-    return found
+    @property
+    def saved(self) -> list[Revision]:
+        """The revisions that have the result, the workspace only where it is the only one."""
+        found = [one.revision for one in self.equal if one.revision.name != WORKSPACE]
+        return found or [self.equal[0].revision]
+
+    @property
+    def first(self) -> Revision:
+        """The experiment that the run was logged in, if it still exists, else the oldest revision."""
+        logged = self.run.data.tags.get("dvc.experiment")
+        return next((at for at in self.saved if at.baseline and at.name == logged), self.saved[0])
 
 
 def _best_metrics(result: Result) -> dict[str, float]:
@@ -258,7 +303,3 @@ def _is_of(run: Run, result: Result) -> bool:
     return all(canonical(params.get(k)) == canonical(v) for k, v in result.read.items()) and all(
         tags.get(f"data.{path}") == digest for path, digest in result.data.items()
     )
-
-
-def _is_active(run: Run) -> bool:
-    return bool(run.info.lifecycle_stage == "active")

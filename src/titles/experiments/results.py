@@ -53,6 +53,11 @@ class Result:
     used: dict[str, Any]
     hashes: dict[str, str]
 
+    @property
+    def split(self) -> str:
+        """The hash of the validation split, on which results are compared; "" if it is unknown."""
+        return self.data.get(VALIDATION) or self.hashes.get(VALIDATION, "")
+
     @cached_property
     def key(self) -> str:
         """The same for results with equal parameters, data and metrics.
@@ -114,6 +119,14 @@ def results_at(revision: Revision) -> list[Result]:
             )
         )
     return found
+
+
+def prepared_at(revision: Revision) -> dict[str, Any]:
+    """The counts of rows and categories that prepare wrote; {} if they are not at hand."""
+    stage = revision.stages.get("prepare", {})
+    path = METRICS / "prepare.json"
+    written = any(out["path"] == path.as_posix() for out in stage.get("outs", []))
+    return _metrics(revision, stage, path) if written else {}
 
 
 def _sections(stage: Mapping[str, Any]) -> dict[str, Any]:

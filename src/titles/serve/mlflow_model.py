@@ -64,7 +64,10 @@ class TitlesModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Called by MLflow when the model is loaded."""
         read_by_us()
-        self.load([Path(folder) for folder in context.artifacts.values()])
+        # MLflow sorts them by name; sums of floats depend on the order.
+        known = [name for name in NETWORKS if name in context.artifacts]
+        names = [*known, *(name for name in context.artifacts if name not in known)]
+        self.load([Path(context.artifacts[name]) for name in names])
 
     def load(self, folders: Sequence[Path]) -> None:
         """Load the networks in these model folders; several are averaged.

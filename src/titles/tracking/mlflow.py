@@ -28,6 +28,13 @@ from titles.tracking.tracker import Tracker
 EXPERIMENT = "titles"
 LIVE = "live"  # tag `source` of a run that was logged while it trained
 _PARAMS_PER_BATCH = 100  # MLflow refuses more
+# Of the MLflow experiment; the first makes its pages those of trainings.
+_ABOUT = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "A run for each experiment or commit of DVC, its trainings nested in it. "
+    "`titles mlflow sync` updates them.",
+}
+_LOCAL_PAGES = "http://127.0.0.1:5000"  # of `make mlflow`
 
 # Give up on a server that is down within seconds; MLflow's defaults take minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -61,13 +68,21 @@ def open_store() -> tuple[Any, str]:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            return client, client.create_experiment(EXPERIMENT, artifacts)
+            return client, client.create_experiment(EXPERIMENT, artifacts, tags=dict(_ABOUT))
     if experiment.lifecycle_stage != "active":
         raise ValueError(
             f"MLflow's experiment {EXPERIMENT!r} was deleted: restore it, with its runs, by "
             f"`{restoring('experiments', '--experiment-id', experiment.experiment_id)}`"
         )
     return client, experiment.experiment_id
+
+
+def describe(client: Any, experiment_id: str) -> None:
+    """Give an MLflow experiment that an older version made, or a person, what it lacks."""
+    known = client.get_experiment(experiment_id).tags
+    for name, value in _ABOUT.items():
+        if name not in known:
+            client.set_experiment_tag(experiment_id, name, value)
 
 
 def _make_local(store: Path, artifacts: str) -> None:
@@ -86,6 +101,23 @@ def restoring(kind: str, option: str, number: str) -> str:
     """The command that restores what was deleted in MLflow: "experiments" or "runs"."""
     uri = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={quote(store_uri())} "
     return f"{uri}mlflow {kind} restore {option} {number}"
+
+
+def page(place: str) -> str:
+    """The address of one of MLflow's pages, such as "models/titles", without user and password."""
+    scheme, _, rest = store_uri().partition("://")
+    served = f"{scheme}://{rest.rpartition('@')[2]}" if scheme in ("http", "https") else _LOCAL_PAGES
+    # MLflow would else begin with its pages for language models.
+    return f"{served.rstrip('/')}/#/{place}?workflowType=machine_learning"
+
+
+def served_by() -> str:
+    """The command that serves the pages, as a line; "" if a server does."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if uri and uri.startswith(("http://", "https://")):
+        return ""
+    command = f"mlflow ui --backend-store-uri {quote(concealed(uri))}" if uri else "make mlflow"
+    return f"`{command}` serves the pages"
 
 
 @contextmanager
@@ -149,7 +181,10 @@ class MlflowTracker(Tracker):
         for path in abandoned:
             kill(_noted(client, experiment_id, path))
         run_name = f"{os.environ.get('DVC_EXP_NAME') or 'workspace'} {name}"
-        tags = _tags(name)
+        tags = _tags(name) | {
+            "mlflow.source.name": f"dvc.yaml: train_{name}",
+            "mlflow.source.type": "LOCAL",
+        }
         run = _noted(client, experiment_id, note)
         if run and run.data.params.items() <= values.items():
             self._resume(client, run, run_name, tags)
