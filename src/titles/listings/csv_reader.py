@@ -51,7 +51,6 @@ class CsvReader:
         """Raise ValueError if there is no header; `expected` describes it for the message."""
         self._name, self._raw = name, _Raw(streams.lines(stream))
         self._lines = Lines(self._raw.texts(), name)
-        self._large = False  # as far as is known
         lines = self._lines.take()
         if lines and lines[0].startswith("\ufeff"):  # a second byte order mark
             lines[0] = lines[0][1:]
@@ -113,10 +112,9 @@ class CsvReader:
         count = -(-rows.CHUNK_ROWS // rows.LINES) * rows.LINES
         if self._lines.waiting or not (lines := self._raw.peek(count)):
             return None
-        if len(lines) < count and not self._large:
-            return None
-        self._large = True
-        from titles.listings import clean  # pyarrow takes longer to load than to read a small file
+        # The first group, of which the header was a line, never comes here: pyarrow takes longer to load
+        # than to read a small file.
+        from titles.listings import clean
 
         # Where lines are longer, batches and groups have fewer of them.
         longest = rows.CHUNK_BYTES // 8 // rows.LINES

@@ -7,6 +7,7 @@ which are most. All others go to `text` and `identity`, which stay the definitio
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
@@ -31,6 +32,11 @@ class Encoded(NamedTuple):
 
     text: bytes
     ends_N: NDArray[np.int64]
+
+    @staticmethod
+    def of(titles: Sequence[str]) -> Encoded:
+        encoded = [title.encode() for title in titles]
+        return Encoded(b"".join(encoded), np.cumsum(list(map(len, encoded)), dtype=np.int64))
 
     def titles(self, rows: NDArray[np.int64]) -> list[str]:
         """The titles of these rows."""

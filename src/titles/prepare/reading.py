@@ -252,7 +252,7 @@ def _tokenised(
 
 def _titles(chunk: Chunk | CleanChunk, compiled: bool) -> list[str] | clean_titles.Encoded:
     if isinstance(chunk, Chunk):
-        return chunk.titles
+        return clean_titles.Encoded.of(chunk.titles) if compiled else chunk.titles
     if compiled:
         return clean_titles.Encoded(*chunk.columns.text())
     titles: list[str] = chunk.columns.titles.to_pylist()
