@@ -81,7 +81,7 @@ def read(file: Path, taken: Counter[str] | None = None) -> Any:
 @pytest.fixture(params=[(1, 1), (2, 3), (5, 4), (4, 2)])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a chunk and lines of a batch, so few that borders are everywhere."""
-    for name, value in zip(("CHUNK_ROWS", "LINES"), request.param, strict=True):
+    for name, value in zip(("CHUNK_ROWS", "LINES", "_LINES_AT_ONCE"), (*request.param, 1), strict=True):
         monkeypatch.setattr(f"titles.listings.rows.{name}", value)
 
 
