@@ -59,7 +59,7 @@ class Rows(NamedTuple):
     categories: list[str]
     files: list[str]
     word_ids_W: NDArray[np.int32]  # memory-mapped
-    lengths_N: NDArray[np.int64]
+    lengths_N: NDArray[np.int32]
     keys_N: split.Keys  # see identity.title_keys
     categories_N: NDArray[np.int32]
     languages_N: NDArray[np.uint8]
@@ -169,7 +169,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
                 rejected.add(row)
             stream.write(_numbers(words, found.words, len(found.words))[found.word_ids_W].data)
             new: tuple[NDArray[Any], ...] = (
-                found.lengths_N,
+                found.lengths_N.astype(np.int32),
                 found.keys_N,
                 *_codes(chunk, size, categories),
                 np.full(size, _SPLIT_CODES[chunk.split], np.uint8),
