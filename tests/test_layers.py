@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
+from titles.data.compiled import undisturbed
 from titles.models.parts import kernels
 from titles.models.parts.layers import (
     Dropout,
@@ -301,7 +302,7 @@ def test_a_signal_that_comes_while_a_loop_is_compiled_waits_for_it(number):
     told = []
     before = signal.signal(number, lambda *_: told.append("handled"))
     try:
-        with kernels.undisturbed():
+        with undisturbed():
             signal.raise_signal(number)
             told.append("compiled")
         assert told == ["compiled", "handled"]
@@ -313,7 +314,7 @@ def test_a_signal_that_comes_while_a_loop_is_compiled_waits_for_it(number):
 
 def test_another_thread_leaves_signals_alone():
     def work():
-        with kernels.undisturbed():
+        with undisturbed():
             return signal.getsignal(signal.SIGINT)
 
     with ThreadPoolExecutor(1) as pool:

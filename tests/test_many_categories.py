@@ -17,7 +17,7 @@ from titles.data.outcomes import Outcomes
 from titles.data.vocabulary import Vocabulary, read_labels
 from titles.evaluation import metrics, predictions, tables
 from titles.listings import sources
-from titles.listings.sources import Chunk
+from titles.listings.chunks import Chunk
 from titles.models.registry import load_params
 from titles.prepare.preparation import prepare
 
@@ -104,7 +104,7 @@ def test_titles_of_more_than_65536_files_keep_their_places(
         Chunk(f"{n}.csv", "", [n + 2], 1, [f"mesa {n}"], [f"C{n % 5}"], ["unspecified"], ["reliable"])
         for n in range(count)
     )
-    monkeypatch.setattr(sources, "read", lambda *_: chunks)
+    monkeypatch.setattr(sources, "blocks", lambda *_: chunks)
     prepare(PARAMS.prepare, tmp_path)
     found = []
     for split in SPLITS:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from io import BufferedReader
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 from titles.data.messages import printable
-from titles.listings import streams
+from titles.listings import rows, streams
 from titles.listings.names import canonical
 from titles.listings.rows import LINE_TOO_LONG, Batch, Broken, Lines, Row, check_width
+
+if TYPE_CHECKING:
+    from titles.listings.clean import Columns
 
 # Far above any title and its newlines: past either, a stray quote has swallowed rows.
 _MOST_LINES = 20
@@ -27,6 +33,13 @@ class _Long(str):
     """The start of a line that is too long."""
 
 
+class Clean(NamedTuple):
+    """Consecutive rows of one line each."""
+
+    columns: Columns
+    first: int  # line
+
+
 class CsvReader:
     """A CSV file whose header has been read: the canonical names of all columns.
 
@@ -36,7 +49,8 @@ class CsvReader:
 
     def __init__(self, stream: BufferedReader, name: str, expected: str, needed: Set[str]) -> None:
         """Raise ValueError if there is no header; `expected` describes it for the message."""
-        self._name, self._lines = name, Lines(_texts(stream), name)
+        self._name, self._raw = name, _Raw(streams.lines(stream))
+        self._lines = Lines(self._raw.texts(), name)
         lines = self._lines.take()
         if lines and lines[0].startswith("\ufeff"):  # a second byte order mark
             lines[0] = lines[0][1:]
@@ -91,6 +105,29 @@ class CsvReader:
                 rows = [row if isinstance(row, Broken) else [row[p] for p in places] for row in rows]
             yield Batch(rows, numbers, size)
             first = lines.number
+
+    def clean(self, places: Mapping[str, int], accepted: Callable[[Columns], bool]) -> Clean | None:
+        """Take the next group of batches at once, as columns by the names of these places; None at the
+        end, and where a line is doubtful or the columns are not accepted: `rows` then has to read it."""
+        count = -(-rows.CHUNK_ROWS // rows.LINES) * rows.LINES
+        if self._lines.waiting or not (lines := self._raw.peek(count)):
+            return None
+        # The first group, of which the header was a line, never comes here: pyarrow takes longer to load
+        # than to read a small file.
+        from titles.listings import clean
+
+        # Where lines are longer, batches and groups have fewer of them.
+        longest = rows.CHUNK_BYTES // 8 // rows.LINES
+        most = rows.CHUNK_BYTES - rows.REFERENCE * len(lines) * len(places) - 1
+        if max(map(len, lines)) > longest or sum(map(len, lines)) > most:
+            return None
+        found = clean.parse(lines, places, len(self.header), self._delimiter)
+        if found is None or not accepted(found):
+            return None
+        self._raw.skip()
+        first = self._lines.number
+        self._lines.number += len(lines)
+        return Clean(found, first)
 
     def _one_by_one(self, lines: list[str], first: int, keep: bool) -> tuple[list[Row], list[int]]:
         """Parse the rows that start in `lines`; the last one may need further lines."""
@@ -161,9 +198,38 @@ class CsvReader:
             return [], used, str(error)
 
 
-def _texts(stream: BufferedReader) -> Iterator[str]:
-    """Lines of text. Bytes that are not UTF-8 are lone surrogates: they concern their row only, and are
-    found later."""
-    for line in streams.lines(stream):
-        text = line.decode("utf-8", "surrogateescape")
-        yield _Long(text) if isinstance(line, streams.TooLong) else text
+class _Raw:
+    """Lines of bytes, which can be looked at before they are decoded."""
+
+    def __init__(self, stream: Iterator[bytes]) -> None:
+        self._stream = stream
+        self._held: deque[bytes] = deque()
+        self._error: Exception | None = None  # after the lines that are held
+
+    def peek(self, count: int) -> list[bytes]:
+        """The next lines; fewer at the end of the stream, or before damage."""
+        if self._error is None and len(self._held) < count:
+            try:
+                self._held.extend(islice(self._stream, count - len(self._held)))
+            except streams.DAMAGE as error:
+                self._error = error
+        return list(islice(self._held, count))
+
+    def skip(self) -> None:
+        """Take all lines that were looked at."""
+        self._held.clear()
+
+    def texts(self) -> Iterator[str]:
+        """The lines as text. Bytes that are not UTF-8 are lone surrogates: they concern their row only,
+        and are found later."""
+        while True:
+            if self._held:
+                line = self._held.popleft()
+            elif self._error is not None:
+                raise self._error
+            elif (found := next(self._stream, None)) is not None:
+                line = found
+            else:
+                return
+            text = line.decode("utf-8", "surrogateescape")
+            yield _Long(text) if isinstance(line, streams.TooLong) else text

@@ -19,9 +19,9 @@ CHUNK_ROWS = 32_768
 CHUNK_BYTES = 32 * 1024 * 1024
 MOST_COLUMNS = 16_384  # of a table; as many as a spreadsheet can have
 LINE_TOO_LONG = "line_too_long"  # reason of a Broken
-_LINES = 256  # of a batch
+LINES = 256  # of a batch
 _LINES_AT_ONCE = 16
-_REFERENCE = 8  # bytes of a value's place in a list
+REFERENCE = 8  # bytes of a value's place in a list
 
 Line = TypeVar("Line", str, bytes)
 
@@ -83,6 +83,11 @@ class Lines(Generic[Line]):
         self.number += len(lines)
         return lines
 
+    @property
+    def waiting(self) -> bool:
+        """Whether lines that were given back come next."""
+        return bool(self._back)
+
     def give_back(self, lines: list[Line]) -> None:
         """Undo taking these lines, which were the last ones."""
         self._back = lines + self._back
@@ -92,7 +97,7 @@ class Lines(Generic[Line]):
         lines: list[Line] = []
         try:
             before, size = -1, 0
-            while before < len(lines) < _LINES and size <= CHUNK_BYTES // 8:
+            while before < len(lines) < LINES and size <= CHUNK_BYTES // 8:
                 before = len(lines)
                 lines.extend(islice(self._stream, _LINES_AT_ONCE))  # keeps the lines before an error
                 size += sum(map(len, lines[before:]))
@@ -103,6 +108,12 @@ class Lines(Generic[Line]):
 
 def gather(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Join batches to chunks of at most CHUNK_ROWS and about CHUNK_BYTES."""
+    for group in groups(batches):
+        yield from chunks(group)
+
+
+def groups(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Batches that are chunks together; none is taken before it is needed."""
     held: list[Batch] = []
     rows = size = 0
     for batch in batches:
@@ -110,15 +121,16 @@ def gather(batches: Iterable[Batch]) -> Iterator[Batch]:
         rows += len(batch.rows)
         size += batch.size
         whole = next((row for row in batch.rows if not isinstance(row, Broken)), ())
-        size += _REFERENCE * len(batch.rows) * len(whole)
+        size += REFERENCE * len(batch.rows) * len(whole)
         if rows >= CHUNK_ROWS or size >= CHUNK_BYTES:
-            yield from _chunks(held)
+            yield held
             held, rows, size = [], 0, 0
     if rows:
-        yield from _chunks(held)
+        yield held
 
 
-def _chunks(batches: Sequence[Batch]) -> Iterator[Batch]:
+def chunks(batches: Sequence[Batch]) -> Iterator[Batch]:
+    """The chunks of a group."""
     rows = list(chain.from_iterable(batch.rows for batch in batches))
     lines = list(chain.from_iterable(batch.lines for batch in batches))
     size = sum(batch.size for batch in batches)

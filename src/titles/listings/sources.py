@@ -11,85 +11,51 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
 from titles.data.messages import has_commands
-from titles.listings import json_reader, streams
-from titles.listings.csv_reader import CsvReader
+from titles.listings import json_reader, rows, streams
+from titles.listings.chunks import EXCERPT, MISSING, Chunk, CleanChunk
+from titles.listings.csv_reader import Clean, CsvReader
 from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
 from titles.listings.names import canonical, listed
-from titles.listings.rows import Batch, Broken, Lines, gather, is_utf8
+from titles.listings.rows import Batch, Broken, Lines, chunks, groups, is_utf8
 
-_EXCERPT = 200
+if TYPE_CHECKING:
+    from titles.listings.clean import Columns
+
 _NAMED = 5  # files in a message
 _LONGEST_CATEGORY = 1000  # characters; all distinct categories are held at once
 _MOST_COLUMNS = 40
 _COURSE = re.compile(
     rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
 )
-_MISSING: Any = ...  # in place of a value that a JSON object must have
 # Columns that are used, and the value of one that a source lacks.
 _COLUMNS: dict[str, Any] = {
-    "title": _MISSING,
-    "category": _MISSING,
+    "title": MISSING,
+    "category": MISSING,
     "language": LANGUAGES[0],
     "label_quality": QUALITIES[0],
 }
 
-
-class Rejected(NamedTuple):
-    """A row that cannot be used; `excerpt` is its start."""
-
-    file: str
-    line: int
-    reason: str
-    excerpt: str
-
-
-@dataclass
-class Chunk:
-    """Rows of one file in columns of equal length, in file order."""
-
-    file: str  # its path in a source that is a folder
-    split: str  # given by the file; "" where rows are still to be split
-    lines: list[int]  # where rows start, from 1; the row's number in a Parquet file
-    rows_read: int  # with those that are rejected
-    titles: list[str] = field(default_factory=list)
-    categories: list[str] = field(default_factory=list)
-    languages: list[str] = field(default_factory=list)
-    qualities: list[str] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    respelled: Counter[str] = field(default_factory=Counter)  # rows by spelling that is not canonical
-
-    def reject(self, line: int, reason: str, excerpt: str) -> None:
-        self.rejected.append(Rejected(self.file, line, reason, excerpt[:_EXCERPT]))
-
-    def keep(self, flags: Sequence[bool]) -> None:
-        """Keep the rows whose flag is set."""
-        for column in self.columns():
-            column[:] = compress(column, flags)
-        self.lines = list(compress(self.lines, flags))
-
-    def set_aside(self, reasons: Sequence[str]) -> None:
-        """Reject the rows with a reason; "" keeps a row."""
-        for line, reason, *row in zip(self.lines, reasons, *self.columns(), strict=True):
-            if reason:
-                excerpt = ",".join("" if value is _MISSING else str(value) for value in row)
-                self.reject(line, reason, excerpt)
-        self.keep([not reason for reason in reasons])
-
-    def columns(self) -> tuple[list[str], list[str], list[str], list[str]]:
-        return self.titles, self.categories, self.languages, self.qualities
+Cleanly = Callable[[Callable[["Columns"], bool]], Clean | None]
 
 
 def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
+    """Yield the rows of `source` as `blocks` does, all in lists."""
+    for chunk in blocks(source, language, max_title_chars):
+        yield chunk if isinstance(chunk, Chunk) else chunk.listed()
+
+
+def blocks(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk | CleanChunk]:
     """Yield the rows of `source`, checked, in chunks.
 
     Args:
@@ -115,14 +81,20 @@ def read(source: Path, language: str, max_title_chars: int) -> Iterator[Chunk]:
         path = file.relative_to(source).as_posix() if file != source else file.name
         # A name that is not UTF-8 could not be written to files of results.
         path = path.encode("utf-8", "backslashreplace").decode()
-        with _opened(file, split) as (names, batches):
+        with _opened(file, split) as (names, batches, clean):
             first = 1
-            for batch in gather(batches):
-                lines = batch.lines or range(first, first + len(batch.rows))
-                chunk = _chunk(path, split, names, batch._replace(lines=lines))
-                _check(chunk, max_title_chars)
-                yield chunk
-                first += len(batch.rows)
+            careful = groups(batches)
+            while True:
+                while clean and (found := clean(lambda columns: _accepted(columns, max_title_chars))):
+                    yield from _clean_chunks(path, found)
+                if (group := next(careful, None)) is None:
+                    break
+                for batch in chunks(group):
+                    lines = batch.lines or range(first, first + len(batch.rows))
+                    chunk = _chunk(path, split, names, batch._replace(lines=lines))
+                    _check(chunk, max_title_chars)
+                    yield chunk
+                    first += len(batch.rows)
 
 
 def _files(folder: Path, language: str) -> list[tuple[Path, str]]:
@@ -196,8 +168,9 @@ def _course_files(
 
 
 @contextmanager
-def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Batch]]]:
-    """Yield the names of the values in a row, and the rows."""
+def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Batch], Cleanly | None]]:
+    """Yield the names of the values in a row, the rows and, if there is a faster way to those that are
+    in order, it."""
     with file.open("rb") as raw:
         is_parquet = raw.read(4) == b"PAR1"
     if is_parquet and not split:
@@ -208,20 +181,25 @@ def _opened(file: Path, split: str) -> Iterator[tuple[Sequence[str], Iterator[Ba
             for name, place in places.items():
                 if not parquet_reader.is_text(kind := table.schema_arrow.types[place]):
                     raise ValueError(f"{file}: column {name!r} holds {kind}, not text: convert it")
-            yield list(places), parquet_reader.rows(file, table, [*places.values()], {*places.values()})
+            yield (
+                list(places),
+                parquet_reader.rows(file, table, [*places.values()], {*places.values()}),
+                None,
+            )
         return
     with streams.opened(file) as raw:
         if split:
             lines = Lines(streams.lines(raw), str(file))
             defaults = _COLUMNS | {"split": split}
             keys, _ = json_reader.first_keys(lines, KEY_LINES)
-            yield list(defaults), json_reader.named_rows(lines, defaults, keys)
+            yield list(defaults), json_reader.named_rows(lines, defaults, keys), None
             if lines.number == 1:
                 raise ValueError(f"{file} is empty: expected one JSON object per line")
         else:
             reader = CsvReader(raw, str(file), "such as title,category", {"title", "category"})
             places = _known_columns(file, reader.header)
-            yield list(places), reader.rows(list(places.values()), keep=False)
+            careful = reader.rows(list(places.values()), keep=False)
+            yield list(places), careful, partial(reader.clean, places)
 
 
 def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
@@ -230,7 +208,7 @@ def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
     Raises ValueError if titles or categories are missing, or one of these columns is there twice.
     """
     names = list(map(canonical, header))
-    columns = listed(names, _MOST_COLUMNS)[:_EXCERPT]
+    columns = listed(names, _MOST_COLUMNS)[:EXCERPT]
     wanted = "title,label_quality,language,category or title,category"
     for name in _COLUMNS:
         if names.count(name) > 1:
@@ -250,17 +228,17 @@ def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
 
 def _chunk(file: str, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
-    rows = batch.rows
-    chunk = Chunk(file, split, list(batch.lines), len(rows))
-    if Broken in set(map(type, rows)):
-        whole = [not isinstance(row, Broken) for row in rows]
-        for line, row in zip(chunk.lines, rows, strict=True):
+    whole_rows = batch.rows
+    chunk = Chunk(file, split, list(batch.lines), len(whole_rows))
+    if Broken in set(map(type, whole_rows)):
+        whole = [not isinstance(row, Broken) for row in whole_rows]
+        for line, row in zip(chunk.lines, whole_rows, strict=True):
             if isinstance(row, Broken):
                 chunk.reject(line, row.reason, row.excerpt)
-        rows, chunk.lines = list(compress(rows, whole)), list(compress(chunk.lines, whole))
-    found = dict(zip(names, zip(*rows, strict=True), strict=False))  # empty without rows
+        whole_rows, chunk.lines = list(compress(whole_rows, whole)), list(compress(chunk.lines, whole))
+    found = dict(zip(names, zip(*whole_rows, strict=True), strict=False))  # empty without rows
     chunk.titles, chunk.categories, chunk.languages, chunk.qualities = (
-        list(found.get(name, [default] * len(rows))) for name, default in _COLUMNS.items()
+        list(found.get(name, [default] * len(whole_rows))) for name, default in _COLUMNS.items()
     )
     splits = found.get("split", ())
     if splits.count(split) < len(splits):
@@ -268,12 +246,43 @@ def _chunk(file: str, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     return chunk
 
 
+def _accepted(columns: Columns, max_title_chars: int) -> bool:
+    """Whether `_check` would reject no row, and change none."""
+    from titles.listings.clean import has_blank_or_long
+
+    def is_allowed(name: str, values: Collection[str]) -> bool:
+        if name == "category":
+            return all(
+                value.isprintable()
+                and len(value) <= _LONGEST_CATEGORY
+                and value == canonical(value) != ""
+                for value in values
+            )
+        return set(values) <= set(LANGUAGES if name == "language" else QUALITIES)
+
+    return all(
+        is_allowed(name, values.distinct) for name, values in columns.names.items()
+    ) and not has_blank_or_long(columns.titles, max_title_chars)
+
+
+def _clean_chunks(file: str, found: Clean) -> Iterator[CleanChunk]:
+    from titles.listings.clean import Names
+
+    columns, size = found.columns, len(found.columns.titles)
+    for name in _COLUMNS.keys() - columns.names.keys() - {"title"}:
+        columns.names[name] = Names([_COLUMNS[name]], np.zeros(size, np.int32))
+    for at in range(0, size, rows.CHUNK_ROWS):
+        part = columns[at : at + rows.CHUNK_ROWS]
+        lines_N = found.first + at + np.arange(len(part.titles))
+        yield CleanChunk(file, lines_N, len(part.titles), part)
+
+
 def _check(chunk: Chunk, max_title_chars: int) -> None:
     """Reject rows whose values break the schema; the categories of the others get one spelling each."""
     languages, qualities = set(LANGUAGES), set(QUALITIES)
 
     def reason_of(row: tuple[str, ...]) -> str:
-        if _MISSING in row:
+        if MISSING in row:
             return "missing_field"
         if not all(isinstance(value, str) for value in row):
             return "field_is_not_text"

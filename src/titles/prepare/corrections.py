@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from titles.data import formulas
 from titles.data.contract import NO_CORRECTIONS, SPLITS
 from titles.data.messages import printable
+from titles.listings.chunks import Rejected
 from titles.listings.files import CSV, opened
 from titles.listings.names import canonical
-from titles.listings.sources import Rejected
 from titles.prepare import split
 from titles.prepare.identity import title_keys
 from titles.prepare.reading import RejectedFile, Rows

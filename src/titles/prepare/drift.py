@@ -45,7 +45,7 @@ def shares(names: list[str], codes_N: NDArray[Any]) -> dict[str, float]:
     }
 
 
-def quantiles(lengths_N: NDArray[np.int64]) -> dict[str, int]:
+def quantiles(lengths_N: NDArray[np.int32]) -> dict[str, int]:
     """Quantiles of the words per title: 5, 25, 50, 75 and 95 %."""
     found = np.quantile(lengths_N, list(_QUANTILES.values()), method="inverted_cdf")
     return {name: int(value) for name, value in zip(_QUANTILES, found, strict=True)}

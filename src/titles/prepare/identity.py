@@ -36,13 +36,13 @@ def title_keys(titles: Sequence[str]) -> Keys:
     if not titles:
         return np.empty(0, np.uint64)
     digests = [
-        hashlib.blake2b(folded, digest_size=8).digest() if folded else bytes(8)
-        for folded in _folded(titles)
+        hashlib.blake2b(letters, digest_size=8).digest() if letters else bytes(8)
+        for letters in folded(titles)
     ]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _folded(titles: Sequence[str]) -> list[bytes]:
+def folded(titles: Sequence[str]) -> list[bytes]:
     """Letters and digits of each title, in UTF-8, with single spaces in place of all else."""
     text = "\n".join([title.replace("\n", " ") for title in titles])
     if not text.isascii():

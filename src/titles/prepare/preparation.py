@@ -57,6 +57,8 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
             rows = rows._replace(categories_N=corrected.categories_N)
         kept_N = selection.duplicates(rows, rejected)
         used_N = kept_N == np.arange(len(kept_N))
+        of_another = int(np.sum(rows.categories_N != rows.categories_N[kept_N]))
+        del kept_N  # 8 bytes a row
         labels = selection.frequent_categories(rows, used_N, settings.min_rows)
         code_of = {name: code for code, name in enumerate(rows.categories)}
         label_of = np.full(len(rows.categories), -1, np.int32)
@@ -65,10 +67,11 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         rejected.add_rows(rows, used_N & (labels_N < 0), "rare_category", lambda row: "")
         splits_N = selection.splits(rows, used_N & (labels_N >= 0), given_N, settings)
         word_keys = split.word_keys(rows.words)
-        read_keys_N = np.concatenate(
-            [split.sequence_keys(word_keys[ids], rows.lengths_N[slab]) for slab, ids in rows.slabs()]
-        )
+        read_keys_N = np.empty(len(used_N), np.uint64)
+        for slab, ids in rows.slabs():
+            read_keys_N[slab] = split.sequence_keys(word_keys[ids], rows.lengths_N[slab])
         splits_N[selection.read_like_held_out(rows, splits_N, read_keys_N, rejected)] = split.DROPPED
+        del read_keys_N
     reasons = ("duplicate", "rare_category", "same_words_as_held_out")
     counts |= {reason: rejected.counts[reason] for reason in reasons}
     if len(labels) < 2:
@@ -113,7 +116,7 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "rows": counts,
         "rejected": dict(sorted(rejected.counts.items())),
-        "duplicates_of_another_category": int(np.sum(rows.categories_N != rows.categories_N[kept_N])),
+        "duplicates_of_another_category": of_another,
         "categories": len(labels),
         "vocabulary": len(words),
         "unknown_words": unknown,
@@ -144,7 +147,7 @@ def _encode(
     rows: Rows, labels_N: NDArray[np.int32], chosen_N: split.Flags, new_ids: NDArray[np.int32]
 ) -> EncodedTitles:
     """The chosen rows, in file order. new_ids: id in the vocabulary of each of rows.words."""
-    ends = np.cumsum(rows.lengths_N[chosen_N])
+    ends = np.cumsum(rows.lengths_N[chosen_N], dtype=np.int64)
     word_ids = np.empty(int(ends[-1]) if len(ends) else 0, np.int32)
     unknown = np.zeros(len(rows.words), bool)
     stop = 0

@@ -17,15 +17,17 @@ from tqdm import tqdm
 
 from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
 from titles.listings import sources
+from titles.listings.chunks import Chunk, CleanChunk, Rejected
 from titles.listings.names import canonical
-from titles.listings.sources import Chunk, Rejected
 from titles.params import Prepare, Text
-from titles.prepare import split, workers
+from titles.prepare import clean_titles, split, workers
 from titles.prepare.identity import title_keys
 from titles.prepare.text import tokenise
 
 # Starting worker processes for fewer chunks takes longer than they save.
 _CHUNKS_WORTH_WORKERS = 4
+# Loading compiled code, or making it where none can be kept, takes longer than it saves on fewer.
+_CHUNKS_WORTH_COMPILING = 8
 # Sending fewer rows to a worker takes longer than to tokenise them: there may be many small files.
 _ROWS_WORTH_A_WORKER = 256
 # Rows processed at a time: bounds memory.
@@ -57,7 +59,7 @@ class Rows(NamedTuple):
     categories: list[str]
     files: list[str]
     word_ids_W: NDArray[np.int32]  # memory-mapped
-    lengths_N: NDArray[np.int64]
+    lengths_N: NDArray[np.int32]
     keys_N: split.Keys  # see identity.title_keys
     categories_N: NDArray[np.int32]
     languages_N: NDArray[np.uint8]
@@ -104,8 +106,10 @@ class RejectedFile:
             self.add(Rejected(*rows.place(row), reason, excerpt(row)))
 
 
-def tokenise_chunk(titles: Sequence[str], settings: Text) -> Tokenised:
+def tokenise_chunk(titles: Sequence[str] | clean_titles.Encoded, settings: Text) -> Tokenised:
     """Tokenise the titles of one chunk; runs in worker processes."""
+    if isinstance(titles, clean_titles.Encoded):
+        return Tokenised(*clean_titles.read(titles, settings))
     rows = tokenise(titles, settings)
     lengths_N = np.fromiter(map(len, rows), np.int64, len(rows))
     table = _numbering()
@@ -134,10 +138,19 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     languages: Counter[str] = Counter()
     respelled: Counter[str] = Counter()
 
-    def wanted() -> Iterator[Chunk]:
+    def wanted() -> Iterator[Chunk | CleanChunk]:
         nonlocal read
-        for chunk in sources.read(Path(settings.source), settings.language, settings.max_title_chars):
+        for chunk in sources.blocks(Path(settings.source), settings.language, settings.max_title_chars):
             read += chunk.rows_read
+            if isinstance(chunk, CleanChunk):
+                names = chunk.columns.names["language"]
+                languages.update(
+                    dict(zip(names.distinct, np.bincount(names.codes_N).tolist(), strict=True))
+                )
+                if settings.language != "all":
+                    chunk.keep(names.rows_of(settings.language))
+                yield chunk
+                continue
             languages.update(chunk.languages)
             respelled.update(chunk.respelled)
             if settings.language != "all" and set(chunk.languages) != {settings.language}:
@@ -150,17 +163,15 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     ):
         for chunk, found in _tokenised(wanted(), settings.text):
             size, used_N = len(found.keys_N), found.keys_N != 0
-            for position in np.flatnonzero(~used_N):
-                chunk.reject(chunk.lines[position], "no_words", chunk.titles[position])
+            for position in np.flatnonzero(~used_N).tolist():
+                chunk.reject(int(chunk.lines[position]), "no_words", chunk.title(position))
             for row in chunk.rejected:
                 rejected.add(row)
             stream.write(_numbers(words, found.words, len(found.words))[found.word_ids_W].data)
             new: tuple[NDArray[Any], ...] = (
-                found.lengths_N,
+                found.lengths_N.astype(np.int32),
                 found.keys_N,
-                _numbers(categories, chunk.categories, size),
-                _numbers(_LANGUAGE_CODES, chunk.languages, size).astype(np.uint8),
-                _numbers(_QUALITY_CODES, chunk.qualities, size).astype(np.uint8),
+                *_codes(chunk, size, categories),
                 np.full(size, _SPLIT_CODES[chunk.split], np.uint8),
                 np.full(size, files[chunk.file], np.uint32),
                 np.array(chunk.lines, np.int64),
@@ -185,6 +196,19 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
     return Rows(list(words), list(categories), list(files), word_ids_W, *joined), counts
 
 
+def _codes(
+    chunk: Chunk | CleanChunk, size: int, categories: Mapping[str, int]
+) -> Iterator[NDArray[Any]]:
+    """Numbers of the categories, languages and qualities of a chunk's rows."""
+    tables = (categories, np.int32), (_LANGUAGE_CODES, np.uint8), (_QUALITY_CODES, np.uint8)
+    for (table, dtype), name in zip(tables, ("category", "language", "label_quality"), strict=True):
+        if isinstance(chunk, CleanChunk):
+            distinct, codes_N = chunk.columns.names[name]
+            yield _numbers(table, distinct, len(distinct)).astype(dtype)[codes_N]
+        else:
+            yield _numbers(table, chunk.column(name), size).astype(dtype)
+
+
 def _note_spellings(respelled: Counter[str]) -> None:
     """Say on stderr which categories got their canonical spelling; nothing if all had it."""
     if respelled:
@@ -199,20 +223,24 @@ def _note_spellings(respelled: Counter[str]) -> None:
         )
 
 
-def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tokenised]]:
+def _tokenised(
+    chunks: Iterator[Chunk | CleanChunk], text: Text
+) -> Iterator[tuple[Chunk | CleanChunk, Tokenised]]:
     """Each chunk with its words, in order; from worker processes if there are enough chunks."""
-    first = list(islice(chunks, _CHUNKS_WORTH_WORKERS))
+    first = list(islice(chunks, _CHUNKS_WORTH_COMPILING))
     if len(first) < _CHUNKS_WORTH_WORKERS:
         for chunk in first:
-            yield chunk, tokenise_chunk(chunk.titles, text)
+            yield chunk, tokenise_chunk(_titles(chunk, False), text)
         return
+    compiled = len(first) == _CHUNKS_WORTH_COMPILING
     with workers.pool() as (executor, waiting):
-        pending: deque[tuple[Chunk, Future[Tokenised]]] = deque()
+        pending: deque[tuple[Chunk | CleanChunk, Future[Tokenised]]] = deque()
         try:
             for chunk in chain(first, chunks):
-                few = len(chunk.titles) < _ROWS_WORTH_A_WORKER
+                few = len(chunk.lines) < _ROWS_WORTH_A_WORKER
                 run = _at_once if few else executor.submit
-                pending.append((chunk, run(tokenise_chunk, chunk.titles, text)))
+                titles = _titles(chunk, compiled and not few)
+                pending.append((chunk, run(tokenise_chunk, titles, text)))
                 if len(pending) > waiting:
                     yield _finished(*pending.popleft())
             while pending:
@@ -220,6 +248,15 @@ def _tokenised(chunks: Iterator[Chunk], text: Text) -> Iterator[tuple[Chunk, Tok
         finally:
             for _, future in pending:
                 future.cancel()
+
+
+def _titles(chunk: Chunk | CleanChunk, compiled: bool) -> list[str] | clean_titles.Encoded:
+    if isinstance(chunk, Chunk):
+        return clean_titles.Encoded.of(chunk.titles) if compiled else chunk.titles
+    if compiled:
+        return clean_titles.Encoded(*chunk.columns.text())
+    titles: list[str] = chunk.columns.titles.to_pylist()
+    return titles
 
 
 def _at_once(function: Callable[..., Tokenised], *args: Any) -> Future[Tokenised]:
@@ -232,11 +269,13 @@ def _at_once(function: Callable[..., Tokenised], *args: Any) -> Future[Tokenised
     return future
 
 
-def _finished(chunk: Chunk, future: Future[Tokenised]) -> tuple[Chunk, Tokenised]:
+def _finished(
+    chunk: Chunk | CleanChunk, future: Future[Tokenised]
+) -> tuple[Chunk | CleanChunk, Tokenised]:
     try:
         return chunk, future.result()
     except Exception as error:
-        lines = f"lines {chunk.lines[0]} to {chunk.lines[-1]}" if chunk.lines else "no lines"
+        lines = f"lines {chunk.lines[0]} to {chunk.lines[-1]}" if len(chunk.lines) else "no lines"
         raise ValueError(
             f"{chunk.file}, {lines}: a worker failed to tokenise them: {type(error).__name__}: {error}"
         ) from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from titles.data.contract import QUALITIES
 from titles.params import Prepare
 from titles.prepare import split
-from titles.prepare.reading import RejectedFile, Rows
+from titles.prepare.reading import SLAB_ROWS, RejectedFile, Rows
 
 RELIABLE = QUALITIES.index("reliable")
 
@@ -83,12 +83,16 @@ def read_like_held_out(
     if not len(held_out):
         return np.zeros(len(splits_N), bool)
     keys, first = np.unique(read_keys_N[held_out], return_index=True)
+    seen_N = np.zeros(len(splits_N), bool)
     # np.isin would sort all rows, with five times the memory.
-    place_N = np.minimum(np.searchsorted(keys, read_keys_N), len(keys) - 1).astype(np.int32)
-    seen_N: split.Flags = (splits_N == split.TRAIN) & (keys[place_N] == read_keys_N)
+    for start in range(0, len(splits_N), SLAB_ROWS):
+        slab = slice(start, start + SLAB_ROWS)
+        place = np.minimum(np.searchsorted(keys, read_keys_N[slab]), len(keys) - 1)
+        seen_N[slab] = (splits_N[slab] == split.TRAIN) & (keys[place] == read_keys_N[slab])
 
     def like(row: int) -> str:
-        file, line = rows.place(held_out[first[place_N[row]]])
+        place = np.searchsorted(keys, read_keys_N[row])
+        file, line = rows.place(held_out[first[place]])
         return f"same words as line {line} of {file}, under these parameters"
 
     rejected.add_rows(rows, seen_N, "same_words_as_held_out", like)

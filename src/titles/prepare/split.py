@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ Keys = NDArray[np.uint64]
 Flags = NDArray[np.bool_]
 Splits = NDArray[np.uint8]
 
+_SLAB = 1_000_000  # rows at a time: bounds memory
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -34,7 +36,7 @@ def word_keys(words: Sequence[str]) -> Keys:
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
 
 
-def sequence_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
+def sequence_keys(word_keys_W: Keys, lengths_N: NDArray[np.integer[Any]]) -> Keys:
     """A 64-bit key per title, from its words and their order; 0 for a title without words."""
     keys_N = np.zeros(len(lengths_N), np.uint64)
     if len(word_keys_W) == 0:
@@ -50,11 +52,16 @@ def sequence_keys(word_keys_W: Keys, lengths_N: Ints) -> Keys:
 def first_of_each(keys_N: Keys, rank_N: NDArray[np.uint8]) -> Ints:
     """For each row, the row to keep among those with its key: the lowest rank, then the first."""
     order_N = np.lexsort((rank_N, keys_N))  # stable: equal rows stay in file order
-    sorted_N = keys_N[order_N]
     opens_N = np.ones(len(keys_N), bool)
+    sorted_N = keys_N[order_N]
     opens_N[1:] = sorted_N[1:] != sorted_N[:-1]
-    kept_N = np.empty(len(keys_N), np.int64)
-    kept_N[order_N] = order_N[opens_N][np.cumsum(opens_N) - 1]
+    del sorted_N  # some arrays of 64 bits a row are most of the memory of `prepare`
+    first_K, kept_N, opened = order_N[opens_N], np.empty(len(keys_N), np.int64), 0
+    for start in range(0, len(keys_N), _SLAB):
+        slab = slice(start, start + _SLAB)
+        place = np.cumsum(opens_N[slab]) + (opened - 1)
+        kept_N[order_N[slab]] = first_K[place]
+        opened = int(place[-1]) + 1
     return kept_N
 
 
@@ -90,10 +97,13 @@ def stratified(
         validation_C = np.where(left_C > 0, np.minimum(validation_C, left_C), validation_C)
     shuffle_key_N = _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + _GOLDEN))
     order_N = np.lexsort((shuffle_key_N, ~trusted_N, labels_N))
-    starts_C = np.cumsum(rows_C) - rows_C
-    place_N = np.empty(len(labels_N), np.int64)
-    place_N[order_N] = np.arange(len(labels_N)) - np.repeat(starts_C, rows_C)
+    del shuffle_key_N
     split_N = np.full(len(labels_N), TRAIN, np.uint8)
-    split_N[place_N < (test_C + validation_C)[labels_N]] = VALIDATION
-    split_N[place_N < test_C[labels_N]] = TEST
+    at = 0
+    for rows, test, validation in zip(
+        rows_C.tolist(), test_C.astype(int).tolist(), validation_C.astype(int).tolist(), strict=True
+    ):
+        split_N[order_N[at : at + test]] = TEST
+        split_N[order_N[at + test : at + test + validation]] = VALIDATION
+        at += rows
     return split_N
