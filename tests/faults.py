@@ -362,14 +362,14 @@ MUTANTS = [
     ),
     Mutant(
         "compiled code is loaded without a look at its hash",
-        "src/titles/models/parts/kernel_cache.py",
+        "src/titles/data/kernel_cache.py",
         "if digest == self._digest(content) else",
         "if digest else",
         "test_kernel_cache.py",
     ),
     Mutant(
         "compiled code is loaded from where others can write",
-        "src/titles/models/parts/kernel_cache.py",
+        "src/titles/data/kernel_cache.py",
         "and not found.st_mode & 0o022",
         "",
         "test_kernel_cache.py",

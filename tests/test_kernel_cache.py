@@ -12,8 +12,8 @@ import numba
 import numpy as np
 import pytest
 
-from titles.models.parts import kernel_cache
-from titles.models.parts.kernels import compiled
+from titles.data import kernel_cache
+from titles.data.compiling import compiled
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
+from titles.data import compiling
 from titles.models.parts import kernels
 from titles.models.parts.layers import (
     Dropout,
@@ -289,7 +290,7 @@ def test_loops_are_compiled_also_where_nothing_can_be_kept_on_disk(monkeypatch):
             numbers[place] += 1
 
     numbers = np.zeros(3)
-    kernels.compiled(add)(numbers, 1, 3)
+    compiling.compiled(add)(numbers, 1, 3)
     assert numbers.tolist() == [0, 1, 1]
 
 
@@ -301,7 +302,7 @@ def test_a_signal_that_comes_while_a_loop_is_compiled_waits_for_it(number):
     told = []
     before = signal.signal(number, lambda *_: told.append("handled"))
     try:
-        with kernels.undisturbed():
+        with compiling.undisturbed():
             signal.raise_signal(number)
             told.append("compiled")
         assert told == ["compiled", "handled"]
@@ -313,7 +314,7 @@ def test_a_signal_that_comes_while_a_loop_is_compiled_waits_for_it(number):
 
 def test_another_thread_leaves_signals_alone():
     def work():
-        with kernels.undisturbed():
+        with compiling.undisturbed():
             return signal.getsignal(signal.SIGINT)
 
     with ThreadPoolExecutor(1) as pool:
