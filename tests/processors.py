@@ -27,7 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from titles.data import processor
+from titles.data.encoded import EncodedTitles
+from titles.embed import ppmi
 from titles.models.parts import layers, products
+from titles.params import Embed
 
 assert titles
 ROOT = Path(__file__).parent.parent
@@ -102,10 +105,31 @@ def of_parts() -> dict[str, str]:
         }
         found |= {f"{name} {threads}": digest(*some) for name, some in made.items()}
     torch.set_num_threads(before)
+    found["ppmi"] = of_ppmi()
     found["numpy"] = digest(np.log(np.abs(values)), np.exp(values), values.sum(), values.std())
     double_ = values.astype(float)
     found["numpy double"] = digest(np.log(np.abs(double_)), np.exp(double_), double_.mean(axis=0))
     return found
+
+
+def zipf(titles_: int, words: int, seed: int = 0) -> EncodedTitles:
+    """Titles of 0 to 9 words, which occur as often as the inverse of their id, in topics."""
+    random_ = np.random.default_rng(seed)
+    ends = np.cumsum(random_.integers(0, 10, titles_))
+    share = 1 / np.arange(2, words)
+    ids = random_.choice(np.arange(2, words), ends[-1], p=share / share.sum())
+    topic = np.repeat(np.arange(titles_) % 7, np.diff(ends, prepend=0))
+    moved = (ids * 5 + topic * 11) % (words - 2) + 2
+    ids = np.where(random_.random(len(ids)) < 0.5, ids, moved).astype(np.int32)
+    return EncodedTitles.unlabelled(ids, ends, [])
+
+
+def of_ppmi() -> str:
+    settings = Embed.model_validate(
+        {"method": "ppmi", "pretrained": "data/pretrained/none", "dimension": 37, "epochs": 1}
+        | {"window": 5, "negative": 1, "subword_min": 3, "subword_max": 3, "workers": 1}
+    )
+    return digest(*ppmi.train(zipf(900, 1_500), 1_500, settings, 5).values())
 
 
 def of_stages(folder: Path) -> dict[str, str]:

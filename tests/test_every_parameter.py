@@ -346,6 +346,11 @@ IDLE = [
     ("embed", {}, {"subword_min": 2, "subword_max": 7}),
     (
         "embed",
+        {"method": "ppmi"},
+        {"epochs": 4, "negative": 4, "subword_min": 2, "subword_max": 7, "workers": 2},
+    ),
+    (
+        "embed",
         VECTORS,
         {"epochs": 4, "window": 4, "negative": 4, "subword_min": 2, "subword_max": 7, "workers": 2},
     ),

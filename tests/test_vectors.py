@@ -23,7 +23,7 @@ WORDS = Vocabulary(
     ["<pad>", "<unk>", "mesa", "telefono", "ñandu", "128gb", "raro"], [0, 4, 9, 7, 5, 3, 2]
 )
 D = 3
-METHODS = ("word2vec", "fasttext")
+METHODS = ("word2vec", "fasttext", "ppmi")
 
 
 def embed(**changes):
@@ -89,6 +89,12 @@ def test_vectors_do_not_depend_on_the_process(encode):
         ("word2vec", {"subword_max": 3}, False),
         ("fasttext", {"subword_max": 3}, True),
         ("fasttext", {"subword_min": 3}, True),
+        ("ppmi", {"window": 1}, True),
+        ("ppmi", {"dimension": 2}, True),
+        ("ppmi", {"epochs": 9}, False),
+        ("ppmi", {"negative": 5}, False),
+        ("ppmi", {"subword_max": 3}, False),
+        ("ppmi", {"workers": 3}, False),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

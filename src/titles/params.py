@@ -198,7 +198,7 @@ class Prepare(Text):
 
 
 class Embed(_Section):
-    method: Literal["word2vec", "fasttext", "pretrained"]
+    method: Literal["word2vec", "fasttext", "ppmi", "pretrained"]
     pretrained: Place
     dimension: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)]
     epochs: Epochs
@@ -223,6 +223,7 @@ class Embed(_Section):
     def without_effect(self) -> dict[str, str]:
         names = {
             "word2vec": ["subword_min", "subword_max"],
+            "ppmi": ["epochs", "negative", "subword_min", "subword_max"],
             "pretrained": ["epochs", "window", "negative", "subword_min", "subword_max", "workers"],
         }
         return dict.fromkeys(names.get(self.method, []), f"method is {self.method}")

@@ -22,6 +22,7 @@ from titles.data import memory
 from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
+from titles.embed import ppmi
 from titles.embed.word2vec import VectorFile, is_number
 from titles.listings.streams import DAMAGE
 from titles.params import Embed
@@ -38,6 +39,9 @@ def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) 
 
     word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017).
     """
+    if settings.method == "ppmi":
+        found = ppmi.train(titles, len(words), settings, seed)
+        return _assemble(found, len(words), settings.dimension, seed)
     buckets = _GENSIM_BUCKETS if settings.method == "fasttext" else 0
     _check_memory(2 * len(words) + buckets, settings.dimension)
     logging.getLogger("gensim").setLevel(logging.WARNING)
