@@ -108,6 +108,7 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 	python benchmarks/preparation.py --rows $(BENCH_ROWS)
 	dvc pull --quiet --remote store
 	python benchmarks/portable.py
+	python benchmarks/exchange.py
 	python benchmarks/latency.py
 	python benchmarks/prediction.py
 

@@ -268,6 +268,13 @@ MUTANTS = [
         "test_checkpoints.py",
     ),
     Mutant(
+        "a training resumed within an epoch makes its steps again",
+        "src/titles/training/trainer.py",
+        '        self.step = numbers["step"]\n',
+        "",
+        "test_checkpoints.py",
+    ),
+    Mutant(
         "a damaged checkpoint is used",
         "src/titles/training/checkpoints.py",
         'if _checksum(tensors, metadata["numbers"]) != metadata["sha256"]:',

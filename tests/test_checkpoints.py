@@ -8,6 +8,8 @@ import re
 import shutil
 import time
 from contextlib import chdir, contextmanager, suppress
+from copy import deepcopy
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,8 @@ from titles.data.contract import METRICS, MODELS, PLOTS
 from titles.models.parts.inference import set_up
 from titles.tracking import recording
 from titles.tracking.tracker import Tracker
-from titles.training import checkpoints
+from titles.training import checkpoints, trainer
 from titles.training import run as training_run
-from titles.training.trainer import Trainer
 
 # Every source of randomness is in use.
 GIVEN = {
@@ -72,10 +73,15 @@ def new_place(folder):
         yield folder
 
 
-def train(name="mlp", cut_at=None, **changes):
-    """Run the training; it is cut off in the midst of epoch `cut_at`."""
+STEPS = 3  # of an epoch
+
+
+def train(name="mlp", cut_at=None, cut_at_step=None, **changes):
+    """Run the training; it is cut off in the midst of epoch `cut_at`, or of a step that it counts."""
     given = params(**GIVEN | changes)
     steps = 0
+    if cut_at:
+        cut_at_step = STEPS * (cut_at - 1) + 2
 
     def build(*args, **sizes):
         net = NETWORKS[name](*args, **sizes)
@@ -87,16 +93,16 @@ def train(name="mlp", cut_at=None, **changes):
     def hook(module, *_):
         nonlocal steps
         steps += module.training
-        if cut_at and steps == 3 * (cut_at - 1) + 2:  # of three steps
+        if steps == cut_at_step:
             raise CutOff
 
     def run():
         training_run.train(name, build, given)
 
-    if cut_at:
+    if cut_at_step:
         with pytest.raises(CutOff):
             run()
-        shutil.rmtree(PLOTS)  # as DVC does
+        shutil.rmtree(PLOTS, ignore_errors=True)  # as DVC does
     else:
         run()
 
@@ -141,6 +147,96 @@ def test_a_training_cut_off_twice_ends_with_the_bytes_of_an_unbroken_one(
     ]
     assert results() == expected
     assert list(checkpoints.FOLDER.iterdir()) == []
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints are written after every step, as if it took minutes."""
+    monkeypatch.setattr(checkpoints, "_LONGEST_WITHOUT", 0)
+    monkeypatch.setattr(trainer, "_STEPS_PER_CHECK", 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "changes", [{"freeze_embeddings": "partial", **LETTERS}, {"label_smoothing": 0.1, "patience": 2}]
+)
+def test_a_training_cut_off_within_epochs_ends_with_the_bytes_of_an_unbroken_one(
+    tmp_path, capsys, often, name, seed, changes
+):
+    expected = unbroken(tmp_path / "unbroken", name, **changes)
+    steps = STEPS * len(json.loads(expected[f"plots/{name}.json"]))
+    done, wanted, rng = 0, [], np.random.default_rng(seed)
+    capsys.readouterr()
+    while done < steps - 4:
+        made = int(rng.integers(0, 5))
+        train(name, cut_at_step=made + 1, **changes)
+        done += made
+        epochs, step = divmod(done, STEPS)
+        told = f"resumed after epoch {epochs} of 6{f', step {step} of 3 of the next' * (step > 0)}"
+        wanted += [told] * (done > 0)
+    train(name, **changes)
+    assert re.findall("resumed after.*", capsys.readouterr().out) == wanted
+    assert any("step" in line for line in wanted)
+    assert results() == expected
+    assert list(checkpoints.FOLDER.iterdir()) == []
+
+
+def test_a_resumed_epoch_tells_the_pace_of_the_steps_that_were_left(monkeypatch):
+    def learning():
+        set_up(params().compute, 1)
+        net, given = network("mlp"), settings("mlp", **GIVEN)
+        return trainer.Trainer(net, encoded(), encoded(), 4, given, 1, torch.device("cpu"))
+
+    first, states = learning(), []
+    monkeypatch.setattr(trainer, "_STEPS_PER_CHECK", 1)
+    whole = next(first.epochs(lambda: states.append(deepcopy(first.state()))))
+    assert [numbers["step"] for _, numbers in states] == [1, 2]  # after the last, the epoch ends
+    clock = count()
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: float(next(clock)))
+    resumed = learning()
+    resumed.restore(*states[-1])
+    record = next(resumed.epochs())
+    left = record.titles_per_second
+    assert left in (2, 3)  # in the clock's one second; batches are of 3, 3 and 2 in any order
+    assert record.seconds == pytest.approx(8 / left + 1)
+    assert (record.train_loss, record.validation_loss) == (whole.train_loss, whole.validation_loss)
+
+
+def test_within_an_epoch_a_checkpoint_waits_for_minutes_and_ten_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_WRITES_BETWEEN", 10)
+    now = 100.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "any-key")
+
+    def waited(seconds):
+        """Whether one is due within an epoch after so long, and no second earlier."""
+        nonlocal now
+        now += seconds - 1
+        early = checkpoint.due(within_epoch=True)
+        now += 1
+        return checkpoint.due(within_epoch=True) and not early
+
+    assert waited(checkpoints._LONGEST_WITHOUT)
+    for taken, wait in ((6.0, checkpoints._LONGEST_WITHOUT), (60.0, 600)):
+
+        def slow(path, taken=taken):
+            nonlocal now
+            now += taken * path.is_file()  # its folder is synced as well
+
+        monkeypatch.setattr(files, "to_disk", slow)
+        checkpoint.write({"weight": torch.ones(3)}, {})
+        assert waited(wait)
+
+
+def test_data_that_changed_reaches_no_checkpoint_within_an_epoch(often, monkeypatch):
+    def changed():
+        raise ValueError("data changed")
+
+    monkeypatch.setattr(training_run.inputs, "watch", changed)
+    with pytest.raises(ValueError, match="data changed"):
+        train()
+    assert not list(checkpoints.FOLDER.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("cut_at", [1, 2, 3, 4, 5])
@@ -200,7 +296,7 @@ def test_a_state_is_whole_after_its_way_through_a_file(tmp_path):
         set_up(params().compute, seed)
         net = network("cnn", "partial", dropout=0.3, seed=seed, subwords=SUBWORDS)
         given = settings("cnn", **GIVEN)
-        return Trainer(net, encoded(), encoded(), 4, given, seed, torch.device("cpu"))
+        return trainer.Trainer(net, encoded(), encoded(), 4, given, seed, torch.device("cpu"))
 
     one = learning(1)
     next(one.epochs())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,28 @@ train_mlp.TitleMLP = Breaking
 train_mlp.main()
 """
 
+# A checkpoint after every step. Killed in the midst of step {step}, or never; three steps are an epoch.
+KILLED = """
+import os, signal
+from titles.stages import train_cnn
+from titles.training import checkpoints, trainer
+
+checkpoints._LONGEST_WITHOUT = checkpoints._WRITES_BETWEEN = 0
+trainer._STEPS_PER_CHECK = 1
+
+class Killed(train_cnn.TitleCNN):
+    steps = 0
+
+    def forward(self, batch):
+        self.steps += self.training
+        if self.training and self.steps == {step} and os.environ.get("RANK", "0") in "{ranks}":
+            os.kill({process}, signal.SIGKILL)
+        return super().forward(batch)
+
+train_cnn.TitleCNN = Killed
+train_cnn.main()
+"""
+
 
 def write_project(folder, **changes):
     """Prepared data and parameters, in a new folder that becomes the current one."""
@@ -88,8 +111,9 @@ def put_back():
     signal.signal(signal.SIGTERM, handler)
 
 
-def torchrun(*program):
-    """Run two processes in the current folder; nothing that they record leaves it."""
+def torchrun(*program, processes=2):
+    """Run processes in the current folder; nothing that they record leaves it."""
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     left_out = ("DVC", "MLFLOW", "TITLES_DEBUG", "TORCHELASTIC")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)} | {
         "OMP_NUM_THREADS": "1",
@@ -97,7 +121,7 @@ def torchrun(*program):
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program],
+        [sys.executable, *(start if processes > 1 else []), *program],
         env=environment,
         capture_output=True,
         text=True,
@@ -213,6 +237,59 @@ def test_what_breaks_one_process_ends_both_and_leaves_the_best_epoch(tmp_path, r
     assert np.isfinite(answers_of(MODELS / "mlp.last_good")).all()
     assert done.stdout.count("the best so far, is saved in models/mlp.last_good") == 1
     assert not METRICS.exists()
+
+
+def killed(processes, step, ranks, process="os.getpid()"):
+    """Run until processes are killed in a step, counted from the start; to the end if there is none."""
+    script = Path("script.py")
+    script.write_text(KILLED.format(step=step, ranks=ranks, process=process), encoding="utf-8")
+    done = torchrun(str(script), processes=processes)
+    assert (done.returncode == 0) == (step is None), done.stderr
+    return done
+
+
+def steps_before(done):
+    """Steps after which a training resumed."""
+    found = re.search(r"resumed after epoch (\d+) of 4(?:, step (\d) of 3 of the next)?\n", done.stdout)
+    assert found, done.stdout
+    return 3 * int(found[1]) + int(found[2] or 0)
+
+
+def test_two_processes_of_which_one_is_killed_within_an_epoch_resume_together(by_two, tmp_path):
+    folder = write_project(tmp_path / "killed", **DROPOUT)
+    done = killed(2, 5, "1")
+    assert sum(line.startswith("error:") for line in done.stderr.splitlines()) <= 1
+    (kept,) = Path(".titles/checkpoints").glob("*.safetensors")
+    # Of the step before the last one at least: rank 0 can be ended while it writes.
+    assert steps_before(killed(2, None, "")) in (3, 4)
+    assert results(folder) == results(by_two[0] / "cnn with dropout")
+    assert not list(kept.parent.iterdir())
+
+
+@pytest.mark.endures
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_stage_killed_again_and_again_ends_with_the_bytes_of_an_unbroken_one(tmp_path, processes):
+    changes = DROPOUT | LETTERS | {"freeze_embeddings": "partial"}
+    unbroken = write_project(tmp_path / "unbroken", **changes)
+    assert "resumed" not in killed(processes, None, "").stdout
+    folder = write_project(tmp_path / "killed", **changes)
+    last = str(processes - 1)
+    assert "resumed" not in killed(processes, 3, "012").stdout
+    assert 1 <= steps_before(killed(processes, 3, "0")) <= 2
+    assert 2 <= steps_before(killed(processes, 4, last)) <= 4
+    # Of two and more, torchrun: the others end with it, so that the next start finds the locks free.
+    whose = "os.getppid()" if processes > 1 else "os.getpid()"
+    assert 4 <= steps_before(killed(processes, 2, "0", whose)) <= 7
+    assert steps_before(killed(processes, None, "")) >= 4
+    assert results(folder) == results(unbroken)
+
+
+@pytest.mark.endures
+def test_a_checkpoint_of_two_processes_is_not_for_one(tmp_path):
+    write_project(tmp_path / "project", **DROPOUT)
+    killed(2, 5, "01")
+    assert "resumed" not in killed(1, None, "").stdout
+    assert steps_before(killed(2, None, "")) in (3, 4)
 
 
 @pytest.mark.endures

@@ -113,6 +113,28 @@ def test_a_pipeline_killed_and_repeated_ends_with_the_bytes_of_an_unbroken_one(
     assert points(broken) == [*range(1, EPOCHS + 1)] * 2
 
 
+def test_two_processes_of_torchrun_killed_in_an_experiment_go_on_in_the_next(
+    project: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("unbroken", "broken")]
+    for folder in folders:
+        run(tmp_path, "cp", "-r", str(project), folder.name)
+        pipeline = folder / "dvc.yaml"
+        plain = "python -m titles.stages.train_mlp"
+        several = f"torchrun --standalone --nproc-per-node=2 {plain.removeprefix('python ')}"
+        pipeline.write_text(pipeline.read_text().replace(plain, several))
+        commit(folder, "two processes")
+    unbroken, broken = folders
+    command = ("dvc", "exp", "run", "train_mlp")
+    run(unbroken, *command, mlflow=True)
+    killed(broken, signal.SIGKILL, "mlp", *command)
+    output = run(broken, *command, mlflow=True)
+    (epoch,) = re.findall(r"mlp: resumed after epoch (\d+) of", output)
+    assert int(epoch) >= 2
+    assert outs(broken, "train_mlp") == outs(unbroken, "train_mlp")
+    assert statuses(broken) == ["FINISHED"]
+
+
 def test_a_killed_temporary_run_goes_on_in_the_next_one(project: Path) -> None:
     temporary = ("dvc", "exp", "run", "--temp", "-S", "mlp.dropout=0.4", "train_mlp")
     killed(project, signal.SIGKILL, "mlp", *temporary)

@@ -1,9 +1,9 @@
-"""Checkpoints, from which a killed training resumes after its last finished epoch.
+"""Checkpoints, from which a killed training resumes: after an epoch, or within a long one.
 
 DVC deletes the outputs of a stage before it runs, and runs stages in temporary folders; so checkpoints
 are kept in the project's own folder, .titles/checkpoints/<model>-<key>.safetensors. The key is a hash
 of everything that the result depends on: a checkpoint is never used for a different training. Reading
-it runs no code.
+it runs no code. Of several processes, rank 0 has the file, and the others get what it reads.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ from titles.tracking.provenance import project_folder
 from titles.tracking.trial import StoppedError
 
 FOLDER = Path(".titles/checkpoints")
-_FORMAT = 1
+_FORMAT = 2
 _KEPT_DAYS = 14
 # Time between two writes, in units of the time of a write: writing takes at most a tenth of the
 # training.
 _WRITES_BETWEEN = 10
+# Seconds without a write after which one is due within an epoch: small trainings never wait for one.
+_LONGEST_WITHOUT = 120
 # Seconds that a process may take to end after a signal.
 _PATIENCE = 10
 
 
 class Checkpoint:
     """The checkpoint of one training; without a place, nothing is read or written.
+
+    The processes of a training call `due`, `write` and `read` together; all but rank 0 have no place.
 
     run: file for the id of the tracker's run, which a resumed training continues.
     abandoned: such files of other trainings that no process is running.
@@ -55,10 +59,11 @@ class Checkpoint:
         self.abandoned = list(abandoned)
         self._ended, self._seconds = time.monotonic(), 0.0
 
-    def due(self) -> bool:
-        """Whether enough time has passed since the last write."""
-        passed = time.monotonic() - self._ended
-        return self._file is not None and passed >= _WRITES_BETWEEN * self._seconds
+    def due(self, *, within_epoch: bool = False) -> bool:
+        """Whether enough time has passed since the last write; the answer is rank 0's for all."""
+        wait = max(_WRITES_BETWEEN * self._seconds, _LONGEST_WITHOUT if within_epoch else 0)
+        due = self._file is not None and time.monotonic() - self._ended >= wait
+        return distributed.broadcast([due]) == [True]
 
     def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Replace the checkpoint; a failure is a warning.
@@ -76,12 +81,15 @@ class Checkpoint:
             with atomic_file(self._file) as partial:
                 save_tensors(whole, partial, metadata)
         except (ValueError, OSError) as error:
-            print(f"warning: no checkpoint of this epoch: {error}", file=sys.stderr)
+            print(f"warning: no checkpoint was written: {error}", file=sys.stderr)
         self._ended = time.monotonic()
         self._seconds = self._ended - started
 
-    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def read(self) -> distributed.State | None:
         """The last checkpoint, on the CPU; None if there is none or it is damaged."""
+        return distributed.broadcast_state(self._read())
+
+    def _read(self) -> distributed.State | None:
         if self._file is None or not self._file.exists():
             return None
         try:

@@ -38,7 +38,7 @@ def train(name: str, network: type[Network], params: Params) -> None:
     The best epoch by validation balanced accuracy is saved, with its probabilities calibrated on the
     validation split. A training that ends early, by divergence or interrupt, leaves its best epoch so
     far in models/<name>.last_good, which no stage reads. One that was killed resumes after the last
-    epoch of its checkpoint when it is run again, and gives the same bytes.
+    step of its checkpoint when it is run again, and gives the same bytes.
 
     Raises:
         ValueError: see `trainer.Trainer` and `checkpoints.opened`; inputs are missing or damaged.
@@ -69,7 +69,7 @@ def train(name: str, network: type[Network], params: Params) -> None:
         training=used,
         saved_weights=settings.saved_weights,
     )
-    if distributed.world_size() > 1:  # resuming several processes together is not proven
+    if distributed.rank() > 0:  # rank 0 has the checkpoint and its locks
         _record(model, settings, params, device, checkpoints.Checkpoint(None))
         return
     key = _key(model, settings, params, device)
@@ -217,6 +217,18 @@ def _train(
     resumed = 0
     best: EpochRecord | None = None
     weights: dict[str, torch.Tensor] = {}
+
+    def keep(*, within_epoch: bool = False) -> None:
+        """Write a checkpoint if one is due."""
+        if checkpoint.due(within_epoch=within_epoch):
+            # None is of other data than its key says, so that it stays valid if the training fails for a
+            # change of code that is undone.
+            inputs.watch()
+            tensors, numbers = trainer.state()
+            tensors |= {f"best.{k}": v for k, v in weights.items()}
+            numbers |= {"best": best and best.epoch, "records": [asdict(record) for record in records]}
+            checkpoint.write(tensors, numbers)
+
     if last_good:
         shutil.rmtree(last_good, ignore_errors=True)
     try:
@@ -227,15 +239,19 @@ def _train(
             tensors, numbers = found
             trainer.restore(tensors, numbers)
             records = [EpochRecord(**record) for record in numbers["records"]]
-            best = records[numbers["best"] - 1]
-            weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
+            if records:
+                best = records[numbers["best"] - 1]
+                weights = {k: tensors[f"best.{k}"].to(device) for k in model.network.state_dict()}
             for record in records:
                 tracker.log(_logged(record), record.epoch)
             resumed = len(records)
-            print(f"{model.name}: resumed after epoch {resumed} of {settings.epochs}", flush=True)
-        for record in trainer.epochs():
-            # Before a checkpoint is written: none is of other data than its key says, so that it stays
-            # valid if the training fails for a change of code that is undone.
+            within = f", step {trainer.step} of {trainer.steps_per_epoch} of the next" * (
+                trainer.step > 0
+            )
+            print(
+                f"{model.name}: resumed after epoch {resumed} of {settings.epochs}{within}", flush=True
+            )
+        for record in trainer.epochs(lambda: keep(within_epoch=True)):
             inputs.watch()
             tracker.log(_logged(record), record.epoch)
             records.append(record)
@@ -252,11 +268,7 @@ def _train(
                 where = f", after {trainer.progress:.0%} of its one_cycle schedule" if cut else ""
                 print(f"{model.name}: stopped early{where}; epoch {best.epoch} is the best")
                 break
-            if best and checkpoint.due():
-                tensors, numbers = trainer.state()
-                tensors |= {f"best.{k}": v for k, v in weights.items()}
-                numbers |= {"best": best.epoch, "records": [asdict(record) for record in records]}
-                checkpoint.write(tensors, numbers)
+            keep()
     except BaseException:
         distributed.end_undisturbed()
         if best and last_good:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +29,16 @@ from titles.params import Training
 from titles.training.objective import Objective
 from titles.training.optimisers import LazyAdam, one_cycle
 
-# Steps between checks that the loss is finite: a check waits for the GPU.
+# Steps between checks that the loss is finite, which wait for the GPU, and between two looks whether a
+# checkpoint is due.
 _STEPS_PER_CHECK = 50
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """Measures of one epoch, which count from 1. Losses are in nats per title, the learning rate is that
-    of the last step, and seconds include the validation."""
+    of the last step. Titles per second are of the steps that this process made; at their pace, an epoch
+    with its validation takes the seconds."""
 
     epoch: int
     train_loss: float
@@ -60,7 +62,7 @@ def optimisers(model: nn.Module, settings: Training) -> list[torch.optim.Optimiz
 
 
 class Trainer:
-    """Trains a network in place. Its state can be saved and restored between two epochs.
+    """Trains a network in place. Its state can be saved and restored between two steps.
 
     Raises:
         ValueError: the train or the validation split is empty.
@@ -82,31 +84,39 @@ class Trainer:
                     f"the {name} split is empty: categories need three rows to be in all splits, "
                     "so give prepare.source more rows"
                 )
-        embedding = embedding_of(model)
-        embedding.sparse_gradients = distributed.world_size() == 1  # NCCL cannot average sparse ones
+        distributed.same_weights(model)
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
         self._batch_size = settings.titles_per_step(len(train))
-        self._steps_planned = settings.epochs * math.ceil(len(train) / self._batch_size)
+        self.steps_per_epoch = math.ceil(len(train) / self._batch_size)
+        self._steps_planned = settings.epochs * self.steps_per_epoch
         self._steps_done = 0
         self._epochs_done = 0
         self._objective = Objective.of(train, categories, settings, device)
         self._optimisers = optimisers(model, settings)
-        self._batcher = Batcher(train, embedding.subwords, device)
-        self._model = distributed.wrap(model)
+        self._batcher = Batcher(train, embedding_of(model).subwords, device)
         self._shuffle = np.random.default_rng(seed)
         self._device = device
+        # Of the epoch that runs or comes next: steps done, the sum of this process' losses in them, and
+        # the random state from which its order is drawn.
+        self.step = 0
+        self._losses = torch.zeros((), dtype=torch.float64, device=device)
+        self._order = self._shuffle.bit_generator.state
 
     @property
     def progress(self) -> float:
         """Share of the planned steps that is done."""
         return self._steps_done / self._steps_planned
 
-    def epochs(self) -> Iterator[EpochRecord]:
+    def epochs(self, between: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
         """Yield a record after each epoch, until `settings.epochs` are done.
 
         The caller logs, keeps the best weights, and stops early by not asking for more.
+
+        Args:
+            between: called after every few steps within an epoch, where `state` can be asked for; in all
+                processes after the same ones.
 
         Raises:
             DivergedError: the loss is not finite; the weights are then worthless.
@@ -114,8 +124,9 @@ class Trainer:
         while self._epochs_done < self._settings.epochs:
             number = self._epochs_done + 1
             started = time.perf_counter()
-            train_loss = self._epoch(number)
-            seconds = time.perf_counter() - started
+            train_loss, titles = self._epoch(number, between)
+            titles_per_second = titles / (time.perf_counter() - started)
+            started = time.perf_counter()
             (outcomes,) = evaluate([self._network], self._validation, self._device)
             measured = [
                 train_loss,
@@ -123,15 +134,18 @@ class Trainer:
                 float(outcomes.right_N.mean()),
                 balanced_accuracy(outcomes.labels_N, outcomes.right_N),
                 self._optimisers[0].param_groups[0]["lr"],
-                len(self._titles) / seconds,
-                time.perf_counter() - started,
+                titles_per_second,
+                len(self._titles) / titles_per_second + time.perf_counter() - started,
             ]
             self._epochs_done = number
             yield EpochRecord(number, *distributed.broadcast(measured))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the next epochs of a single process depend on: tensors, not copied, and numbers that
-        JSON holds exactly."""
+        """All that the next steps depend on: tensors, not copied, and numbers that JSON holds exactly.
+
+        All processes ask for it together. Weights and optimisers are the same in all of them; of the
+        rest, tensors have a row per process.
+        """
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         steps: dict[str, int] = {}
         for number, optimiser in enumerate(self._optimisers):
@@ -142,13 +156,15 @@ class Trainer:
                         tensors[key] = value
                     else:
                         steps[key] = value
-        tensors["random.cpu"] = torch.get_rng_state()
+        own = {"losses": self._losses.cpu(), "random.cpu": torch.get_rng_state()}
         if self._device.type == "cuda":  # needs a GPU
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
+            own["random.cuda"] = torch.cuda.get_rng_state(self._device)
+        tensors |= {name: torch.stack(distributed.gathered(tensor)) for name, tensor in own.items()}
         return tensors, {
             "epochs_done": self._epochs_done,
             "steps_done": self._steps_done,
-            "shuffle": self._shuffle.bit_generator.state,
+            "step": self.step,
+            "shuffle": self._order,
             "optimisers": steps,
         }
 
@@ -164,35 +180,52 @@ class Trainer:
                     parameter, name = rest.split(".")
                     states.setdefault(int(parameter), {})[name] = value
             optimiser.load_state_dict(optimiser.state_dict() | {"state": states})
-        torch.set_rng_state(tensors["random.cpu"])
+        rank = distributed.rank()
+        # Cloned: torch reads the states from the start of their memory, even those of a view.
+        torch.set_rng_state(tensors["random.cpu"][rank].clone())
         if self._device.type == "cuda":  # needs a GPU
-            torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
+            torch.cuda.set_rng_state(tensors["random.cuda"][rank].clone(), self._device)
+        self._losses = tensors["losses"][rank].clone().to(self._device)
         self._shuffle.bit_generator.state = numbers["shuffle"]
+        self._order = numbers["shuffle"]
         self._epochs_done = numbers["epochs_done"]
         self._steps_done = numbers["steps_done"]
+        self.step = numbers["step"]
 
-    def _epoch(self, number: int) -> float:
-        """One pass over train; returns the mean cross-entropy without weights, logit adjustment and
-        smoothing, so that runs and splits compare."""
-        self._model.train()
-        losses = torch.zeros((), dtype=torch.float64, device=self._device)
+    def _epoch(self, number: int, between: Callable[[], None]) -> tuple[float, int]:
+        """The rest of a pass over train.
+
+        Returns the mean cross-entropy of the whole pass without weights, logit adjustment and smoothing,
+        so that runs and splits compare, and the number of titles that were left.
+        """
+        self._network.train()
         rank, world_size = distributed.rank(), distributed.world_size()
+        batches = ordered(self._titles, self._batch_size, self._shuffle)
+        before = sum(len(next(batches)) for _ in range(self.step))
         with tqdm(
             total=len(self._titles),
+            initial=before,
             desc=f"epoch {number}",
             unit=" titles",
             leave=False,
             disable=rank > 0 or None,
         ) as bar:
-            for step, rows in enumerate(ordered(self._titles, self._batch_size, self._shuffle)):
+            for step, rows in enumerate(batches, self.step):
                 own = rows[rank::world_size]
-                losses += self._step(own if len(own) else rows[:1], counts=len(own) > 0)
-                if step % _STEPS_PER_CHECK == 0:
-                    _check_finite(distributed.total(losses), number)
+                self._losses += self._step(own if len(own) else rows[:1], counts=len(own) > 0)
+                self.step = step + 1
                 bar.update(len(rows))
-        losses = distributed.total(losses)
+                if step % _STEPS_PER_CHECK == 0:
+                    _check_finite(distributed.total(self._losses), number)
+                    if (
+                        self.step < self.steps_per_epoch
+                    ):  # after the last one, the epoch itself is about to end
+                        between()
+        losses = distributed.total(self._losses)
         _check_finite(losses, number)
-        return float(losses) / len(self._titles)
+        self.step, self._losses = 0, torch.zeros_like(self._losses)
+        self._order = self._shuffle.bit_generator.state
+        return float(losses) / len(self._titles), len(self._titles) - before
 
     def _step(self, rows: NDArray[np.int64], counts: bool) -> Tensor:
         """One step; returns the sum of the batch's cross-entropies.
@@ -210,7 +243,7 @@ class Trainer:
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
         ):
-            logits_BC = self._model(batch).float()
+            logits_BC = self._network(batch).float()
         losses_B, log_right_B = self._objective.losses(logits_BC, batch.labels_B)
         weight_B = self._objective.weights(batch.labels_B, log_right_B, self.progress)
         if not counts:
@@ -218,6 +251,7 @@ class Trainer:
         # By the weights of the whole batch, since gradients are averaged over the processes.
         loss = (losses_B * weight_B).sum() / distributed.mean(total(weight_B))
         loss.backward()  # type: ignore[no-untyped-call]
+        distributed.average_gradients(self._network.parameters())
         for optimiser in self._optimisers:
             optimiser.step()
         self._steps_done += 1

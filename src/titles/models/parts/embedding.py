@@ -68,8 +68,6 @@ class WordEmbedding(nn.Module):
                 grams_RD = torch.empty(subwords.subwords.buckets, self.dimension)
                 nn.init.normal_(grams_RD, std=_NGRAM_STD)
             self.grams_RD = nn.Parameter(grams_RD)
-        # Gradients of the looked-up rows only, a fraction of the table.
-        self.sparse_gradients = True
 
     @property
     def dimension(self) -> int:
@@ -102,21 +100,16 @@ class WordEmbedding(nn.Module):
             return self.frozen_FD.index_select(0, row_U)
         distinct = self.subwords is None  # with subwords, several tokens can be UNK
         if frozen == 1:  # only PAD
-            trainable_UD = self._rows(self.trainable_VD, row_U[1:] - 1, distinct=distinct)
+            trainable_UD = embedding_lookup(self.trainable_VD, row_U[1:] - 1, distinct=distinct)
             return F.pad(trainable_UD, (0, 0, 1, 0))
         (trainable,) = torch.where(row_U >= frozen)
         frozen_UD = self.frozen_FD.index_select(0, row_U.clamp(max=frozen - 1))
-        trainable_UD = self._rows(self.trainable_VD, row_U[trainable] - frozen, distinct=distinct)
+        trainable_UD = embedding_lookup(self.trainable_VD, row_U[trainable] - frozen, distinct=distinct)
         return frozen_UD.index_copy(0, trainable, trainable_UD)
 
     def _ngrams(self, ngrams_M: Tensor) -> Tensor:
         assert self.grams_RD is not None
-        return self._rows(self.grams_RD, ngrams_M, distinct=True)
-
-    def _rows(self, table_RD: Tensor, index: Tensor, *, distinct: bool) -> Tensor:
-        if self.sparse_gradients:
-            return embedding_lookup(table_RD, index, distinct=distinct)
-        return F.embedding(index, table_RD)
+        return embedding_lookup(self.grams_RD, ngrams_M, distinct=True)
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
