@@ -13,7 +13,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run table pruebas test test-all test-emulated unit check mutants coverage soak bench picture mlflow clean
+.PHONY: help install run table pruebas test test-all test-emulated unit check mutants coverage soak bench scale picture mlflow clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,11 +106,17 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 	python benchmarks/speed.py
 	python benchmarks/accuracy.py --real $(BENCH_REAL)
 	python benchmarks/preparation.py --rows $(BENCH_ROWS)
+	python benchmarks/scale.py --rows 2000000
 	dvc pull --quiet --remote store
 	python benchmarks/portable.py
 	python benchmarks/exchange.py
 	python benchmarks/latency.py
 	python benchmarks/prediction.py
+
+ROWS := 20000000
+scale: install ## The whole pipeline on ROWS rows as wide as the challenge; hours, kept and resumed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	python benchmarks/scale.py --rows $(ROWS) --into docs/scale_table.md
 
 picture: install ## Draw the pictures of docs/ anew: curves of the last run, scores of docs/benchmark.md
 	python benchmarks/chart.py

@@ -66,15 +66,9 @@ class Data(NamedTuple):
 def prepared(settings: dict[str, Any], folder: Path) -> Data:
     """Run `prepare` and `embed` with the course's settings, and write the splits into `folder`."""
     code = [file for part in ("src/titles", "benchmarks") for file in sorted(Path(part).rglob("*.py"))]
-    workspace = Workspace(
-        Path(".bench/course"), digest([SAMPLE, COURSE, Path("params.yaml"), *code]), FIRST_SEED
-    )
+    key = digest([SAMPLE, COURSE, Path("params.yaml"), *code])
+    workspace = Workspace(Path(".bench/course"), key, FIRST_SEED, settings)
     workspace.begin(lambda _: SAMPLE)
-    own = workspace.folder / "params.yaml"
-    params = yaml.safe_load(own.read_text(encoding="utf-8"))
-    for section, changes in settings.items():
-        params[section] |= changes
-    own.write_text(yaml.safe_dump(params), encoding="utf-8")
     for stage in ("prepare", "embed"):
         workspace.run(stage)
     splits = {name: EncodedTitles.open(workspace.folder / PREPARED / name) for name in ("train", "test")}
