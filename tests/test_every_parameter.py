@@ -347,7 +347,7 @@ IDLE = [
     (
         "embed",
         {"method": "ppmi"},
-        {"epochs": 4, "negative": 4, "subword_min": 2, "subword_max": 7, "workers": 2},
+        {"epochs": 4, "negative": 4, "subword_min": 2, "subword_max": 7},
     ),
     (
         "embed",

@@ -6,6 +6,7 @@ which are most. All others go to `text` and `identity`, which stay the definitio
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
@@ -19,12 +20,18 @@ from titles.data.compiled import compiled
 from titles.params import Text
 from titles.prepare import blake2, identity
 from titles.prepare.split import Keys
-from titles.prepare.text import is_of_noise, normalise, tokenise, without_noise
+from titles.prepare.text import normalise, tokenise, without_noise
 
 # What a character becomes: a space, one or two bytes, a point if it stands between digits; OTHER leaves
 # the title to `text`.
 _SPACE, _ONE, _TWO, _OTHER, _POINT = range(5)
 _LETTERS = 256  # characters of Latin-1
+# At least one of them is a word of each sellers' phrase of `text`: titles without them have none.
+_A_NOISE_WORD = re.compile(
+    r"gr[aá]tis|gratuito|inclu[ií]do|inmediata|at[eé]|juros|inter[eé]s|cuotas|parcelas|nf|f|fiscal"
+    r"|factura|ofertas?|oportunidade?|imperdible|aproveite|aprovech[aá]|pronta|melhor|mejor"
+    r"|mercado(?:pago|livre|libre|env[ií]os?)?|promo(?:[cç][aã]o|[cç][oõ]es|ci[oó]n|ciones)?"
+)
 
 
 class Encoded(NamedTuple):
@@ -43,6 +50,11 @@ class Encoded(NamedTuple):
         ends = self.ends_N[rows].tolist()
         starts = np.where(rows > 0, self.ends_N[rows - 1], 0).tolist()
         return [self.text[start:end].decode() for start, end in zip(starts, ends, strict=True)]
+
+
+def has_noise(word: str) -> bool:
+    """Whether a sellers' phrase may be around a word; a title without such words has none."""
+    return bool(_A_NOISE_WORD.fullmatch(word))
 
 
 def read(
@@ -86,7 +98,7 @@ def read(
         keys_N[others] = identity.title_keys(left)
         read_N = _replaced(words, *read_N, others, tokenise(left, settings))
     if settings.drop_seller_noise:
-        is_noise_V = np.fromiter(map(is_of_noise, words), np.bool_, len(words))
+        is_noise_V = np.fromiter(map(has_noise, words), np.bool_, len(words))
         lengths_N, word_ids_W = read_N
         noisy_N = np.zeros(size, np.bool_)
         noisy_N[np.repeat(np.arange(size), lengths_N)[is_noise_V[word_ids_W]]] = True

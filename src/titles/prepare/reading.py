@@ -233,6 +233,8 @@ def _tokenised(
             yield chunk, tokenise_chunk(_titles(chunk, False), text)
         return
     compiled = len(first) == _CHUNKS_WORTH_COMPILING
+    if compiled:  # here once: workers load the code from the disk
+        clean_titles.read(clean_titles.Encoded.of(["a"]), text)
     with workers.pool() as (executor, waiting):
         pending: deque[tuple[Chunk | CleanChunk, Future[Tokenised]]] = deque()
         try:

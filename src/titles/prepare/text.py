@@ -71,12 +71,6 @@ _SELLER_NOISE = re.compile(
     r"|aprov(?:eite|ech[aá])"
     rf")\b(?![{_MARKS}])"
 )
-# At least one of them is a word of each such phrase: titles without them have none.
-_A_NOISE_WORD = re.compile(
-    r"gr[aá]tis|gratuito|inclu[ií]do|inmediata|at[eé]|juros|inter[eé]s|cuotas|parcelas|nf|f|fiscal"
-    r"|factura|ofertas?|oportunidade?|imperdible|aproveite|aprovech[aá]|pronta|melhor|mejor"
-    r"|mercado(?:pago|livre|libre|env[ií]os?)?|promo(?:[cç][aã]o|[cç][oõ]es|ci[oó]n|ciones)?"
-)
 _DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"[\d.]+")  # once words are found, a point is always between two digits
 _SPACES = re.compile(r"  +")
@@ -109,11 +103,6 @@ def normalise(text: str, settings: Text) -> str:
 def without_noise(text: str) -> str:
     """Words with single spaces between them, as `normalise` finds them, without sellers' phrases."""
     return _SELLER_NOISE.sub(" ", text)
-
-
-def is_of_noise(word: str) -> bool:
-    """Whether a sellers' phrase may be around a word; a title without such words has none."""
-    return bool(_A_NOISE_WORD.fullmatch(word))
 
 
 def _character(entity: re.Match[str]) -> str:
