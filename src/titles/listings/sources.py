@@ -228,17 +228,17 @@ def _known_columns(file: Path, header: Sequence[str]) -> dict[str, int]:
 
 def _chunk(file: str, split: str, names: Sequence[str], batch: Batch) -> Chunk:
     """The rows in columns; broken ones, and those of another split than the file's, are rejected."""
-    whole_rows = batch.rows
-    chunk = Chunk(file, split, list(batch.lines), len(whole_rows))
-    if Broken in set(map(type, whole_rows)):
-        whole = [not isinstance(row, Broken) for row in whole_rows]
-        for line, row in zip(chunk.lines, whole_rows, strict=True):
+    given = batch.rows
+    chunk = Chunk(file, split, list(batch.lines), len(given))
+    if Broken in set(map(type, given)):
+        whole = [not isinstance(row, Broken) for row in given]
+        for line, row in zip(chunk.lines, given, strict=True):
             if isinstance(row, Broken):
                 chunk.reject(line, row.reason, row.excerpt)
-        whole_rows, chunk.lines = list(compress(whole_rows, whole)), list(compress(chunk.lines, whole))
-    found = dict(zip(names, zip(*whole_rows, strict=True), strict=False))  # empty without rows
+        given, chunk.lines = list(compress(given, whole)), list(compress(chunk.lines, whole))
+    found = dict(zip(names, zip(*given, strict=True), strict=False))  # empty without rows
     chunk.titles, chunk.categories, chunk.languages, chunk.qualities = (
-        list(found.get(name, [default] * len(whole_rows))) for name, default in _COLUMNS.items()
+        list(found.get(name, [default] * len(given))) for name, default in _COLUMNS.items()
     )
     splits = found.get("split", ())
     if splits.count(split) < len(splits):
