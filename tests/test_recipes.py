@@ -52,6 +52,9 @@ NOT_RUN = {
     "make test": "runs this test",
     "make bench": "some hours",
     "make pruebas": "seven trainings; test_queue.py has `titles pruebas` with two",
+    "make scale": "hours; test_scale_run.py has it with few rows",
+    "make scale ROWS=2000000": "the same",
+    "titles pruebas experiments/large.yaml": "for millions of rows; test_scale_run.py has its settings",
     "dvc exp run --queue -S 'prepare.split_seed=1,2,3' -S 'seed=1,2,3' && dvc queue start --jobs 2": (
         "nine experiments; test_seeds.py has what is made of them"
     ),
