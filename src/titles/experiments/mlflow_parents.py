@@ -66,14 +66,18 @@ class State:
 
 
 def states(results: Iterable[Result]) -> list[State]:
-    """The states of the revisions, oldest first. The workspace has one only if it differs from all
-    others, as in `titles table`."""
+    """The states of the revisions, oldest first. The workspace has one only if it has a result that no
+    other revision has."""
     found: dict[Revision, list[Result]] = defaultdict(list)
     for result in results:
         found[result.revision].append(result)
     made = [State(revision, own) for revision, own in found.items()]
-    saved = {state.key for state in made if state.revision.commit}
-    return [state for state in made if state.revision.commit or state.key not in saved]
+    saved = {one.key for state in made if state.revision.commit for one in state.results}
+    return [
+        state
+        for state in made
+        if state.revision.commit or not saved.issuperset(one.key for one in state.results)
+    ]
 
 
 class Parents:
