@@ -217,9 +217,7 @@ class Trainer:
                 bar.update(len(rows))
                 if step % _STEPS_PER_CHECK == 0:
                     _check_finite(distributed.total(self._losses), number)
-                    if (
-                        self.step < self.steps_per_epoch
-                    ):  # after the last one, the epoch itself is about to end
+                    if self.step < self.steps_per_epoch:  # else the epoch is about to end
                         between()
         losses = distributed.total(self._losses)
         _check_finite(losses, number)
