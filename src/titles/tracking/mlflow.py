@@ -40,6 +40,10 @@ _LOCAL_PAGES = "http://127.0.0.1:5000"  # of `make mlflow`
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Its messages about its inner steps say nothing to users, and its bars are drawn into files too.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+if not sys.stderr.isatty():
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # MLflow would print the address of each run, including its password.
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
