@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import chain, count, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,17 +166,8 @@ def _spelling(strip_accents: bool, digits: str) -> NDArray[np.uint8]:
         max_words=1,
     )
 
-    def of(character: str) -> str | None:
-        if character == "&":  # of an entity
-            return None
-        made = normalise(character, settings).strip()
-        # A digit such as ² is apart from others.
-        for side in "a1":
-            if normalise(f"{side}{character}{side}", settings) != f"{side}{made or ' '}{side}":
-                return None
-        return made
-
-    table = _table(of)
+    table = _table(lambda title: normalise(title, settings))
+    table[ord("&"), 0] = _OTHER  # of an entity
     table[list(b",.")] = _POINT, ord("."), 0
     if digits == "zero":
         table[list(b"0123456789"), 1] = ord("0")
@@ -189,25 +180,23 @@ def _spelling(strip_accents: bool, digits: str) -> NDArray[np.uint8]:
 def _folding() -> NDArray[np.uint8]:
     """What `identity.folded` makes of each character of Latin-1, (256, 3)."""
 
-    def of(character: str) -> str | None:
-        made = identity.folded([character])[0].decode()
-        for side in "a1":
-            if identity.folded([side + character + side])[0].decode() != f"{side}{made or ' '}{side}":
-                return None
-        return made
-
-    return _table(of)
+    return _table(lambda title: identity.folded([title])[0].decode())
 
 
-def _table(of: Any) -> NDArray[np.uint8]:
+def _table(read: Callable[[str], str]) -> NDArray[np.uint8]:
+    """What a reader of titles makes of each character; OTHER where that depends on its neighbours, such
+    as a letter or a digit, or takes more bytes than it did."""
     table = np.zeros((_LETTERS, 3), np.uint8)
     for code, character in enumerate(map(chr, range(_LETTERS))):
-        made = "" if character == "\n" else of(character)
-        written = (made or "").encode()
-        if made is None or len(written) > len(character.encode()):
-            table[code, 0] = _OTHER
-        else:
+        if character == "\n":  # which parts titles, and in one is a space
+            continue
+        made = read(character).strip()
+        written = made.encode()
+        is_apart = all(read(f"{c}{character}{c}") == f"{c}{made or ' '}{c}" for c in "a1")
+        if is_apart and len(written) <= len(character.encode()):
             table[code, : 1 + len(written)] = len(written), *written
+        else:
+            table[code, 0] = _OTHER
     return table
 
 
