@@ -1,6 +1,4 @@
 import math
-import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
-from titles.data.compiled import undisturbed
 from titles.models.parts import kernels
 from titles.models.parts.layers import (
     Dropout,
@@ -292,30 +289,3 @@ def test_loops_are_compiled_also_where_nothing_can_be_kept_on_disk(monkeypatch):
     numbers = np.zeros(3)
     kernels.compiled(add)(numbers, 1, 3)
     assert numbers.tolist() == [0, 1, 1]
-
-
-# -- signals
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_comes_while_a_loop_is_compiled_waits_for_it(number):
-    told = []
-    before = signal.signal(number, lambda *_: told.append("handled"))
-    try:
-        with undisturbed():
-            signal.raise_signal(number)
-            told.append("compiled")
-        assert told == ["compiled", "handled"]
-        signal.raise_signal(number)
-        assert told == ["compiled", "handled", "handled"]
-    finally:
-        signal.signal(number, before)
-
-
-def test_another_thread_leaves_signals_alone():
-    def work():
-        with undisturbed():
-            return signal.getsignal(signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(work).result() is signal.getsignal(signal.SIGINT)

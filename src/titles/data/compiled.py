@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, wraps
 from typing import Any, ParamSpec
+
+from titles.data.interrupts import undisturbed
 
 _Given = ParamSpec("_Given")
 
@@ -31,26 +32,8 @@ def compiled(loop: Callable[_Given, None]) -> Callable[_Given, None]:
     def call(*given: _Given.args, **named: _Given.kwargs) -> None:
         with _making:
             function = made()
+        # An exception from a handler is lost where C code calls Python, as numba's compiler does.
         with nullcontext() if function.signatures else undisturbed():
             function(*given, **named)
 
     return call
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the end of the block: an exception from their handlers is lost when
-    C code calls Python, as numba's compiler does."""
-    if threading.current_thread() is not threading.main_thread():  # handlers only run there
-        yield
-        return
-    came: list[int] = []
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        for late in came:
-            signal.raise_signal(late)

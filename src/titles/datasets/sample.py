@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from titles.data.files import WriteError, atomic_file, is_one_file
+from titles.data.interrupts import undisturbed
 from titles.datasets import grammar
 from titles.datasets.grammar import SampleRow
 
@@ -116,10 +117,13 @@ def _blocks(make: Callable[[int], _Block], total: int, workers: int) -> Iterator
         return
     from joblib.externals.loky import get_reusable_executor
 
-    executor = get_reusable_executor(max_workers=min(workers, total))
+    executor = None
     waiting: deque[Future[_Block]] = deque()
     try:
-        for number in range(total):
+        with undisturbed():
+            executor = get_reusable_executor(max_workers=min(workers, total))
+            waiting.append(executor.submit(make, 0))  # starts them
+        for number in range(1, total):
             waiting.append(executor.submit(make, number))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
@@ -128,7 +132,8 @@ def _blocks(make: Callable[[int], _Block], total: int, workers: int) -> Iterator
     finally:
         for future in waiting:
             future.cancel()
-        executor.shutdown(wait=True, kill_workers=bool(waiting))
+        if executor:
+            executor.shutdown(wait=True, kill_workers=bool(waiting))
 
 
 # -- files

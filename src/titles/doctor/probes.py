@@ -17,6 +17,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from titles.data.interrupts import undisturbed
+
 Answer = TypeVar("Answer")
 DVC = (sys.executable, "-m", "dvc")
 TIMEOUTS = {"git": 10.0, sys.executable: 60.0}  # seconds; DVC and torch start slowly on a busy machine
@@ -36,26 +38,27 @@ class Result(NamedTuple):
 
 def run(folder: Path | None, *command: str) -> Result:
     """Run a program that cannot prompt; after its timeout it is killed with its children."""
+    process = None
     try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=os.environ | _QUIET | {"LC_MESSAGES": "C"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # without a terminal to ask for a password
-        )
+        with undisturbed():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=os.environ | _QUIET | {"LC_MESSAGES": "C"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # without a terminal to ask for a password
+            )
+        out, err = process.communicate(timeout=TIMEOUTS[command[0]])
     except OSError as error:
         return Result(False, "", str(error.strerror))
-    try:
-        out, err = process.communicate(timeout=TIMEOUTS[command[0]])
     except subprocess.TimeoutExpired:
         return Result(False, "", f"it did not end within {TIMEOUTS[command[0]]:g} s")
     finally:
-        if process.poll() is None:
+        if process and process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     lines = err.strip().splitlines() or [f"exit code {process.returncode}"]

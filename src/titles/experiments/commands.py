@@ -15,6 +15,7 @@ from typing import IO
 from tqdm import tqdm
 
 from titles.data import processor
+from titles.data.interrupts import undisturbed
 from titles.experiments.paths import unfit
 
 # What git says of a commit that it does not have.
@@ -100,19 +101,22 @@ def dvc(*arguments: str, folder: Path | None = None) -> str:
     """
     # Not through pipes: the workers that `dvc queue start` leaves behind would hold them open.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,  # Ctrl-C in a terminal goes to all processes of a session
-        )
+        process = None
         try:
+            with undisturbed():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "dvc", *arguments],
+                    cwd=folder,
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,  # Ctrl-C in a terminal goes to all processes of a session
+                )
             process.wait()
         except BaseException:
-            process.wait()
+            if process:
+                process.wait()
             raise
         output, problem = (_content(stream) for stream in (out, err))
     if process.returncode:

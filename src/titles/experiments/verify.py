@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from titles.data.contract import METRICS
+from titles.data.interrupts import undisturbed
 from titles.experiments.clones import CLONE, cloned
 from titles.experiments.commands import dvc, end, environment, git, project
 from titles.experiments.store import Revision, Stages, find, stages_of
@@ -160,17 +161,20 @@ def _fetch_inputs(folder: Path, lock: Stages, stages: Sequence[str], made: Seque
 
 def _repro(options: Sequence[str], folder: Path) -> None:
     """Run `dvc repro` with its output passing through; an interrupt reaches it and waits for its end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", *options],
-        cwd=folder,
-        # Its MLflow runs go with the folder, not to the server of the project's runs.
-        env={k: v for k, v in environment().items() if k != "MLFLOW_TRACKING_URI"},
-        start_new_session=True,  # so that it and its stages are signalled once, and together
-    )
+    process = None
     try:
+        with undisturbed():
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "repro", *options],
+                cwd=folder,
+                # Its MLflow runs go with the folder, not to the server of the project's runs.
+                env={k: v for k, v in environment().items() if k != "MLFLOW_TRACKING_URI"},
+                start_new_session=True,  # so that it and its stages are signalled once, and together
+            )
         code = process.wait()
     except BaseException:
-        end(process)
+        if process:
+            end(process)
         raise
     if code:
         raise ValueError(f"dvc repro failed with exit code {code}: its output is above")

@@ -17,6 +17,8 @@ from typing import Any
 from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
 
+from titles.data.interrupts import undisturbed
+
 SCHEDULER = "TITLES_SCHEDULER"
 
 # Seconds to wait for a scheduler that does not answer.
@@ -34,17 +36,23 @@ def pool() -> Iterator[tuple[Executor, int]]:
         with _dask(address) as found:
             yield found
         return
+    executor: Executor | None = None
     try:
-        executor: Executor = get_reusable_executor(max_workers=cpu_count())
-        executor.submit(_nothing)  # starts them
-    except (OSError, ImportError, NotImplementedError) as error:
-        # Processes need semaphores, which need /dev/shm; threads do not.
-        print(f"note: no worker processes can be started ({error}): one thread does it", file=sys.stderr)
-        executor = ThreadPoolExecutor(1)
-    try:
+        try:
+            with undisturbed():
+                executor = get_reusable_executor(max_workers=cpu_count())
+                executor.submit(_nothing)  # starts them
+        except (OSError, ImportError, NotImplementedError) as error:
+            # Processes need semaphores, which need /dev/shm; threads do not.
+            print(
+                f"note: no worker processes can be started ({error}): one thread does it",
+                file=sys.stderr,
+            )
+            executor = ThreadPoolExecutor(1)
         yield executor, 2 * cpu_count()
     finally:
-        executor.shutdown(wait=True)
+        if executor:
+            executor.shutdown(wait=True)
 
 
 def _nothing() -> None:

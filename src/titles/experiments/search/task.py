@@ -26,6 +26,7 @@ import psutil
 
 from titles.data.contract import PLOTS
 from titles.data.documents import read_json
+from titles.data.interrupts import undisturbed
 from titles.experiments.clones import CLONE, cloned
 from titles.experiments.commands import end, environment, git
 from titles.tracking import trial
@@ -72,7 +73,7 @@ class Task:
             "timed": list(self.timed),
         }
         (self.folder / _TASK).write_text(json.dumps(given), encoding="utf-8")
-        with self.log_file.open("wb") as log:
+        with self.log_file.open("wb") as log, undisturbed():
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _START, str(Path(__file__).parents[3])],
                 cwd=self.folder,
