@@ -88,3 +88,33 @@ def test_two_experiments_at_once_share_a_cache_and_end_as_if_alone(alone: Path, 
         shutil.rmtree(tmp_path / name / "models")
         run(tmp_path / name, "dvc", "checkout", "-q")
         assert results(tmp_path / name) == results(alone / name)
+
+
+def test_both_networks_train_side_by_side_in_one_workspace(alone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(alone / "project", folder)
+    run(folder, "dvc", "repro", "-q", "embed")
+    both = [
+        subprocess.Popen(
+            ["dvc", "repro", "--single-item", f"train_{network}"],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for network in CHANGES
+    ]
+    try:
+        for process in both:
+            told = process.communicate()[0]
+            assert process.returncode == 0, told
+    finally:
+        for process in both:
+            process.kill()
+    assert ran(run(folder, "dvc", "repro")) == ["evaluate"]
+    side_by_side = results(folder)
+    shutil.rmtree(folder / ".dvc/cache/runs")
+    run(folder, "dvc", "repro", "-q", "--force", "train_cnn", "train_mlp", "evaluate")
+    assert results(folder) == side_by_side

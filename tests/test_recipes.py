@@ -63,6 +63,8 @@ NOT_RUN = {
     "make mlflow": "a server and a browser; test_mlflow_store.py has `titles mlflow sync`",
     "titles demo": "a page; test_demo.py has it",
     "titles serve": "a server; test_serving.py has it",
+    "dvc repro embed": "half an experiment; test_concurrency.py has both trainings side by side",
+    "dvc repro --single-item train_cnn & dvc repro --single-item train_mlp & wait": "the same",
     "dask scheduler": "a server",
     "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
     "TITLES_SCHEDULER=tcp://10.0.0.5:8786 dvc exp run": "the same",

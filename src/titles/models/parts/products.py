@@ -68,9 +68,16 @@ class _Linear(torch.autograd.Function):
         for_given, for_weight, for_bias = ctx.needs_input_grad
         return (
             _product(gradient_BO, weight_OI.t()) if for_given else None,
-            _product(gradient_BO.t(), given_BI.t()) if for_weight else None,
+            _gradient_of_weight(gradient_BO, given_BI) if for_weight else None,
             _column_sums(gradient_BO) if for_bias else None,
         )
+
+
+def _gradient_of_weight(gradient_BO: Tensor, given_BI: Tensor) -> Tensor:
+    """gradient.T @ given, (O, I). The operator copies its left factor: that is the narrower one."""
+    if given_BI.shape[1] < gradient_BO.shape[1]:
+        return _product(given_BI.t(), gradient_BO.t()).t().contiguous()
+    return _product(gradient_BO.t(), given_BI.t())
 
 
 def _product(left_BI: Tensor, right_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
