@@ -31,6 +31,7 @@ from measure import Cost
 from rows import digest
 from workspace import Workspace
 
+from titles.commands import end_on_termination
 from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file, read_lines
@@ -214,6 +215,7 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="drop the steps of before")
     parser.add_argument("--into", type=Path, help="markdown file to write, besides the terminal")
     options = parser.parse_args()
+    end_on_termination()  # and with it the step that runs
     scale = Scale(options.rows, options.anew)
     try:
         scale.run()

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.endures]
@@ -45,16 +48,32 @@ def _state(folder: Path) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def test_a_run_that_was_killed_goes_on_with_the_same_command(folder: Path) -> None:
+@contextmanager
+def _begun(folder: Path, step: str, times: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A run that has begun a step, for the time with this number."""
     environment = os.environ | {"TITLES_MLFLOW": "off"}
     with subprocess.Popen(
         _command(), cwd=folder, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
     ) as child:
         deadline = time.monotonic() + 500
-        while "train_cnn" not in _state(folder).get("begun", {}):
+        while _state(folder).get("begun", {}).get(step, [0])[-1] < times:
             assert child.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        yield child
+
+
+def test_a_request_to_end_ends_the_step_too(folder: Path) -> None:
+    with _begun(folder, "train_cnn", 1) as child:
+        steps = psutil.Process(child.pid).children(recursive=True)
+        child.terminate()
+        assert child.wait(60) == 143
+    assert steps
+    assert psutil.wait_procs(steps, 10)[1] == []
+
+
+def test_a_run_that_was_killed_goes_on_with_the_same_command(folder: Path) -> None:
+    with _begun(folder, "train_cnn", 2) as child:
         os.killpg(child.pid, signal.SIGKILL)
     before = _state(folder)["costs"]
     assert list(before) == STEPS[:3]
@@ -64,11 +83,11 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(folder: Path) -> No
     state = _state(folder)
     assert list(state["costs"])[:6] == STEPS
     assert {step: state["costs"][step] for step in before} == before
-    assert state["costs"]["train_cnn"][3] == 2
+    assert state["costs"]["train_cnn"][3] == 3
     assert state["begun"] == {}
     table = (folder / "table.md").read_text()
     assert done.stdout == table
-    assert "`train_cnn` 2 times" in table
+    assert "`train_cnn` 3 times" in table
     found = json.loads((folder / ".bench/scale/20000/metrics/evaluate.json").read_text())
     (row,) = [line for line in table.splitlines() if line.startswith("| all steps")]
     assert f"| {found['average.balanced_accuracy']:.4f} (average) |" in row
