@@ -64,6 +64,7 @@ NOT_RUN = {
     "titles demo": "a page; test_demo.py has it",
     "titles serve": "a server; test_serving.py has it",
     "dvc repro embed": "half an experiment; test_concurrency.py has both trainings side by side",
+    "dvc repro": "the same",
     "dvc repro --single-item train_cnn & dvc repro --single-item train_mlp & wait": "the same",
     "dask scheduler": "a server",
     "dask worker tcp://10.0.0.5:8786": "an address for example; test_scale.py has a cluster",
