@@ -11,10 +11,14 @@ the charts to docs/accuracy_time.png and docs/learning_curve.png.
 
 from __future__ import annotations
 
+import titles  # first: numpy's threads read its settings
+
+# isort: split
 import argparse
 import csv
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +35,6 @@ from results import Case, Result, read_result, write_failure, write_result
 from rows import digest, digest_of_rows
 from workspace import STAGES, Workspace
 
-import titles
 from titles.data.contract import LABELS, PREPARED
 from titles.data.encoded import EncodedTitles
 from titles.data.files import read_lines
@@ -126,8 +129,8 @@ def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> C
 class Bench:
     """One dataset with one seed: our stages, our networks and the peers, skipping existing results."""
 
-    def __init__(self, case: Case, origin: Origin, budget: float) -> None:
-        self._case, self._origin, self._budget = case, origin, budget
+    def __init__(self, case: Case, origin: Origin, peers: Sequence[str], budget: float) -> None:
+        self._case, self._origin, self._peers, self._budget = case, origin, peers, budget
         package = Path(titles.__file__).parent
         code = sorted(p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         key = digest([Path("params.yaml"), *code], origin.digest(), str(case.seed))
@@ -171,18 +174,19 @@ class Bench:
         if any(self._is_missing(name, own_key) for name in STAGES):
             self._networks(own_key)
         failures = 0
-        for name in PEERS:
+        for name in self._peers:
             tuned = read_result(first, name) if first != self._case else None
             setting = json.dumps(tuned.setting) if tuned else ""
-            code = [*sorted(HERE.glob("peers*.py")), HERE / "requirements.txt", HERE / "search.py"]
-            key = digest(code, self._rows, f"{self._budget:g}", setting)
+            files = [*sorted(HERE.glob("peers*.py")), HERE / "requirements.txt", HERE / "search.py"]
+            key = digest(files, self._rows, f"{self._budget:g}", setting)
             if self._is_missing(name, key):
                 try:
                     self._peer(name, key, setting)
                 except RuntimeError as error:
                     failures += 1
-                    last = str(error).splitlines()[-1].strip()
-                    write_failure(self._case, name, last)
+                    lines = str(error).splitlines()
+                    code = lines[0].rpartition(" ended with ")[2]
+                    write_failure(self._case, name, f"{code} {lines[-1].strip()}")
                     say(f"FAILED: {self._case} {name}: {error}")
         return failures
 
@@ -280,6 +284,13 @@ def main() -> None:
         "--set", default="", metavar="NAME", help="run only datasets whose name contains this"
     )
     parser.add_argument(
+        "--peer",
+        action="append",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"run only this alternative, may be repeated (default: {' '.join(PEERS)})",
+    )
+    parser.add_argument(
         "--budget",
         type=float,
         default=300,
@@ -289,6 +300,8 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="discard the results of these datasets")
     parser.add_argument("--report", action="store_true", help="only rewrite the report")
     options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells disable SIGINT for background jobs
+        signal.signal(number, signal.default_int_handler)
     wanted = options.sample or SAMPLES
     cuts = [size for size in options.cut or CUTS if size]
     whole = [*samples(wanted), *real(options.real, options.real_seeds)]
@@ -301,7 +314,8 @@ def main() -> None:
             shutil.rmtree(case.folder, ignore_errors=True)
             shutil.rmtree(BENCH / "work" / str(case), ignore_errors=True)
         try:
-            failures += Bench(case, origin, options.budget).run(tuned_on(case, origin, wanted))
+            bench = Bench(case, origin, options.peer or [*PEERS], options.budget)
+            failures += bench.run(tuned_on(case, origin, wanted))
         except RuntimeError as error:
             failures += 1
             say(f"FAILED: {case}: {error}")

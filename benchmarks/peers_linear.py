@@ -20,6 +20,9 @@ from sklearn.pipeline import FeatureUnion
 from sklearn.svm import LinearSVC
 
 Weights = Mapping[bool, float] | None
+# Non-zero values of features above which categories are fitted one after the other: liblinear copies the
+# features for each, with 16 bytes a value.
+MOST_VALUES = 150_000_000
 
 
 def tfidf(dtype: type[np.floating[Any]]) -> FeatureUnion:
@@ -119,7 +122,8 @@ def one_vs_rest(
     classifiers = list(map(make, given))
     # Few tasks, since each copies the labels; more than workers, since some categories take longer.
     tasks = np.array_split(np.arange(len(categories)), 4 * THREADS)
-    fitted = Parallel(THREADS, prefer=prefer)(
+    workers = THREADS if features.nnz <= MOST_VALUES else 1
+    fitted = Parallel(workers, prefer=prefer)(
         delayed(_fit)([classifiers[place] for place in task], features, labels, categories[task])
         for task in tasks
         if len(task)

@@ -24,6 +24,7 @@ from titles.datasets.sample import write_csv
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = ROOT / "benchmarks"
 CATEGORIES = 8
+_NOT_RUN = "NOT RUN: install packages of other classifiers by benchmarks/packages.py"
 NAMES = re.findall(r'^    "(\w+)": Alternative\(', (BENCHMARKS / "classifiers.py").read_text(), re.M)
 
 
@@ -65,6 +66,7 @@ def _searched(name: str, folder: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("name", NAMES)
 def test_a_peer_learns_and_tries_its_settings_on_validation(
     name: str, whole: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,7 +75,7 @@ def test_a_peer_learns_and_tries_its_settings_on_validation(
     if name == "turbo":  # its module has the name of fastText's, which is loaded in this process
         found = _searched(name, whole)
         if "error" in found:
-            pytest.skip(found["error"])
+            pytest.skip(f"{_NOT_RUN}: {found['error']}")
     else:
         from peers import make
         from search import search
@@ -84,7 +86,7 @@ def test_a_peer_learns_and_tries_its_settings_on_validation(
         try:
             peer = make(name, params)
         except ImportError as missing:
-            pytest.skip(str(missing))
+            pytest.skip(f"{_NOT_RUN}: {missing}")
         found = search(peer, params, peer.grid, 300)
     test = EncodedTitles.open(whole / PREPARED / "test")
     predicted_N = np.array(found["predicted"])
@@ -99,12 +101,14 @@ def test_a_peer_learns_and_tries_its_settings_on_validation(
     assert found["train_seconds"] > 0
 
 
+@pytest.mark.pipeline
 def test_a_setting_that_was_tuned_before_is_taken_as_it_is(whole: Path) -> None:
     setting = {"alpha": 0.3, "norm": False, "prior_corrected": True}
     found = _searched("bayes", whole, "--setting", json.dumps(setting))
     assert [trial["setting"] for trial in found["trials"]] == [setting] == [found["setting"]]
 
 
+@pytest.mark.pipeline
 def test_a_classifier_whose_package_is_missing_is_named(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,7 @@ def test_a_cut_is_stratified(counts: tuple[int, ...], size: int) -> None:
             stratified(labels, impossible, 5)
 
 
+@pytest.mark.pipeline
 def test_a_cut_leaves_validation_and_test_whole(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +221,7 @@ def _wheel(folder: Path, name: str, module: str) -> None:
         wheel.writestr(f"{stem}.dist-info/RECORD", "")
 
 
+@pytest.mark.pipeline
 def test_packages_of_one_module_do_not_meet_and_one_that_does_not_install_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
