@@ -150,6 +150,7 @@ class Bench:
 
         Raises:
             RuntimeError: one of our stages failed.
+            ValueError: the cut has fewer rows than there are categories.
         """
         folder = self._workspace.folder
         self._whole.begin(self._source)
@@ -316,7 +317,7 @@ def main() -> None:
         try:
             bench = Bench(case, origin, options.peer or [*PEERS], options.budget)
             failures += bench.run(tuned_on(case, origin, wanted))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             failures += 1
             say(f"FAILED: {case}: {error}")
     arguments = [part for part in sys.argv[1:] if part not in ("--fresh", "--report")]
