@@ -101,8 +101,8 @@ BENCH_ROWS := 10000000
 # A folder of CSV files with title,category: sets of your own to measure on.
 BENCH_REAL := data/real
 
-bench: install ## Accuracy and speed beside fastText, linear classifiers and the course's loop; some hours
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+bench: install ## Accuracy and speed beside all usual classifiers and the course's loop; a day
+	python benchmarks/packages.py
 	python benchmarks/speed.py
 	python benchmarks/accuracy.py --real $(BENCH_REAL)
 	python benchmarks/preparation.py --rows $(BENCH_ROWS)
@@ -115,7 +115,7 @@ bench: install ## Accuracy and speed beside fastText, linear classifiers and the
 
 ROWS := 20000000
 scale: install ## The whole pipeline on ROWS rows as wide as the challenge; hours, kept and resumed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	python benchmarks/packages.py fasttext
 	python benchmarks/scale.py --rows $(ROWS) --into docs/scale_table.md
 
 picture: install ## Draw the pictures of docs/ anew: curves of the last run, scores of docs/benchmark.md

@@ -1,39 +1,48 @@
 """Compare both networks with the usual alternatives, on exactly the same rows.
 
-    pip install -r benchmarks/requirements.txt
+    python benchmarks/packages.py
     python benchmarks/accuracy.py
 
-Datasets are samples of several sizes and, if there are any, CSV files of real listings. Results are kept
-in .bench/: an interrupted run resumes. The tables go to docs/benchmark.md, the chart to
-docs/accuracy_time.png.
+Datasets are samples of several sizes and, if there are any, CSV files of real listings; each also with
+its training rows cut, while validation and test stay whole. Results are kept in .bench/: an interrupted
+run resumes. A classifier whose package is missing is named in the tables. They go to docs/benchmark.md,
+the charts to docs/accuracy_time.png and docs/learning_curve.png.
 """
 
 from __future__ import annotations
 
+import titles  # first: numpy's threads read its settings
+
+# isort: split
 import argparse
 import csv
 import json
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cut
 import numpy as np
+from classifiers import PEERS
 from measure import measured
-from report import PEERS, write_report
-from results import Case, Result, read_result, write_result
+from report import write_report
+from results import Case, Result, read_result, write_failure, write_result
 from rows import digest, digest_of_rows
 from workspace import STAGES, Workspace
 
-import titles
 from titles.data.contract import LABELS, PREPARED
+from titles.data.encoded import EncodedTitles
 from titles.data.files import read_lines
 from titles.datasets.sample import write_csv
 
 FIRST_SEED = 2019
+SAMPLES = [(2_000, 3), (6_000, 3), (20_000, 3), (60_000, 3), (600_000, 1)]
+CUTS = [3_000, 8_000]
 LEAST_ROWS = 5_000
 MOST_ROWS_SEARCHED = 200_000
 BENCH = Path(".bench")
@@ -41,10 +50,13 @@ HERE = Path(__file__).resolve().parent
 
 
 class Origin(NamedTuple):
-    """The source of a case's rows: a file, or a sample of `rows` rows."""
+    """The source of a case's rows: a file, or a sample of `rows` rows; or so many training rows of the
+    case `whole`, which has this source."""
 
     file: Path | None
     rows: int
+    cut: int = 0
+    whole: Case | None = None
 
     def digest(self) -> str:
         return digest([self.file] if self.file else [], str(self.rows))
@@ -81,6 +93,24 @@ def real(folder: Path, seeds: int) -> Iterator[tuple[Case, Origin]]:
                 yield Case(file.stem, seed), Origin(file, 0)
 
 
+def with_cuts(
+    cases: Iterable[tuple[Case, Origin]], cuts: Sequence[int]
+) -> Iterator[tuple[Case, Origin]]:
+    """Yield each case, followed by its cuts."""
+    for case, origin in cases:
+        yield case, origin
+        for size in cuts:
+            if not origin.rows or size < origin.rows:
+                name = f"{case.name}-cut-{size}"
+                yield Case(name, case.seed), origin._replace(cut=size, whole=case)
+
+
+def is_cut(origin: Origin) -> bool:
+    """Whether a case differs from that which it is cut from, as far as that has run."""
+    whole = read_result(origin.whole, "average") if origin.whole else None
+    return whole is None or origin.cut < whole.train_rows
+
+
 def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
@@ -91,7 +121,7 @@ def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> C
     It has the first seed; if a sample is too large for a search, it is the largest smaller sample.
     """
     shorter = [rows for rows, _ in wanted if rows < MOST_ROWS_SEARCHED]
-    if origin.rows >= MOST_ROWS_SEARCHED and shorter:
+    if origin.rows >= MOST_ROWS_SEARCHED and shorter and not origin.cut:
         return Case(f"sample-{max(shorter)}", FIRST_SEED)
     return Case(case.name, FIRST_SEED)
 
@@ -99,25 +129,41 @@ def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> C
 class Bench:
     """One dataset with one seed: our stages, our networks and the peers, skipping existing results."""
 
-    def __init__(self, case: Case, origin: Origin, budget: float) -> None:
-        self._case, self._origin, self._budget = case, origin, budget
+    def __init__(self, case: Case, origin: Origin, peers: Sequence[str], budget: float) -> None:
+        self._case, self._origin, self._peers, self._budget = case, origin, peers, budget
         package = Path(titles.__file__).parent
         code = sorted(p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-        self._key = digest([Path("params.yaml"), *code], origin.digest(), str(case.seed))
-        self._workspace = Workspace(BENCH / "work" / str(case), self._key, case.seed)
+        key = digest([Path("params.yaml"), *code], origin.digest(), str(case.seed))
+        self._whole = Workspace(BENCH / "work" / str(origin.whole or case), key, case.seed)
+        self._key, self._workspace = key, self._whole
+        if origin.cut:
+            self._key = digest([HERE / "cut.py"], key, str(origin.cut))
+            folder = BENCH / "work" / str(case)
+            self._workspace = Workspace(folder, self._key, case.seed, cut.SETTINGS)
 
     def run(self, first: Case) -> int:
-        """Compute missing results; returns the number of peers that failed.
+        """Compute missing results, if the case has more rows than its cut; returns the number of peers
+        that failed, without those whose package is missing.
 
         Args:
             first: the case whose best settings are used without a search, see `tuned_on`.
 
         Raises:
             RuntimeError: one of our stages failed.
+            ValueError: the cut has fewer rows than there are categories.
         """
-        self._workspace.begin(self._source)
-        self._stage("prepare")
         folder = self._workspace.folder
+        self._whole.begin(self._source)
+        self._stage("prepare", self._whole)
+        if size := self._origin.cut:
+            rows = len(EncodedTitles.open(self._whole.folder / PREPARED / "train"))
+            if rows <= size:
+                say(f"SKIPPED: {self._case}, as {self._origin.whole} has {rows:,} training rows")
+                return 0
+            whole, seed = self._whole.folder, self._case.seed
+            self._workspace.begin(lambda into: cut.write(whole, size, seed, into))
+            self._stage("prepare")
+            cut.check(whole, folder, size)
         self._rows = digest_of_rows(folder, self._workspace.source)
         splits = {
             s: np.load(folder / PREPARED / s / "labels.npy", allow_pickle=False)
@@ -129,17 +175,19 @@ class Bench:
         if any(self._is_missing(name, own_key) for name in STAGES):
             self._networks(own_key)
         failures = 0
-        for name in PEERS:
+        for name in self._peers:
             tuned = read_result(first, name) if first != self._case else None
             setting = json.dumps(tuned.setting) if tuned else ""
-            key = digest(
-                [HERE / "peers.py", HERE / "search.py"], self._rows, f"{self._budget:g}", setting
-            )
+            files = [*sorted(HERE.glob("peers*.py")), HERE / "requirements.txt", HERE / "search.py"]
+            key = digest(files, self._rows, f"{self._budget:g}", setting)
             if self._is_missing(name, key):
                 try:
                     self._peer(name, key, setting)
                 except RuntimeError as error:
                     failures += 1
+                    lines = str(error).splitlines()
+                    code = lines[0].rpartition(" ended with ")[2]
+                    write_failure(self._case, name, f"{code} {lines[-1].strip()}")
                     say(f"FAILED: {self._case} {name}: {error}")
         return failures
 
@@ -154,11 +202,12 @@ class Bench:
         found = read_result(self._case, name)
         return found is None or found.key != key
 
-    def _stage(self, stage: str) -> None:
-        is_new = stage not in self._workspace.costs()
-        cost = self._workspace.run(stage)
+    def _stage(self, stage: str, workspace: Workspace | None = None) -> None:
+        workspace = workspace or self._workspace
+        is_new = stage not in workspace.costs()
+        cost = workspace.run(stage)
         if is_new:
-            say(f"{self._case} {stage}: {cost.seconds:.0f} s, {cost.peak_mib:,.0f} MiB")
+            say(f"{workspace.folder.name} {stage}: {cost.seconds:.0f} s, {cost.peak_mib:,.0f} MiB")
 
     def _networks(self, key: str) -> None:
         for stage in ("embed", "train_cnn", "train_mlp", "evaluate"):
@@ -180,6 +229,10 @@ class Bench:
         say(f"{self._case} {name}: {'with ' + setting if setting else 'searching'}")
         more = ["--setting", setting] if setting else []
         found, peak_mib = self._child("search.py", name, "--budget", str(self._budget), *more)
+        if "error" in found:
+            write_failure(self._case, name, found["error"])
+            say(f"NOT RUN: {self._case} {name}: {found['error']}")
+            return
         self._store(name, key, found, peak_mib=peak_mib, budget=self._budget)
 
     def _child(self, script: str, *options: str) -> tuple[Any, float]:
@@ -215,12 +268,28 @@ def main() -> None:
         type=sample,
         action="append",
         metavar="ROWS:SEEDS",
-        help="rows and seeds of a sample, may be repeated (default: 60000:3 600000:1)",
+        help="rows and seeds of a sample, may be repeated (default: "
+        f"{' '.join(f'{rows}:{seeds}' for rows, seeds in SAMPLES)})",
     )
     parser.add_argument("--real", type=Path, default=Path("data/real"), metavar="FOLDER")
-    parser.add_argument("--real-seeds", type=int, default=1, metavar="N")
+    parser.add_argument("--real-seeds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--cut",
+        type=int,
+        action="append",
+        metavar="ROWS",
+        help="training rows that each dataset is also cut to, may be repeated; 0 for no cut "
+        f"(default: {' '.join(map(str, CUTS))})",
+    )
     parser.add_argument(
         "--set", default="", metavar="NAME", help="run only datasets whose name contains this"
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"run only this alternative, may be repeated (default: {' '.join(PEERS)})",
     )
     parser.add_argument(
         "--budget",
@@ -232,8 +301,12 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="discard the results of these datasets")
     parser.add_argument("--report", action="store_true", help="only rewrite the report")
     options = parser.parse_args()
-    wanted = options.sample or [(60_000, 3), (600_000, 1)]
-    cases = dict([*samples(wanted), *real(options.real, options.real_seeds)])
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells disable SIGINT for background jobs
+        signal.signal(number, signal.default_int_handler)
+    wanted = options.sample or SAMPLES
+    cuts = [size for size in options.cut or CUTS if size]
+    whole = [*samples(wanted), *real(options.real, options.real_seeds)]
+    cases = dict(with_cuts(whole, cuts))
     failures = 0
     for case, origin in cases.items():
         if options.report or options.set not in case.name:
@@ -242,12 +315,14 @@ def main() -> None:
             shutil.rmtree(case.folder, ignore_errors=True)
             shutil.rmtree(BENCH / "work" / str(case), ignore_errors=True)
         try:
-            failures += Bench(case, origin, options.budget).run(tuned_on(case, origin, wanted))
-        except RuntimeError as error:
+            bench = Bench(case, origin, options.peer or [*PEERS], options.budget)
+            failures += bench.run(tuned_on(case, origin, wanted))
+        except (RuntimeError, ValueError) as error:
             failures += 1
             say(f"FAILED: {case}: {error}")
     arguments = [part for part in sys.argv[1:] if part not in ("--fresh", "--report")]
-    write_report(list(cases), " ".join(["python benchmarks/accuracy.py", *arguments]))
+    shown = [case for case, origin in cases.items() if is_cut(origin)]
+    write_report(shown, " ".join(["python benchmarks/accuracy.py", *arguments]))
     if failures:
         sys.exit(f"{failures} failed; the report has the available results")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import fasttext
 import numpy as np
 import torch
 from course import BATCH_SIZE, CourseCNN, CourseMLP, training, write_rows
 from generated import CATEGORIES, WORDS, generate, vocabulary
+from packages import fasttext_module
 from torch import nn
 
 from titles.data.contract import PAD, UNK
@@ -27,6 +27,7 @@ from titles.predict.classifier import Classifier
 from titles.prepare.text import tokenise
 from titles.training.trainer import Trainer
 
+fasttext = fasttext_module()
 DIMENSION = 300
 TOP = 5
 PARAMS = load_params()

@@ -73,12 +73,32 @@ class Result:
 
 def write_result(case: Case, name: str, result: Result) -> None:
     """The JSON file is removed first and written last: if it exists, the result is complete."""
+    _failure(case, name).unlink(missing_ok=True)
     (case.folder / f"{name}.json").unlink(missing_ok=True)
     with atomic_file(case.folder / f"{name}.npy") as partial, partial.open("wb") as stream:
         np.save(stream, np.stack([getattr(result, array) for array in _ARRAYS]))
     write_json(
         case.folder / f"{name}.json", {k: v for k, v in asdict(result).items() if k not in _ARRAYS}
     )
+
+
+def write_failure(case: Case, name: str, error: str) -> None:
+    """Keep why a classifier gave no result; an earlier result of it is removed."""
+    (case.folder / f"{name}.json").unlink(missing_ok=True)
+    _failure(case, name).parent.mkdir(parents=True, exist_ok=True)
+    write_json(_failure(case, name), {"error": error})
+
+
+def read_failure(case: Case, name: str) -> str | None:
+    """Why there is no result, if that is known."""
+    path = _failure(case, name)
+    if not path.exists():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["error"])
+
+
+def _failure(case: Case, name: str) -> Path:
+    return case.folder / f"{name}.failed.json"
 
 
 def read_result(case: Case, name: str) -> Result | None:

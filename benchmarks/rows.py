@@ -25,9 +25,9 @@ class Split(NamedTuple):
     labels: Codes
 
 
-def read_splits(params: Params) -> dict[str, Split]:
-    """Train, validation and test of `prepare`'s last run in this folder."""
-    encoded = {name: EncodedTitles.open(PREPARED / name) for name in SPLITS}
+def read_splits(params: Params, folder: Path = Path()) -> dict[str, Split]:
+    """Train, validation and test of `prepare`'s last run in a folder, by default this one."""
+    encoded = {name: EncodedTitles.open(folder / PREPARED / name) for name in SPLITS}
     found = _titles_by_place(params, {place for split in encoded.values() for place in split.places()})
     return {
         name: Split([found[place] for place in split.places()], split.labels.astype(np.int64))
@@ -60,4 +60,5 @@ def digest_of_rows(workspace: Path, source: Path) -> str:
     arrays = [
         workspace / PREPARED / split / f"{name}.npy" for split in SPLITS for name in ("lines", "labels")
     ]
-    return digest([source, workspace / LABELS, *arrays])
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    return digest([*files, workspace / LABELS, *arrays])

@@ -1,6 +1,6 @@
 """Run the whole pipeline on data of the challenge's size and shape, beside fastText.
 
-    pip install -r benchmarks/requirements.txt
+    python benchmarks/packages.py fasttext
     python benchmarks/scale.py --rows 20000000
 
 The data is a sample as wide as the challenge. The networks have the settings of
@@ -20,13 +20,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import titles
 
 # isort: split
+import packages
 from measure import Cost
 from rows import digest
 from workspace import Workspace
@@ -104,11 +104,11 @@ class Scale:
         self._step("sample", [*titles_command, "sample", *options, str(SAMPLE)])
         for stage in ("prepare", "embed", "train_cnn", "train_mlp", "evaluate"):
             self._step(stage)
-        if find_spec("fasttext") is None:
-            print(
-                "note: without fastText, which `pip install -r benchmarks/requirements.txt` installs",
-                file=sys.stderr,
-            )
+        try:
+            packages.use("fasttext")
+        except ImportError as error:
+            told = f"note: without fastText, which `python benchmarks/packages.py` installs ({error})"
+            print(told, file=sys.stderr)
             return
         slower = max(self._work.costs()[stage].seconds for stage in NETWORKS)
         for loss in PEERS:

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import fasttext
 import numpy as np
 from numpy.typing import NDArray
+from packages import fasttext_module
 from tqdm import tqdm
 
 from titles.data.contract import LABELS, PREPARED, VOCABULARY
@@ -25,6 +25,7 @@ from titles.data.files import atomic_file, read_lines, write_json
 from titles.data.outcomes import balanced_accuracy
 from titles.data.vocabulary import Vocabulary
 
+fasttext = fasttext_module()
 THREADS = 2
 LINES = Path("fasttext.txt")
 _BLOCK = 100_000  # rows

@@ -5,6 +5,9 @@ python benchmarks/search.py fasttext RESULT   # in a folder where `prepare` has 
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import json
 import time
@@ -12,17 +15,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from peers import PEERS, Peer, Setting, UnusableError
+from classifiers import PEERS
+from peers import Peer, Setting, UnusableError, log_shares, make
 from rows import read_splits
 
-from titles.data.files import atomic_file
+from titles.data.contract import LABELS
+from titles.data.files import atomic_file, read_lines
 from titles.data.outcomes import balanced_accuracy
 from titles.models.registry import load_params
 from titles.params import Params
 
+# Whether the categories' shares in train are divided out of the probabilities.
+CORRECTED = "prior_corrected"
+
 
 def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -> dict[str, Any]:
     """Fit the first point of the grid, and all others that start within `budget` seconds.
+
+    Each point of a probabilistic classifier is tried with and without correction for the categories'
+    shares, unless it says which.
 
     Returns:
         The results of the best point, with its predictions on the test split under "predicted"; "trials"
@@ -33,35 +44,50 @@ def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -
     """
     splits = read_splits(params)
     train, validation, test = splits.values()
-    begun = time.perf_counter()
-    peer.learn_from(train.titles, train.labels)
-    shared_seconds = time.perf_counter() - begun
+    categories = len(read_lines(LABELS))
+    log_shares_C = log_shares(train.labels, categories)
+
+    def clock() -> float:
+        return time.perf_counter() + peer.saved_seconds
+
+    begun = clock()
+    peer.learn_from(train.titles, train.labels, categories)
+    shared_seconds = clock() - begun
     trials: list[dict[str, Any]] = []
     best: dict[str, Any] = {}
-    for setting in grid:
-        trial: dict[str, Any] = {"setting": setting}
-        started = time.perf_counter()
-        is_first = not trials
-        trials.append(trial)
-        if started - begun > budget and not is_first:
-            trial["note"] = "skipped, out of time"
+    for point in grid:
+        started = clock()
+        if started - begun > budget and trials:
+            trials.append({"setting": dict(point), "note": "skipped, out of time"})
             continue
+        own = {name: value for name, value in point.items() if name != CORRECTED}
         try:
-            peer.fit(setting)
+            peer.fit(own)
         except UnusableError as failed:
-            trial["note"] = str(failed)
+            trials.append({"setting": dict(point), "note": str(failed)})
             continue
-        trial["seconds"] = time.perf_counter() - started
-        right = peer.predict(validation.titles) == validation.labels
-        trial["validation"] = balanced_accuracy(validation.labels, right)
-        print(trial, flush=True)
-        if not best or trial["validation"] > best["validation"]:
-            started = time.perf_counter()
-            predicted = peer.predict(test.titles)
-            best = {
-                **trial,
-                "train_seconds": shared_seconds + trial["seconds"],
-                "predict_seconds": time.perf_counter() - started,
+        seconds = clock() - started
+        scores_NC = peer.scores(validation.titles)
+        corrections = [False, True] if peer.is_probabilistic(own) else [False]
+        if CORRECTED in point:
+            corrections = [point[CORRECTED]]
+        is_best = False
+        for corrected in corrections:
+            chosen_N = (scores_NC - log_shares_C if corrected else scores_NC).argmax(axis=1)
+            setting = {**own, CORRECTED: corrected} if peer.is_probabilistic(own) else own
+            score = balanced_accuracy(validation.labels, chosen_N == validation.labels)
+            trials.append({"setting": setting, "seconds": seconds, "validation": score})
+            print(trials[-1], flush=True)
+            if not best or score > best["validation"]:
+                best, is_best = dict(trials[-1]), True
+        del scores_NC
+        if is_best:
+            started = clock()
+            corrected = best["setting"].get(CORRECTED, False)
+            predicted = peer.predict(test.titles, log_shares_C if corrected else None)
+            best |= {
+                "train_seconds": shared_seconds + seconds,
+                "predict_seconds": clock() - started,
                 "size_bytes": peer.size(),
                 "predicted": predicted.tolist(),
             }
@@ -73,7 +99,9 @@ def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("name", choices=PEERS)
-    parser.add_argument("result", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "result", type=Path, help='JSON file to write; {"error": ...} if its package is missing'
+    )
     parser.add_argument(
         "--budget", type=float, default=300, help="seconds within which a point may start"
     )
@@ -82,9 +110,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     params = load_params()
-    peer = PEERS[options.name](params)
-    grid = [options.setting] if options.setting else peer.grid
-    found = search(peer, params, grid, options.budget)
+    found: dict[str, Any]
+    try:
+        peer = make(options.name, params)
+    except ImportError as error:
+        found = {"error": str(error)}
+    else:
+        grid = [options.setting] if options.setting else peer.grid
+        found = search(peer, params, grid, options.budget)
     with atomic_file(options.result) as partial:
         partial.write_text(json.dumps(found), encoding="utf-8")
 

@@ -326,9 +326,14 @@ def test_the_chart_of_the_benchmark_has_what_its_page_says(monkeypatch: pytest.M
         list(marks("# P\n\n## one\n"))
 
     committed = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
-    assert len(list(marks(committed))) == committed.count("\n| **") // 3 * 6
+    found = list(marks(committed))
+    assert sum(mark["own"] for mark in found) == committed.count("\n| **")
+    tables = re.findall(
+        r"^\| classifier \| balanced accuracy.*\n\| ---.*\n((?:\|.*\n)+)", committed, re.M
+    )
+    assert len(found) == sum(len(table.splitlines()) - table.count("not run:") for table in tables)
     texts = visible(vl_convert.vegalite_to_svg(accuracy_time(committed), allowed_base_urls=[]))
     for section in re.findall(r"^## (.+)", committed, re.M):
-        assert texts.count(section) == 1
+        assert texts.count(section) == (section != "Summary" and "-cut-" not in section)
     for name in ("CNN", "MLP", "CNN and MLP averaged", "fastText"):
         assert texts.count(name) == 1
