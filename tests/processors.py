@@ -11,8 +11,8 @@ import hashlib
 import io
 import json
 import os
-import runpy
 import random
+import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -148,7 +148,8 @@ def of_stages(folder: Path) -> dict[str, str]:
         assert main(["predict", "--file", str(lines), "--out", f"predicted-{number}.csv"]) == 0
     assert main(["export", "onnx", "--out", "exported/onnx"]) == 0
     assert main(["export", "hub", "--out", "exported/hub"]) == 0
-    # In this process: a new one would not be emulated.
+    # In this process: a new one would not be emulated. Compiled modules are no part of the folder.
+    sys.dont_write_bytecode = True
     alone = runpy.run_path("exported/hub/predict.py")
     with Path("predicted-alone.csv").open("wb") as stream:
         alone["write"](alone["Classifier"](), iter(titles_), 5, True, stream)
