@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
@@ -145,7 +146,14 @@ def of_stages(folder: Path) -> dict[str, str]:
     for number, some in enumerate([titles_[:1], titles_[:2], titles_]):
         lines.write_text("\n".join([*some, ""]), encoding="utf-8")
         assert main(["predict", "--file", str(lines), "--out", f"predicted-{number}.csv"]) == 0
-    assert main(["export", "onnx", "--out", "exported"]) == 0
+    assert main(["export", "onnx", "--out", "exported/onnx"]) == 0
+    assert main(["export", "hub", "--out", "exported/hub"]) == 0
+    # In this process: a new one would not be emulated. Compiled modules are no part of the folder.
+    sys.dont_write_bytecode = True
+    alone = runpy.run_path("exported/hub/predict.py")
+    with Path("predicted-alone.csv").open("wb") as stream:
+        alone["write"](alone["Classifier"](), iter(titles_), 5, True, stream)
+    assert Path("predicted-alone.csv").read_bytes() == Path("predicted-2.csv").read_bytes()
     places = ("data/prepared", "data/embedded", "models", "metrics", "plots", "predictions", "exported")
     files = [path for place in places for path in sorted(Path(place).rglob("*")) if path.is_file()]
     files += sorted(Path().glob("predicted-*.csv"))

@@ -14,8 +14,9 @@ from titles.cli import main
 pytestmark = pytest.mark.pipeline  # torch loads its compiler to export
 
 pytest.importorskip("onnx")
-KINDS = ["mlflow", "onnx"]
+KINDS = ["hub", "mlflow", "onnx"]
 MARKS = {"mlflow": "MLmodel", "onnx": "encoding.json"}
+ANOTHER = {"hub": "onnx", "mlflow": "onnx", "onnx": "mlflow"}
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_an_export_takes_the_place_of_an_earlier_one_and_of_nothing_else(
     (out / "added").touch()
     assert export(kind, out)[0] == 0
     assert not (out / "added").exists()
-    for name in ("thesis.txt", MARKS[{"mlflow": "onnx", "onnx": "mlflow"}[kind]]):
+    for name in ("thesis.txt", MARKS[ANOTHER[kind]]):
         other = tmp_path / "other"
         other.mkdir()
         (other / name).write_text("mine")

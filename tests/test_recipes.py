@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import re
 import time
@@ -34,6 +35,7 @@ RUN = {
     "MLflow": "docs/tracking.md",
     "Pretrained vectors": "docs/data.md",
     "A look at the data": "docs/data.md",
+    "Croissant": "docs/data.md",
     "Remotes": "docs/sharing.md",
 }
 # Pages whose commands other files of tests run, or that have none of this project.
@@ -304,6 +306,15 @@ def test_the_data_is_shown_as_the_page_tells(committed: Path) -> None:
     assert f"{ROWS:,} rows of data/raw/sample.csv.gz: " in shown
     assert "<svg" in (committed / "data.html").read_text(encoding="utf-8")
     assert run(committed, "git", "status", "--porcelain") == ""
+
+
+@pytest.mark.endures
+def test_a_file_is_described_as_the_page_tells(committed: Path) -> None:
+    (told,) = follow(committed, section("Croissant")).values()
+    assert f"data/raw/sample.croissant.json describes {ROWS:,} rows" in told
+    text = (committed / "data/raw/sample.croissant.json").read_text(encoding="utf-8")
+    sample = (committed / "data/raw/sample.csv.gz").read_bytes()
+    assert hashlib.sha256(sample).hexdigest() in text
 
 
 @pytest.mark.endures

@@ -78,6 +78,14 @@ def test_onnx_answers_in_ten_lines_of_python(folder: Path) -> None:
     ]
 
 
+def test_the_folder_for_the_hub_predicts_by_itself(folder: Path) -> None:
+    ((_, commands),) = [block for block in BLOCKS["The Hugging Face Hub"] if block[0] == "bash"]
+    export, predict = commands.splitlines()
+    bash(folder, export)
+    wanted = run(folder, "titles", "predict", "Funda Para Celular Samsung J7")
+    assert bash(folder, predict) == wanted
+
+
 def test_the_demo_is_where_the_page_says(folder: Path) -> None:
     ((_, command),) = BLOCKS["A page to try"]
     with closed_port() as port:

@@ -107,6 +107,16 @@ def test_it_is_exported_as_onnx(project: Path, tmp_path: Path) -> None:
     assert json.loads((out / "encoding.json").read_text())["architecture"] == "gru"
 
 
+def test_it_is_exported_for_the_hub_and_predicts_there_by_itself(project: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hub"
+    run(project, "titles", "export", "hub", "--out", str(out), PYTHONPATH="src")
+    titles = ["Funda Para Celular Samsung J7", "Xqztw ñandú", "***"]
+    found = run(project, "python", "-I", "-B", str(out / "predict.py"), *titles)
+    assert found == run(project, "titles", "predict", *titles, PYTHONPATH="src")
+    assert "class TitleGRU(Network):" in (out / "inference/gru.py").read_text(encoding="utf-8")
+    assert "| gru " in (out / "README.md").read_text(encoding="utf-8")
+
+
 def test_it_keeps_the_rules_of_the_project(project: Path) -> None:
     rules = "covers_what_it_imports or reads_the_parameters or leaves_the_others_alone or every_network"
     run(project, "pytest", "-q", "tests/test_project.py", "-k", rules, PYTHONPATH="src")

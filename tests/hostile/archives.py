@@ -295,7 +295,7 @@ def arguments_that_are_not_utf8(place: Place, *command: bytes) -> None:
     place.models()
     place.write("in.csv", "title\nword2\n")
     for variables in ({}, LOCALES["C without UTF-8"]):
-        made = [os.fsdecode(b"\xff.csv")]
+        made = [os.fsdecode(b"\xff" + ending) for ending in (b".csv", b".croissant.json")]
         before = place.entries()
         done = place.run(*command, variables=variables)
         assert done.code in (0, 1, 2), f"exit code {done.code}: {excerpt(done.err)}"

@@ -328,6 +328,8 @@ WRITERS: dict[str, tuple[str, ...]] = {
     "explain": ("explain", "word2", "--html", "out.html"),
     "export onnx": ("export", "onnx", "--out", "out"),
     "export mlflow": ("export", "mlflow", "--out", "out"),
+    "export hub": ("export", "hub", "--out", "out"),
+    "describe": ("describe", "listing.csv"),
     "prepare": ("prepare",),
 }
 
@@ -345,7 +347,7 @@ def ready(place: Place) -> None:
 @cases(KIND, {f"no file over 8 KiB: {name}": command for name, command in WRITERS.items()})
 def limited_files(place: Place, *command: str) -> None:
     ready(place)
-    size = 2048 if command[0] in ("prepare", "explain") else 8192
+    size = 2048 if command[0] in ("prepare", "explain", "describe") else 8192
     # Files of the first output may be whole where only the second does not fit.
     place.refused(
         *command,
@@ -374,7 +376,16 @@ def small_disks(place: Place, *command: str) -> None:
     KIND,
     {
         name: WRITERS[name]
-        for name in ("sample", "predict parquet", "submit", "explain", "export onnx", "prepare")
+        for name in (
+            "sample",
+            "predict parquet",
+            "submit",
+            "explain",
+            "export onnx",
+            "export hub",
+            "describe",
+            "prepare",
+        )
     },
 )
 def read_only_folder(place: Place, *command: str) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import small_project
+from titles.datasets import croissant
 
 ROOT = Path(__file__).parent.parent.parent
 TITLES = str(Path(sys.executable).with_name("titles"))
@@ -237,7 +238,7 @@ class Place:
         before = self.entries()
         done = self.run(*command, **settings)
         assert done.code == 0, f"exit code {done.code}: {excerpt(done.err)}"
-        self.unchanged(before, makes)
+        self.unchanged(before, [*makes, *_described(command)])
         return done
 
     def refused(
@@ -296,6 +297,13 @@ class Place:
             ):
                 state = "gone" if name not in after else "changed" if name in before else "left behind"
                 raise AssertionError(f"{excerpt(name)} is {state}")
+
+
+def _described(command: tuple[str | bytes, ...]) -> list[str]:
+    """The metadata that `titles sample` writes beside its output."""
+    if command[0] not in ("sample", b"sample"):
+        return []
+    return [str(croissant.beside(Path(os.fsdecode(command[1]))))]
 
 
 def orderly(done: Done) -> None:

@@ -22,6 +22,11 @@ def add(commands: Commands) -> None:
     text = "processes that make rows (default: one per core); the bytes are the same for any number"
     sample.argument("--workers", text, type=positive)
     sample.argument("--truth", "also write the right category of each row here", type=Path)
+    describe = command(commands, "describe", _describe, "write Croissant metadata of a file of listings")
+    text = "CSV, JSON lines or Parquet with titles and categories, also packed by gzip or as a zip"
+    describe.argument("file", text, type=Path)
+    describe.argument("--name", "name of the data set (default: that of the file without endings)")
+    describe.argument("--description", "one or more sentences", metavar="TEXT")
     download = command(commands, "download", _download, "fetch public data")
     download.argument("name", "dataset to fetch", choices=sorted(DATASETS))
     text = "write here (default: data/raw; sbw: data/pretrained)"
@@ -34,12 +39,18 @@ def add(commands: Commands) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     """Write a synthetic catalogue of Spanish and Portuguese listings in the challenge's schema
-    (title,label_quality,language,category). The same rows, seed and categories give the same bytes;
-    memory stays the same for any number of rows."""
+    (title,label_quality,language,category), and beside it what `titles describe` writes. The same rows,
+    seed and categories give the same bytes; memory stays the same for any number of rows."""
     end_on_termination()
     from joblib import cpu_count
 
-    from titles.datasets.sample import write_csv
+    from titles.data.files import WriteError, is_one_file, write_json
+    from titles.datasets import croissant
+    from titles.datasets.sample import is_stream, write_csv
+
+    described = croissant.beside(options.out)
+    if options.truth and is_one_file(options.truth, described):
+        raise ValueError(f"{options.truth} is the path of the metadata of {options.out}")
 
     workers = options.workers or cpu_count()
     write_csv(
@@ -50,6 +61,34 @@ def _sample(options: argparse.Namespace) -> None:
         categories=options.categories,
         workers=workers,
     )
+    if is_stream(options.out):
+        return
+    text = (
+        "Synthetic listings of a marketplace in Spanish and Portuguese, in the schema of the MeLi Data "
+        f"Challenge 2019: {options.rows:,} rows, {options.categories} categories, seed {options.seed}. "
+        "No row is a real listing."
+    )
+    try:
+        write_json(described, croissant.metadata(options.out, description=text))
+    except WriteError as error:  # as where a name is too long: the sample is whole
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _describe(options: argparse.Namespace) -> None:
+    """Write metadata as Croissant (mlcommons.org/croissant) of a file that `prepare` reads, or
+    of JSON lines with the same keys. They stand beside it: data.croissant.json for data.csv.gz. They
+    name the file, its sha256, and its columns title, category, language and label_quality, as far as it
+    has them. The same file gives the same bytes. All rows are read first, and those that `prepare`
+    rejects are counted."""
+    end_on_termination()
+    from titles.data.files import write_json
+    from titles.datasets import croissant
+
+    described = croissant.metadata(options.file, options.name or "", options.description or "")
+    found = croissant.count(options.file)
+    write_json(path := croissant.beside(options.file), described)
+    rejected = f", {found.rejected:,} of which `prepare` rejects" if found.rejected else ""
+    print(f"{path} describes {found.rows:,} rows{rejected}", file=sys.stderr)
 
 
 def _download(options: argparse.Namespace) -> None:

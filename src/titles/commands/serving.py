@@ -26,8 +26,10 @@ def add(commands: Commands) -> None:
     onnx.models("cnn")
     mlflow = command(kinds, "mlflow", _export_mlflow, "for mlflow.pyfunc and `mlflow models`")
     mlflow.models()
+    hub = command(kinds, "hub", _export_hub, "for the Hugging Face Hub, with code to predict")
+    hub.models()
     text = "output folder; it appears when it is complete, and replaces an earlier export"
-    for kind in (onnx, mlflow):
+    for kind in (onnx, mlflow, hub):
         kind.argument("--out", text, type=Path, required=True, metavar="FOLDER")
 
     epilog = (
@@ -77,6 +79,10 @@ def _exported(out: Path, mark: str) -> Iterator[Path]:
 
     if out.exists() and not (out.is_dir() and ((out / mark).exists() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is not an earlier export: name another folder")
+    if (out / ".git").exists():
+        raise ValueError(
+            f"{out} is a git repository, which an export would replace: name another folder"
+        )
     with atomic_folder(out) as made:
         yield made
 
@@ -100,6 +106,20 @@ def _export_mlflow(options: argparse.Namespace) -> None:
     with _exported(options.out, mlflow_model.MARK) as made, as_default():
         mlflow_model.write(_folders(options), made)
     print(f"{options.out} is an MLflow model: {options.model}", file=sys.stderr)
+
+
+def _export_hub(options: argparse.Namespace) -> None:
+    """Write a folder for the Hugging Face Hub: the networks, a model card with their results, and
+    predict.py, which predicts without this package. Nothing is uploaded. See docs/serving.md."""
+    end_on_termination()
+    import titles.stages  # noqa: F401  settings that torch reads when it is imported
+
+    # isort: split
+    from titles.serve.hub import folder
+
+    with _exported(options.out, folder.MARK) as made:
+        folder.write(_folders(options), made)
+    print(f"{options.out} is ready for the Hub: {options.model}", file=sys.stderr)
 
 
 def _serve(options: argparse.Namespace) -> None:

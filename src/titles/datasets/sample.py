@@ -163,14 +163,21 @@ def _file(path: Path, form: str, header: tuple[str, ...]) -> Iterator[Callable[[
         yield lambda part: lines.writelines(io.StringIO(part.decode(), newline="\n"))
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, a device or a name of an open file, such as /dev/stdout."""
+    place = path.absolute()
+    opened = place.parent in (Path("/dev"), Path("/dev/fd")) or place.is_relative_to("/proc")
+    return opened or (path.exists() and not path.is_file())
+
+
 def _check_space(paths: list[Path], forms: list[str], rows: int) -> None:
     """Raise WriteError where a disk has too little space for a file, before any row is made."""
     sizes = _BYTES, dict.fromkeys(_BYTES, _MOST_BYTES_OF_TRUTH)
     needed: dict[int, int] = {}
     for path, form, size in zip(paths, forms, sizes, strict=False):
         folder = next(place for place in path.absolute().parents if place.exists())
-        if path.exists() and not path.is_file():
-            continue  # a stream
+        if is_stream(path):
+            continue
         device = folder.stat().st_dev
         needed[device] = needed.get(device, 0) + rows * size[form]
         free = shutil.disk_usage(folder).free

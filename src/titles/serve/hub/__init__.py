@@ -1,0 +1,1 @@
+"""Trained networks as a folder for the Hugging Face Hub, which runs without this package."""
