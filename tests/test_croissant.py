@@ -132,6 +132,38 @@ def test_a_file_is_named_with_its_hash_size_and_columns(name: str, tmp_path: Pat
     )
 
 
+def test_texts_that_stand_there_stay_unless_others_are_given(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(GOOD["two.columns.csv"])
+    assert main(["describe", str(file), "--name", "mine", "--description", "Of my own."]) == 0
+    first = croissant.beside(file).read_bytes()
+    assert describe(file)["description"] == "Of my own."
+    assert croissant.beside(file).read_bytes() == first
+    assert main(["describe", str(file), "--description", "Another."]) == 0
+    assert [describe(file)[key] for key in ("name", "description")] == ["mine", "Another."]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"name": "n", "description": "d"}',
+        '{"name": "n", "description": "d", "distribution": []}',
+        '{"name": "n", "description": "d", "distribution": [{"contentUrl": "a.jsonl"}]}',
+        '{"name": 1, "description": "d", "distribution": [{"contentUrl": "a.csv"}]}',
+    ],
+)
+def test_texts_of_something_else_are_not_kept(before: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(GOOD["two.columns.csv"])
+    croissant.beside(file).write_text(before)
+    described = describe(file)
+    assert described["name"] == "a"
+    assert described["description"].startswith("Titles of marketplace listings")
+
+
 @NEEDED
 def test_mlcroissant_reads_the_rows_that_prepare_reads(tmp_path: Path) -> None:
     paths = []
@@ -209,6 +241,7 @@ def test_a_name_and_a_description_can_be_given(tmp_path: Path) -> None:
     assert main(["describe", str(file), "--name", "Ours", "--description", "Of 2019."]) == 0
     described = json.loads(croissant.beside(file).read_text(encoding="utf-8"))
     assert (described["name"], described["description"]) == ("Ours", "Of 2019.")
+    croissant.beside(file).unlink()
     assert describe(file)["name"] == "some"
 
 

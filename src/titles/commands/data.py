@@ -25,8 +25,10 @@ def add(commands: Commands) -> None:
     describe = command(commands, "describe", _describe, "write Croissant metadata of a file of listings")
     text = "CSV, JSON lines or Parquet with titles and categories, also packed by gzip or as a zip"
     describe.argument("file", text, type=Path)
-    describe.argument("--name", "name of the data set (default: that of the file without endings)")
-    describe.argument("--description", "one or more sentences", metavar="TEXT")
+    text = "name of the data set (default: as before, or that of the file without endings)"
+    describe.argument("--name", text)
+    text = "one or more sentences (default: as before, or a general one)"
+    describe.argument("--description", text, metavar="TEXT")
     download = command(commands, "download", _download, "fetch public data")
     download.argument("name", "dataset to fetch", choices=sorted(DATASETS))
     text = "write here (default: data/raw; sbw: data/pretrained)"
@@ -78,13 +80,16 @@ def _describe(options: argparse.Namespace) -> None:
     """Write metadata as Croissant (mlcommons.org/croissant) of a file that `prepare` reads, or
     of JSON lines with the same keys. They stand beside it: data.croissant.json for data.csv.gz. They
     name the file, its sha256, and its columns title, category, language and label_quality, as far as it
-    has them. The same file gives the same bytes. All rows are read first, and those that `prepare`
+    has them. A name and a description that stand there stay, unless others are given. The same file
+    gives the same bytes. All rows are read first, and those that `prepare`
     rejects are counted."""
     end_on_termination()
     from titles.data.files import write_json
     from titles.datasets import croissant
 
-    described = croissant.metadata(options.file, options.name or "", options.description or "")
+    before = croissant.texts(options.file)
+    name, description = options.name or before.name, options.description or before.description
+    described = croissant.metadata(options.file, name, description)
     found = croissant.count(options.file)
     write_json(path := croissant.beside(options.file), described)
     rejected = f", {found.rejected:,} of which `prepare` rejects" if found.rejected else ""

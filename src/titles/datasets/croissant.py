@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from titles.data.documents import DocumentError, read_json
 from titles.listings import json_reader, sources, streams
 from titles.listings.chunks import COLUMNS
 from titles.listings.files import JSON_LINES, KEY_LINES, format_by_name
@@ -99,6 +100,27 @@ class Counts(NamedTuple):
 
     rows: int
     rejected: int
+
+
+class Texts(NamedTuple):
+    """Texts of a data set for people, "" where there is none."""
+
+    name: str = ""
+    description: str = ""
+
+
+def texts(file: Path) -> Texts:
+    """The texts that the metadata beside a file has; none where no metadata of it can be read."""
+    try:
+        found = read_json(beside(file))
+        described = Texts(found["name"], found["description"])
+        if found["distribution"][0]["contentUrl"] == file.name and all(
+            isinstance(text, str) for text in described
+        ):
+            return described
+    except (DocumentError, LookupError, OSError, TypeError):
+        pass
+    return Texts()
 
 
 def beside(file: Path) -> Path:
