@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import md5
 from pathlib import Path
 
@@ -34,6 +34,31 @@ def objects(cache: Path) -> Iterator[tuple[str, str]]:
         yield path.parent.name + path.name.removesuffix(".dir"), md5(path.read_bytes()).hexdigest()
 
 
+def at_once(commands: Mapping[Path, Sequence[Sequence[str]]]) -> list[str]:
+    """Start all commands, by the folder to run them in, and wait; the output of each. None may fail."""
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for folder, some in commands.items()
+        for command in some
+    ]
+    try:
+        told = [process.communicate()[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, told, strict=True):
+        assert process.returncode == 0, output
+    return told
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with each experiment run alone, in a folder that has its name."""
@@ -57,28 +82,11 @@ def test_two_experiments_at_once_share_a_cache_and_end_as_if_alone(alone: Path, 
         run(tmp_path / name, "dvc", "cache", "dir", "--local", str(cache))
         run(tmp_path / name, "dvc", "config", "--local", "cache.shared", "group")
         run(tmp_path / name, "dvc", "checkout", "-q", "data/raw/sample.csv.gz")
-    both = {
-        name: subprocess.Popen(
-            experiment(name),
-            cwd=tmp_path / name,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name in CHANGES
-    }
-    try:
-        told = {name: process.communicate()[0] for name, process in both.items()}
-    finally:
-        for process in both.values():
-            process.kill()
-    for name, process in both.items():
-        assert process.returncode == 0, told[name]
+    told = at_once({tmp_path / name: [experiment(name)] for name in CHANGES})
+    for name in CHANGES:
         assert results(tmp_path / name) == results(alone / name)
     # They did what they have in common side by side, and not one after the other from the run cache.
-    assert all("prepare" in ran(output) for output in told.values())
+    assert all("prepare" in ran(output) for output in told)
     found = list(objects(cache))
     assert len(found) > before + 20
     assert [name for name, digest in found if name != digest] == []
@@ -94,25 +102,7 @@ def test_both_networks_train_side_by_side_in_one_workspace(alone: Path, tmp_path
     folder = tmp_path / "project"
     shutil.copytree(alone / "project", folder)
     run(folder, "dvc", "repro", "-q", "embed")
-    both = [
-        subprocess.Popen(
-            ["dvc", "repro", "--single-item", f"train_{network}"],
-            cwd=folder,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for network in CHANGES
-    ]
-    try:
-        for process in both:
-            told = process.communicate()[0]
-            assert process.returncode == 0, told
-    finally:
-        for process in both:
-            process.kill()
+    at_once({folder: [["dvc", "repro", "--single-item", f"train_{network}"] for network in CHANGES]})
     assert ran(run(folder, "dvc", "repro")) == ["evaluate"]
     side_by_side = results(folder)
     shutil.rmtree(folder / ".dvc/cache/runs")
