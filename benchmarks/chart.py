@@ -89,22 +89,9 @@ def accuracy_time(page: str) -> dict[str, Any]:
     }
     legend = _LEGEND
     colour = {"field": "classifier", "type": "nominal", "scale": scale, "legend": legend}
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "background": "white",
-        "data": {"values": points},
-        "facet": {
-            "field": "set",
-            "type": "nominal",
-            "sort": [*dict.fromkeys(point["set"] for point in points)],
-            "header": {"title": None, "labelFontSize": 13, "labelFontWeight": "bold"},
-        },
-        "columns": _COLUMNS,
-        "spacing": 24,
-        "resolve": {"scale": {"x": "independent", "y": "independent"}},
-        "spec": {
-            "width": 230,
-            "height": 190,
+    return _panels(
+        points,
+        {
             "encoding": {"x": x, "color": colour},
             "layer": [
                 {
@@ -124,6 +111,29 @@ def accuracy_time(page: str) -> dict[str, Any]:
                     },
                 },
             ],
+        },
+    )
+
+
+def _panels(points: Sequence[Mapping[str, Any]], spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A chart with a panel for each dataset, in the order of the points."""
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "background": "white",
+        "data": {"values": points},
+        "facet": {
+            "field": "set",
+            "type": "nominal",
+            "sort": [*dict.fromkeys(point["set"] for point in points)],
+            "header": {"title": None, "labelFontSize": 13, "labelFontWeight": "bold"},
+        },
+        "columns": _COLUMNS,
+        "spacing": 24,
+        "resolve": {"scale": {"x": "independent", "y": "independent"}},
+        "spec": {
+            "width": 230,
+            "height": 190,
+            **spec,
         },
         "config": _CONFIG,
     }
@@ -169,22 +179,9 @@ def learning_curve(page: str) -> dict[str, Any]:
     rows = {"field": "rows", "type": "quantitative", "title": "training rows", "axis": axis}
     score = {"field": "score", "type": "quantitative", "title": "balanced accuracy"}
     score |= {"scale": {"zero": False}, "axis": {"format": ".2f", "tickCount": 6}}
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "background": "white",
-        "data": {"values": points},
-        "facet": {
-            "field": "set",
-            "type": "nominal",
-            "sort": [*dict.fromkeys(point["set"] for point in points)],
-            "header": {"title": None, "labelFontSize": 13, "labelFontWeight": "bold"},
-        },
-        "columns": _COLUMNS,
-        "spacing": 24,
-        "resolve": {"scale": {"x": "independent", "y": "independent"}},
-        "spec": {
-            "width": 230,
-            "height": 190,
+    return _panels(
+        points,
+        {
             "encoding": {
                 "x": rows | {"scale": {"type": "log"}},
                 "y": score,
@@ -198,8 +195,7 @@ def learning_curve(page: str) -> dict[str, Any]:
                 },
             ],
         },
-        "config": _CONFIG,
-    }
+    )
 
 
 def _family(name: str) -> str:

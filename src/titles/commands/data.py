@@ -81,8 +81,7 @@ def _describe(options: argparse.Namespace) -> None:
     of JSON lines with the same keys. They stand beside it: data.croissant.json for data.csv.gz. They
     name the file, its sha256, and its columns title, category, language and label_quality, as far as it
     has them. A name and a description that stand there stay, unless others are given. The same file
-    gives the same bytes. All rows are read first, and those that `prepare`
-    rejects are counted."""
+    gives the same bytes. All rows are read first, and those that `prepare` rejects are counted."""
     end_on_termination()
     from titles.data.files import write_json
     from titles.datasets import croissant
