@@ -138,12 +138,13 @@ def together(
                     running.remove(task)
                     yield task, code
     finally:
-        with _undisturbed(), ThreadPoolExecutor(len(running) or 1) as pool:  # all have the same time
+        # In threads, so that all have the same time.
+        with _requests_ignored(), ThreadPoolExecutor(len(running) or 1) as pool:
             list(pool.map(Task.end, running))
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _requests_ignored() -> Iterator[None]:
     """Ignore further requests to end, such as another Ctrl-C, while what runs is ended."""
     # No SIG_IGN, which programs that are started meanwhile would inherit.
     asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
