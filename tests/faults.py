@@ -163,8 +163,8 @@ MUTANTS = [
     Mutant(
         "the split follows from the place in the file",
         "src/titles/prepare/split.py",
-        "shuffle_key_N = _mixed(keys_N ^",
-        "shuffle_key_N = _mixed(np.arange(len(keys_N)).astype(np.uint64) ^",
+        "shuffle_key_N = _shuffled(keys_N,",
+        "shuffle_key_N = _shuffled(np.arange(len(keys_N)).astype(np.uint64),",
         "test_split.py",
     ),
     Mutant(
@@ -341,8 +341,8 @@ MUTANTS = [
     Mutant(
         "rows of a listing are numbered anew in each chunk",
         "src/titles/predict/bulk.py",
-        "write(Predicted(rows + 1, chunk, ranked, told))",
-        "write(Predicted(1, chunk, ranked, told))",
+        "write(Predicted(rows + 1, chunk, found, told))",
+        "write(Predicted(1, chunk, found, told))",
         "test_predict_command.py",
     ),
     Mutant(

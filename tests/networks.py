@@ -19,6 +19,7 @@ from titles.data.contract import (
     PAD,
     PREPARED,
     SPECIAL_WORDS,
+    SPLITS,
     TEXT,
     UNK,
     VOCABULARY,
@@ -187,7 +188,7 @@ def vocabulary() -> Vocabulary:
 def write_prepared() -> None:
     """What the stages before a training leave, into the current folder."""
     PREPARED.mkdir(parents=True)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         encoded().write(PREPARED / split)
     vocabulary().write(VOCABULARY)
     LABELS.write_text("".join(f"{label}\n" for label in LABEL_NAMES), encoding="utf-8")

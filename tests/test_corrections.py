@@ -8,7 +8,7 @@ import io
 import pytest
 
 from test_preparation import run, titles_of  # noqa: F401  the fixture
-from titles.data.contract import NO_CORRECTIONS
+from titles.data.contract import NO_CORRECTIONS, SPLITS
 from titles.prepare import corrections
 
 HEADER = ["title", "category", "suggested", "accept"]
@@ -41,19 +41,11 @@ def source(*more):
 
 
 def labels_of(folder):
-    return {
-        line: category
-        for split in ("train", "validation", "test")
-        for line, category, _ in titles_of(folder, split)
-    }
+    return {line: category for split in SPLITS for line, category, _ in titles_of(folder, split)}
 
 
 def splits_of(folder):
-    return {
-        line: split
-        for split in ("train", "validation", "test")
-        for line, _, _ in titles_of(folder, split)
-    }
+    return {line: split for split in SPLITS for line, _, _ in titles_of(folder, split)}
 
 
 LINE = len(LISTING) + 1  # of the row with the wrong label
@@ -71,7 +63,7 @@ def test_an_accepted_row_gets_its_label_and_no_title_changes_its_split(run, tabl
     assert labels_of(after) == labels_of(before) | {LINE: "TOOLS"}
     assert splits_of(after) == splits_of(before)
     split = splits_of(after)[LINE]
-    rows = {"train": 0, "validation": 0, "test": 0, "not_used": 0} | {split: 1}
+    rows = {**dict.fromkeys(SPLITS, 0), "not_used": 0} | {split: 1}
     expected = {"listed": 2, "accepted": 1, "applied": 1, "set_aside": {}, "rows": rows}
     assert metrics["corrections"] == expected
     assert "correction" not in capsys.readouterr().err

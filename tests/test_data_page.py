@@ -70,13 +70,13 @@ def test_the_tables_have_all_figures_and_no_control_characters(project, capsys):
     assert f"{project['rows']['read']} rows of data/raw/a<b>.csv: 5 categories" in told
     for name, count in {**project["rejected"], "train": project["rows"]["train"]}.items():
         assert re.search(rf"^{name} +{count} +\d+\.\d%$", told, re.M)
-    assert re.search(r"^<script>alert\(1\)</script> +\d+ +\d+ +\d+$", told, re.M)
+    assert re.search(r"^<script>alert\(1\)</script> +\d+ +\d+ +\d+ +\d+$", told, re.M)
     assert "the smallest is XXX" in told
     assert max(map(len, told.splitlines())) < 110
     assert re.search(r"^accepted rows of the table +2$", told, re.M)
     assert re.search(r"^set aside, title not in source +1$", told, re.M)
     assert re.search(r"^categories +0\.999999 +0\.1 +past the threshold$", told, re.M)
-    assert re.search(r"^portuguese +\d+ +\d+ +\d+$", told, re.M)
+    assert re.search(r"^portuguese +\d+ +\d+ +\d+ +\d+$", told, re.M)
     assert all(letter.isprintable() for letter in told.replace("\n", ""))
 
 

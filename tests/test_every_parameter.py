@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from networks import NAMES
 from small_project import QUICK, ROOT
 from titles.data import processor
-from titles.data.contract import SPLITS
+from titles.data.contract import GIVEN_SPLITS
 from titles.datasets.sample import write_csv
 from titles.models.registry import load_params
 from titles.params import Concerns
@@ -94,6 +94,7 @@ CASES = {
         "max_words": Case(6),
         "holdout_quality": Case("any"),
         "validation_fraction": Case(0.2),
+        "calibration_share": Case(0.4),
         "test_fraction": Case(0.2),
         "split_seed": Case(2020),
         "min_rows": Case(5),
@@ -175,7 +176,7 @@ def _write_with_splits(source: Path, folder: Path) -> None:
     """The course's files, of one language."""
     folder.mkdir()
     rows = [row | {"language": "spanish"} for row in _listings(source)]
-    for number, split in enumerate(SPLITS):
+    for number, split in enumerate(GIVEN_SPLITS):
         with gzip.open(folder / f"spanish.{split}.jsonl.gz", "wt", encoding="utf-8") as stream:
             for row in rows[number::3]:
                 stream.write(json.dumps(row | {"split": split}) + "\n")
@@ -336,13 +337,24 @@ def test_the_number_of_threads_changes_no_output(project: Project, network: str)
 
 
 COMPARED = {"reference": "data/raw/profile.json"}
-SPLITTING = {"validation_fraction": 0.2, "test_fraction": 0.2, "split_seed": 3, "holdout_quality": "any"}
+SPLITTING = {"validation_fraction": 0.2, "test_fraction": 0.2, "holdout_quality": "any"}
+UNDIVIDED = {"calibration_share": 0}
 LIMITS = {name: 1 for _, name in DECLARED if name.startswith("drift_")}
 # Values, and others of parameters that these leave without effect.
 IDLE = [
     ("prepare", {}, LIMITS),
     ("prepare", {"source": "data/raw/plain.csv", **COMPARED}, {"holdout_quality": "any"}),
     ("prepare", {"source": "data/raw/course", **COMPARED}, SPLITTING),
+    (
+        "prepare",
+        {"source": "data/raw/course", **COMPARED, **UNDIVIDED},
+        SPLITTING | {"split_seed": 3},
+    ),
+    (
+        "prepare",
+        {"min_rows": 3, "validation_fraction": 0.001, **COMPARED, "calibration_share": 0.3},
+        {"calibration_share": 0.2},
+    ),
     ("embed", {}, {"subword_min": 2, "subword_max": 7}),
     (
         "embed",

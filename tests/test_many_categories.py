@@ -68,11 +68,11 @@ def test_evaluating_a_title_costs_the_same(tmp_path: Path) -> None:
         found, labels = outcomes(categories), [f"C{code}" for code in range(categories)]
 
         def work() -> None:
-            tables.measures(found, found, found, PARAMS.evaluate, 1)  # noqa: B023
+            tables.measures(found, found, found, found, PARAMS.evaluate, 1)  # noqa: B023
             tables.pairs(found, PARAMS.evaluate, 1)  # noqa: B023
             tables.by_group(found, titles)  # noqa: B023
             folder = tmp_path / str(len(labels))  # noqa: B023
-            tables.write_tables(found, labels, PARAMS.evaluate, folder)  # noqa: B023
+            tables.write_tables(found, labels, PARAMS.evaluate, folder, {name: {} for name in found})  # noqa: B023
 
         spent.append(seconds(work))
     assert spent[1] < 2 * spent[0]

@@ -64,6 +64,7 @@ def test_what_the_first_version_lacked_has_the_value_that_it_had_in_effect() -> 
         "prepare.split_seed": "2019, by words",
         "prepare.reference": "data/pretrained/none",
         "prepare.corrections": "data/corrections/none",
+        "prepare.calibration_share": 0,
         "compute.portable": False,
         "cnn.min_steps": None,
         "mlp.min_steps": None,

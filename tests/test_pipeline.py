@@ -218,6 +218,7 @@ def shown(project: Path) -> Any:
         "Accuracy",
         "Reliability",
         "Coverage",
+        "Sets",
         "Confusion of the CNN",
         "Confusion of the MLP",
         "Hardest categories",

@@ -57,7 +57,11 @@ def write_results(folder: Path, seed: int) -> None:
         return Outcomes(labels_N, predicted_N, random.random(300), rank_N, random.random(300))
 
     models = {"cnn": outcomes(0.7), "mlp": outcomes(0.6), "average": outcomes(0.8)}
-    write_tables(models, LABELS, SETTINGS, folder / "plots/evaluate")
+    sets = {
+        name: {"tenth": range(1, 11), "coverage": random.random(10), "size": random.random(10) + 1}
+        for name in models
+    }
+    write_tables(models, LABELS, SETTINGS, folder / "plots/evaluate", sets)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +174,9 @@ def test_dashes_tell_train_from_validation_and_revisions_of_the_loss_stand_side_
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("plot", ["Balanced accuracy", "Coverage", "Reliability", "plots/mlp.json"])
+@pytest.mark.parametrize(
+    "plot", ["Balanced accuracy", "Coverage", "Reliability", "Sets", "plots/mlp.json"]
+)
 def test_revisions_have_dashes_of_their_own_and_a_legend_if_there_are_several(
     shown: dict[str, str], compared: dict[str, str], plot: str
 ) -> None:

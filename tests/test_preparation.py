@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from titles.data.contract import NO_CORRECTIONS, NO_REFERENCE, PAD, SPLITS, UNK
+from titles.data.contract import GIVEN_SPLITS, NO_CORRECTIONS, NO_REFERENCE, PAD, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_folder, write_json
 from titles.data.vocabulary import Vocabulary, read_labels
@@ -43,6 +43,7 @@ def run(tmp_path, text_settings):
                 "language": "all",
                 "holdout_quality": "reliable",
                 "validation_fraction": 0.2,
+                "calibration_share": 0.5,
                 "test_fraction": 0.3,
                 "split_seed": 7,
                 "min_rows": 1,
@@ -163,12 +164,12 @@ def test_what_is_written_can_be_read_back_and_replaces_what_was_there(run, text_
         len(Vocabulary.read(folder / "vocabulary.tsv")),
     )
     assert json.loads((folder / "text.json").read_text()) == text_settings.model_dump()
-    assert [metrics["rows"][split] for split in SPLITS] == [15, 6, 9]
+    assert [metrics["rows"][split] for split in SPLITS] == [15, 3, 3, 9]
     for line, label, words in titles_of(folder, "train"):
         assert words == f"{NOUNS[label]} n{line - 2} rojo"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "labels.txt", "profile.json", "rejected.csv", "test", "text.json", "train", "validation",
-        "vocabulary.tsv",
+        "calibration", "labels.txt", "profile.json", "rejected.csv", "test", "text.json", "train",
+        "validation", "vocabulary.tsv",
     ]  # fmt: skip
 
 
@@ -178,10 +179,10 @@ def test_words_come_from_train_alone(run):
     assert {
         word for word in Vocabulary.read(folder / "vocabulary.tsv").words if word[0] == "n"
     } == in_train
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         for _, label, words in titles_of(folder, split):
             assert words == f"{NOUNS[label]} <unk> rojo"
-    assert metrics["unknown_words"] == {"train": 0.0, "validation": 0.333333, "test": 0.333333}
+    assert metrics["unknown_words"] == {"train": 0.0} | dict.fromkeys(SPLITS[1:], 0.333333)
 
 
 @pytest.mark.parametrize("min_count", [1, 3, 5])
@@ -240,7 +241,7 @@ def course(tmp_path):
     def build(**splits):
         folder = tmp_path / "course"
         folder.mkdir()
-        for split in SPLITS:
+        for split in GIVEN_SPLITS:
             lines = [
                 json.dumps({"title": title, "category": category, "language": "spanish"})
                 for title, category in splits[split]
@@ -274,6 +275,7 @@ def test_given_splits_stay_and_the_held_out_row_outlives_its_like_in_train(run, 
         "same_words_as_held_out": 0,
         "train": 2,
         "validation": 1,
+        "calibration": 0,
         "test": 3,
     }
     with (written / "rejected.csv").open(encoding="utf-8") as stream:
@@ -296,7 +298,8 @@ def test_a_given_split_can_lose_all_its_rows(run, course):
     folder = course(train=[("mesa c", "T"), ("funda d", "F")], validation=both, test=both)
     metrics, written = run(folder)
     assert metrics["rows"]["validation"] == len(EncodedTitles.open(written / "validation")) == 0
-    assert metrics["unknown_words"] == {"train": 0.0, "validation": None, "test": 0.5}
+    nothing = dict.fromkeys(("validation", "calibration"))
+    assert metrics["unknown_words"] == {"train": 0.0, **nothing, "test": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -427,7 +430,7 @@ def test_held_out_titles_are_the_same_however_titles_are_read(run, reading_chang
     content = told_apart()
     _, plain = run(content, target="plain")
     metrics, other = run(content, target="other", **reading_changes)
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         one, two = EncodedTitles.open(plain / split), EncodedTitles.open(other / split)
         assert one.places() == two.places()
         assert one.keys.tolist() == two.keys.tolist()
@@ -445,7 +448,7 @@ def test_held_out_titles_are_the_same_however_titles_are_read(run, reading_chang
 def test_no_title_of_train_has_the_words_of_a_held_out_one(run, reading_changes):
     _, folder = run(told_apart(), **reading_changes)
     words = [{words for *_, words in titles_of(folder, split, spelt=True)} for split in SPLITS]
-    assert not words[0] & (words[1] | words[2])
+    assert not words[0] & set().union(*words[1:])
 
 
 def test_a_title_that_is_left_without_words_stays_in_its_split(run):
@@ -459,7 +462,7 @@ def test_a_title_that_is_left_without_words_stays_in_its_split(run):
     )
     _, plain = run(content, target="plain")
     _, folder = run(content, target="other", drop_seller_noise=True)
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         empty = [line for line, _, words in titles_of(folder, split) if words == ""]
         assert empty == [line for line in lines_of(plain, split) if line > 31]
         assert empty

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 
 from titles.prepare.split import (
+    CALIBRATION,
     TEST,
     TRAIN,
     VALIDATION,
     first_of_each,
     sequence_keys,
+    set_aside,
     stratified,
     word_keys,
 )
@@ -123,3 +125,70 @@ def test_rows_that_are_added_leave_most_others_where_they_were():
     before, after = split([0] * 200, keys=luck(200)), split([0] * 220, keys=luck(220))
     moved = np.sum(before != after[:200])
     assert moved <= 20
+
+
+def divided(labels, keys=None, splits=None, **changes):
+    labels = np.array(labels, np.int32)
+    splits = np.full(len(labels), VALIDATION, np.uint8) if splits is None else splits.copy()
+    set_aside(
+        splits,
+        labels,
+        luck(len(labels)) if keys is None else keys,
+        **{"share": 0.5, "seed": 3} | changes,
+    )
+    return splits
+
+
+@pytest.mark.parametrize(
+    ("rows", "share", "expected"),
+    [
+        (1, 0.5, 0),
+        (1, 0.999, 0),
+        (2, 0.5, 1),
+        (4, 0.5, 2),
+        (10, 0.3, 3),
+        (10, 0, 0),
+        (9, 0.999, 8),
+        (2, 0.2, 0),
+    ],
+)
+def test_a_share_of_each_category_is_set_aside_and_one_title_is_left(rows, share, expected):
+    splits = divided([0] * rows + [1] * 20, share=share)
+    assert np.sum(splits[:rows] == CALIBRATION) == expected
+    assert np.sum(splits[rows:] == CALIBRATION) == min(19, round(20 * share))
+    assert set(splits.tolist()) <= {VALIDATION, CALIBRATION}
+
+
+def test_only_validation_is_divided():
+    before = split([0] * 200 + [1] * 60, validation_fraction=0.3)
+    after = divided([0] * 200 + [1] * 60, splits=before)
+    assert np.array_equal(after == TRAIN, before == TRAIN)
+    assert np.array_equal(after == TEST, before == TEST)
+    assert np.sum(after == CALIBRATION) == np.sum(after == VALIDATION)
+    assert divided([0, 0], splits=np.array([TRAIN, TEST], np.uint8)).tolist() == [TRAIN, TEST]
+
+
+def test_the_division_follows_from_titles_and_the_seed_and_not_from_the_order():
+    labels, keys = np.arange(90) % 4, luck(90)
+    found = divided(labels, keys)
+    order = np.random.default_rng(1).permutation(90)
+    assert divided(labels[order], keys[order]).tolist() == found[order].tolist()
+    assert divided(labels, keys, seed=4).tolist() != found.tolist()
+
+
+def test_the_same_title_is_on_one_side():
+    # As in a validation split that a source gives, which keeps its own repetitions.
+    keys = np.repeat(luck(30), 3)
+    found = divided([0] * 90, keys).reshape(30, 3)
+    assert all(len(set(copies)) == 1 for copies in found.tolist())
+    assert 40 <= np.sum(found == CALIBRATION) <= 50
+    assert set(divided([0] * 5, np.repeat(luck(1), 5)).tolist()) == {VALIDATION}
+
+
+def test_the_division_has_nothing_to_do_with_the_split_before_it():
+    """Else calibration would have the rows of validation that are next to those of train."""
+    keys, labels = luck(4000), [0] * 4000
+    small = split(labels, keys=keys, validation_fraction=0.1) == VALIDATION
+    large = divided(labels, keys, split(labels, keys=keys, validation_fraction=0.2))
+    share = np.mean(large[small] == CALIBRATION)
+    assert 0.4 < share < 0.6

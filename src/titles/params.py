@@ -174,6 +174,7 @@ class Prepare(Text):
     corrections: Place = NO_CORRECTIONS
     holdout_quality: Literal["reliable", "any"]
     validation_fraction: Fraction
+    calibration_share: Share
     test_fraction: Fraction
     split_seed: Seed
     min_rows: Rows

@@ -84,6 +84,14 @@ def probability(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
+def coverage(text: str) -> float:
+    """A level of sets of answers, for argparse."""
+    with suppress(ValueError):
+        if 0.5 <= (value := float(text)) <= 0.995:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to 0.995")
+
+
 def end_on_termination() -> None:
     """Let SIGTERM, and the end of the terminal, end the process with cleanup, like Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -9,12 +9,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from titles.commands import Commands, command, end_on_termination, positive, probability
+from titles.commands import Commands, command, coverage, end_on_termination, positive, probability
+from titles.models.registry import AVERAGE, NETWORKS
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from titles.predict.classifier import Classifier
 
 
+_TOP = 5
 _FORMULAS = "put an apostrophe before text in CSV that a spreadsheet would take for a formula"
 
 
@@ -32,7 +37,15 @@ def add(commands: Commands) -> None:
     predict.argument("--column", "column or key of the titles", default="title")
     text = "other columns to keep, separated by commas (default: all)"
     predict.argument("--keep", text, metavar="NAMES")
-    predict.argument("--top", "categories per title", type=positive, default=5)
+    predict.argument("--top", f"categories per title (default: {_TOP})", type=positive, metavar="K")
+    predict.argument(
+        "--cover",
+        "give each title the smallest set of categories that holds the right one with probability P, "
+        "from 0.5 to 0.995, on average over titles like those that were measured; rare categories are "
+        "covered too. The output has categories and size in place of category_1 and so on",
+        type=coverage,
+        metavar="P",
+    )
     predict.argument(
         "--at-least",
         "minimum probability of the best category, from 0 to 1 (default: 0). Below it, a title "
@@ -78,7 +91,8 @@ def add(commands: Commands) -> None:
 def _predict(options: argparse.Namespace) -> None:
     """Classify titles from the arguments, a file or the standard input, one per line. The output has the
     number of the row, the columns of the input, category_1, probability_1 and so on, best first, and
-    problem: why a row has no category."""
+    problem: why a row has no category. With --cover, the output has categories, most likely first and in
+    CSV separated by |, and size, their number."""
     from titles.listings import files, listing
     from titles.predict import bulk
 
@@ -88,6 +102,10 @@ def _predict(options: argparse.Namespace) -> None:
         options.usage("titles are given and a file too: give one of them")
     if not options.titles and not options.file and sys.stdin.isatty():
         options.usage("no titles: give some, a --file, or pipe them in, one a line")
+    if options.cover is not None and options.top is not None:
+        options.usage("--cover and --top exclude each other: a set that is cut covers less")
+    if options.cover is not None and options.at_least:
+        options.usage("--cover and --at-least exclude each other: every title gets a set")
     kind = options.format or (files.format_of(file, "--format") if file else files.LINES)
     keep = options.keep if options.keep is None else [k for k in options.keep.split(",") if k]
     out_kind = bulk.output_format(out, options.out_format)
@@ -96,10 +114,12 @@ def _predict(options: argparse.Namespace) -> None:
         if options.titles
         else files.opened(file, kind, options.column, keep)
     ) as rows:
+        # Thresholds first: a file that is missing is told at once.
+        wanted = (options.top or _TOP) if options.cover is None else _thresholds(options)
         told = bulk.classify(
             _classifier(options),
             rows,
-            options.top,
+            wanted,
             out,
             out_kind,
             options.at_least,
@@ -162,6 +182,16 @@ def _audit(options: argparse.Namespace) -> None:
         options.escape_formulas,
     )
     print(found)
+
+
+def _thresholds(options: argparse.Namespace) -> NDArray[np.float32]:
+    """The threshold of each category for --cover; raises ValueError."""
+    from titles.data.contract import SETS_FILE
+    from titles.evaluation.sets import Sets
+
+    names = NETWORKS if options.model == AVERAGE else [options.model]
+    folders = [options.models / name for name in names]
+    return Sets.read(options.models / SETS_FILE).of(options.model, folders, options.cover)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

@@ -20,7 +20,9 @@ SPECIAL_WORDS = ("<pad>", "<unk>")
 # Position is the code in languages.npy and qualities.npy.
 LANGUAGES = ("unspecified", "spanish", "portuguese")
 QUALITIES = ("unspecified", "reliable", "unreliable")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "calibration", "test")
+# Those that a source can give; calibration is taken from validation.
+GIVEN_SPLITS = ("train", "validation", "test")
 
 # File names in data/prepared and in the folder of a model.
 VOCABULARY_FILE = "vocabulary.tsv"
@@ -41,6 +43,7 @@ MODELS = Path("models")
 METRICS = Path("metrics")
 PLOTS = Path("plots")
 PREDICTIONS = Path("predictions/test.parquet")
+SETS_FILE = "sets.json"  # in MODELS, see evaluation/sets.py
 
 MODEL_FORMAT = 6
 # Limits of the characters of an n-gram and of the buckets that n-grams are hashed to.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from titles.data.contract import SPLITS
+from titles.data.contract import GIVEN_SPLITS
 from titles.datasets.transfer import DamagedError, reading
 
 MAX_BYTES = 64 * 1024**3  # of all members together
@@ -61,7 +61,7 @@ def unpack(archive: Path, folder: Path, name: str) -> None:
         raise DamagedError(str(error)) from None
     except RecursionError:  # tarfile reads consecutive headers recursively
         raise DamagedError("it has headers without end") from None
-    wanted = [f"spanish.{split}.jsonl.gz" for split in SPLITS]
+    wanted = [f"spanish.{split}.jsonl.gz" for split in GIVEN_SPLITS]
     if missing := [file for file in wanted if not (folder / file).is_file()]:
         raise DamagedError(f"it lacks {', '.join(missing)}")
 

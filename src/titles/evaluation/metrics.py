@@ -202,13 +202,13 @@ def wilson_low(right: Ints, rows: Ints) -> Floats:
     return low
 
 
-def abstention(validation: Outcomes, test: Outcomes, target: float) -> dict[str, float]:
-    """The confidence threshold chosen on validation, and its effect on test.
+def abstention(unseen: Outcomes, test: Outcomes, target: float) -> dict[str, float]:
+    """The confidence threshold chosen on titles that test does not have, and its effect on test.
 
     threshold: 1 if there is none. coverage: share of the test titles kept. precision_kept: accuracy of
     those; missing if none is kept.
     """
-    found = threshold(validation.confidence_N, validation.right_N, target)
+    found = threshold(unseen.confidence_N, unseen.right_N, target)
     if found is None:
         return {"threshold": 1.0, "coverage": 0.0}
     kept_N = test.confidence_N >= found

@@ -32,12 +32,14 @@ def measures(
     outcomes: Mapping[str, Outcomes],
     as_trained: Mapping[str, Outcomes],
     validation: Mapping[str, Outcomes],
+    unseen: Mapping[str, Outcomes],
     settings: Evaluate,
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """The measures of each model, the average first.
 
-    as_trained: outcomes before calibration. validation: those on which thresholds are chosen.
+    as_trained: outcomes before calibration. unseen: those on which thresholds are chosen, of titles that
+        no training has looked at where there are any.
     """
     found = {}
     for name in sorted(outcomes, key=lambda name: name != AVERAGE):
@@ -47,7 +49,7 @@ def measures(
         found[name]["calibration_error"] = _calibration(model, settings).error
         if name != AVERAGE:  # its networks are calibrated, not the average itself
             found[name]["calibration_error_before"] = _calibration(as_trained[name], settings).error
-        found[name] |= metrics.abstention(held_out, model, settings.target_precision)
+        found[name] |= metrics.abstention(unseen[name], model, settings.target_precision)
     return found
 
 
@@ -84,7 +86,7 @@ def _described(name: str, score: Mapping[str, float], target: float) -> str:
             f"{score['threshold']:.3f}; {score['precision_kept']:.1%} of these are right"
         )
     elif score["threshold"] == 1:
-        kept = f"no threshold for a precision of {target:g} was found on validation"
+        kept = f"no threshold for a precision of {target:g} was found"
     else:
         kept = f"no title has a confidence of {score['threshold']:.3f}"
     return (
@@ -118,7 +120,11 @@ def _accuracy(model: Outcomes) -> float:
 
 
 def write_tables(
-    outcomes: Mapping[str, Outcomes], labels: Sequence[str], settings: Evaluate, folder: Path
+    outcomes: Mapping[str, Outcomes],
+    labels: Sequence[str],
+    settings: Evaluate,
+    folder: Path,
+    sets: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Write the tables that dvc.yaml declares as plots; replaces the folder.
 
@@ -126,7 +132,7 @@ def write_tables(
     recall of the average; confused_pairs.csv: mistakes by true and given category;
     confusion_<model>.csv: true and given category of each title of the most confused categories;
     reliability_<model>.csv: accuracy by confidence; coverage_<model>.csv: accuracy of the most confident
-    titles, by their share.
+    titles, by their share; sets_<model>.csv: the tables of `sets.by_tenth`.
     """
     labels = [_in_pages(name) for name in labels]
     names_C = np.array(labels, object)
@@ -172,6 +178,7 @@ def write_tables(
             reliability = {"confidence": bins.confidence, "accuracy": bins.accuracy}
             save(f"reliability_{name}", {"titles": bins.rows, **reliability})
             save(f"coverage_{name}", _coverage_curve(model))
+            save(f"sets_{name}", sets[name])
 
 
 def _in_pages(name: str) -> str:

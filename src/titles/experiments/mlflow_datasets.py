@@ -22,7 +22,7 @@ _SCHEMA = json.dumps(
     }
 )
 _TRAINING = ("train", "validation")
-_EVALUATION = ("validation", "test")
+_EVALUATION = ("validation", "calibration", "test")
 
 
 def splits_of(result: Result) -> Sequence[str]:

@@ -20,6 +20,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "split_seed": lambda values: f"{values['seed']}{BY_WORDS}" if "seed" in values else None,
         "reference": NO_REFERENCE,
         "corrections": NO_CORRECTIONS,
+        "calibration_share": 0.0,
     },
     "batch_size": {
         "word_dropout": 0.0,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.data.contract import GIVEN_SPLITS, LANGUAGES, QUALITIES
 from titles.data.messages import has_commands
 from titles.listings import json_reader, rows, streams
 from titles.listings.chunks import EXCERPT, MISSING, Chunk, CleanChunk
@@ -36,7 +36,7 @@ _NAMED = 5  # files in a message
 _LONGEST_CATEGORY = 1000  # characters; all distinct categories are held at once
 _MOST_COLUMNS = 40
 _COURSE = re.compile(
-    rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
+    rf"({'|'.join(LANGUAGES[1:])})\.({'|'.join(GIVEN_SPLITS)})\.jsonl(\.(gz|bz2|xz|zip))?", re.IGNORECASE
 )
 # Columns that are used, and the value of one that a source lacks.
 _COLUMNS: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _course_files(
     languages = [name for name in LANGUAGES[1:] if any(name == found for found, _ in files)]
     if languages and language != "all":
         languages = [language]
-    wanted = [(name, split) for name in languages for split in SPLITS]
+    wanted = [(name, split) for name in languages for split in GIVEN_SPLITS]
     if missing := [f"{name}.{split}.jsonl.gz" for name, split in wanted if (name, split) not in files]:
         raise ValueError(f"{folder} holds the course's files, but it lacks {', '.join(missing)}")
     return [(files[each], each[1]) for each in wanted]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from titles.listings.files import CSV, LINES, PARQUET, format_to_write
@@ -17,13 +18,13 @@ from titles.predict import files
 from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict.classifier import Classifier
+    from titles.predict.classifier import Classifier, Found, Ranked
 
 
 def classify(
     classifier: Classifier,
     listing: Listing,
-    k: int,
+    wanted: int | NDArray[np.float32],
     out: Path | None,
     kind: str,
     at_least: float = 0.0,
@@ -32,15 +33,15 @@ def classify(
     """Classify all rows in order and write them; returns a closing line with counts.
 
     Args:
-        k: categories per title.
+        wanted: categories per title, or for sets the threshold of each category, see `Classifier.sets`.
         out, kind, without_formulas: see `files.writer`.
-        at_least: a row whose likeliest category has a lower probability gets no category.
+        at_least: a row whose likeliest category has a lower probability gets no category; without
+            effect on sets.
 
     Raises:
         ValueError: the listing is damaged, or the output cannot be written; an existing file then stays.
     """
-    k = min(k, len(classifier.labels))
-    rows, problems = 0, Counter[str]()
+    rows, problems, size = 0, Counter[str](), 0
     started = time.perf_counter()
     bar = tqdm(
         total=listing.total,
@@ -49,25 +50,32 @@ def classify(
         disable=True if kind == TABLE else None,  # None: unless stderr is a terminal
     )
     labels = classifier.labels
+    k = min(wanted, len(labels)) if isinstance(wanted, int) else None
     with bar, files.writer(out, kind, listing, labels, k, without_formulas) as write:
         for chunk in listing.chunks:
-            ranked = classifier.top(chunk.titles, k)
+            found: Ranked | Found
+            doubts: dict[int, str] = {}
+            if isinstance(wanted, int):
+                found = classifier.top(chunk.titles, wanted)
+                doubts = found.abstentions(labels, at_least)
+                found.categories_NK[[*doubts]] = UNCLASSIFIED
+            else:
+                found = classifier.sets(chunk.titles, wanted)
+                size += len(found.categories_S)
             told = [""] * len(chunk.titles)
-            for place in np.flatnonzero(ranked.categories_NK[:, 0] < 0).tolist():
-                told[place] = chunk.problems.get(place, "no word")
-            problems.update(filter(None, told))
-            for place, doubt in ranked.abstentions(classifier.labels, at_least).items():
-                told[place] = doubt
-                problems[doubt.partition(":")[0]] += 1
-                ranked.categories_NK[place] = UNCLASSIFIED
+            for place in np.flatnonzero(found.empty_N).tolist():
+                told[place] = doubts.get(place) or chunk.problems.get(place, "no word")
+                problems[told[place].partition(":")[0] if place in doubts else told[place]] += 1
             if chunk.lines:
                 told = [t and f"{t}, line {line}" for t, line in zip(told, chunk.lines, strict=True)]
-            write(Predicted(rows + 1, chunk, ranked, told))
+            write(Predicted(rows + 1, chunk, found, told))
             rows += len(told)
             bar.update(len(told))
     speed = rows / max(time.perf_counter() - started, 1e-9)
     without = problems.total()
     line = f"{rows - without:,} of {rows:,} titles classified ({speed:,.0f} per second)"
+    if size:
+        line += f"; {size / (rows - without):.2f} categories per title on average"
     if without:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in problems.most_common())
         line += f"; {without:,} without a category: {reasons}"

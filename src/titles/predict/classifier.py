@@ -1,6 +1,7 @@
 """Raw titles to ranked categories, by one trained network or the average of several.
 
-Legend: N titles, B titles of a batch, K categories predicted, C categories, M networks.
+Legend: N titles, B titles of a batch, K categories predicted, C categories, M networks, S categories in
+all sets together.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from titles.data.batching import Batcher, ordered
 from titles.data.encoded import EncodedTitles
 from titles.data.subwords import Subwords
+from titles.evaluation import sets
 from titles.models.parts import saved
 from titles.models.parts.embedding import embedding_of
-from titles.models.parts.products import weighted_sum
+from titles.models.parts.inference import probabilities
 from titles.models.registry import AVERAGE, CLASSIFIERS, NETWORKS
 from titles.predict.written import written
 from titles.prepare.text import words_of
@@ -29,6 +31,7 @@ from titles.prepare.text import words_of
 # Titles per pass of the network: larger batches share more tokens, which are projected once.
 _BATCH = 2048
 _UNCLASSIFIED = _UNKNOWN = -1
+_DAMAGED = "the networks give no probabilities: their weights are damaged"
 
 
 class Ranked(NamedTuple):
@@ -42,6 +45,15 @@ class Ranked(NamedTuple):
     categories_NK: NDArray[np.int64]
     probabilities_NK: NDArray[np.float32]
 
+    @property
+    def empty_N(self) -> NDArray[np.bool_]:
+        """Whether each title has no prediction."""
+        return np.equal(self.categories_NK[:, 0], _UNCLASSIFIED)
+
+    def rows(self) -> Iterator[tuple[list[int], list[float]]]:
+        """Yield the category ids and the probabilities of each title."""
+        return zip(self.categories_NK.tolist(), self.probabilities_NK.tolist(), strict=True)
+
     def abstentions(self, labels: Sequence[str], at_least: float) -> dict[int, str]:
         """Reason for each row without a prediction because its probability is below `at_least`."""
         category_N, probability_N = self.categories_NK[:, 0], self.probabilities_NK[:, 0]
@@ -52,6 +64,30 @@ class Ranked(NamedTuple):
             f"for {labels[category_N[row]]}"
             for row in unsure
         }
+
+
+class Found(NamedTuple):
+    """The set of categories of each of N titles.
+
+    categories_S: category ids, title by title, the most likely first. probabilities_S: of each.
+    ends_N: where the set of each title ends; that of a title without a word is empty.
+    """
+
+    categories_S: NDArray[np.int64]
+    probabilities_S: NDArray[np.float32]
+    ends_N: NDArray[np.int64]
+
+    @property
+    def empty_N(self) -> NDArray[np.bool_]:
+        return np.equal(np.diff(self.ends_N, prepend=0), 0)
+
+    def rows(self) -> Iterator[tuple[list[int], list[float]]]:
+        """Yield the category ids and the probabilities of each title."""
+        categories, probabilities = self.categories_S.tolist(), self.probabilities_S.tolist()
+        start = 0
+        for end in self.ends_N.tolist():
+            yield categories[start:end], probabilities[start:end]
+            start = end
 
 
 class Classifier:
@@ -145,8 +181,35 @@ class Classifier:
             found.categories_NK[rows] = category_BK.cpu().numpy()
             found.probabilities_NK[rows] = best_BK.cpu().numpy()
         if np.isnan(found.probabilities_NK).any():
-            raise ValueError("the networks give no probabilities: their weights are damaged")
+            raise ValueError(_DAMAGED)
         return found
+
+    @torch.inference_mode()
+    def sets(self, titles: Sequence[str], threshold_C: NDArray[np.float32]) -> Found:
+        """The set of categories of each title, see evaluation/sets.py.
+
+        Args:
+            threshold_C: of each category, see `sets.Sets.of`.
+
+        Raises:
+            ValueError: weights are so large that sums of them are no numbers.
+        """
+        encoded = self.encode(titles)
+        rows_S, categories_S = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        probabilities_S = [np.empty(0, np.float32)]
+        for rows, probability_BC in self._passes(encoded, np.flatnonzero(encoded.lengths)):
+            found_BC = probability_BC.cpu().numpy()
+            if np.isnan(found_BC).any():
+                raise ValueError(_DAMAGED)
+            at, categories = np.nonzero(sets.scores(found_BC) >= threshold_C)
+            rows_S.append(rows[at])
+            categories_S.append(categories)
+            probabilities_S.append(found_BC[at, categories])
+        row_S, category_S = np.concatenate(rows_S), np.concatenate(categories_S)
+        probability_S = np.concatenate(probabilities_S)
+        order_S = np.lexsort((category_S, -probability_S, row_S))
+        ends_N = np.cumsum(np.bincount(row_S, minlength=len(titles)))
+        return Found(category_S[order_S], probability_S[order_S], ends_N)
 
     @torch.inference_mode()
     def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:
@@ -164,7 +227,7 @@ class Classifier:
         for rows in ordered(titles, _BATCH, among=among):
             batches = {kind: batcher.batch(rows) for kind, batcher in batchers.items()}
             logits = [network(batches[_kind(network)]) for network in self.networks]
-            yield rows, weighted_sum(self._weight_M, logits).softmax(dim=1)
+            yield rows, probabilities(self._weight_M, logits)
 
 
 def _kind(network: nn.Module) -> Subwords | None:

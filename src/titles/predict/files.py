@@ -1,7 +1,8 @@
 """Writes predictions as CSV, JSON lines, Parquet, or a table for a terminal.
 
 The columns: the row's number, the columns kept of the listing, then category_1, probability_1,
-category_2 and so on, the likeliest first, and problem: the reason why a row has no category.
+category_2 and so on, the likeliest first, and problem: the reason why a row has no category. Of sets:
+categories and size in their place. In CSV, categories is a line of CSV by itself, separated by bars.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -26,10 +28,12 @@ from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict.classifier import Ranked
+    from titles.predict.classifier import Found, Ranked
 
 TABLE = "table"
 UNCLASSIFIED = -1  # in place of a category's id
+_OF_SETS = ("categories", "size")
+_BAR = "|"
 _DIGITS = 6  # of a probability
 _OPTION = orjson.OPT_NON_STR_KEYS
 
@@ -42,21 +46,24 @@ class Predicted(NamedTuple):
 
     first: int
     chunk: Chunk
-    ranked: Ranked
+    found: Ranked | Found
     problems: list[str]
 
 
 Write = Callable[[Predicted], None]
 Convert = Callable[[Sequence[Any]], Sequence[Any]]  # a column
+Answers = Callable[[Any], list[Sequence[Any]]]  # predictions to columns
 
 
-def columns(listing: Listing, k: int) -> list[str]:
-    """Names of all columns.
+def columns(listing: Listing, k: int | None) -> list[str]:
+    """Names of all columns; k is None for sets.
 
     Raises:
         ValueError: the listing has a column of the same name as one of the output's.
     """
-    ours = [name for place in range(1, k + 1) for name in (f"category_{place}", f"probability_{place}")]
+    ours = list(_OF_SETS)
+    if k is not None:
+        ours = [f"{name}_{place}" for place in range(1, k + 1) for name in ("category", "probability")]
     for name in ("row", *ours, "problem"):
         if name in listing.columns:
             raise ValueError(
@@ -72,7 +79,7 @@ def writer(
     kind: str,
     listing: Listing,
     labels: Sequence[str],
-    k: int,
+    k: int | None,
     without_formulas: bool = False,
 ) -> Iterator[Write]:
     """Yield a function that writes rows. The file appears, whole, when the block ends without an error.
@@ -80,6 +87,7 @@ def writer(
     Args:
         out: None is the standard output.
         kind: TABLE, CSV, JSON_LINES or PARQUET.
+        k: categories of each row; None for sets.
         without_formulas: for CSV, see `formulas.escaped`.
 
     Raises:
@@ -101,31 +109,56 @@ def writer(
             if out.name.endswith(".gz") and kind != PARQUET:
                 # No time stamp: equal rows give equal bytes.
                 stream = stack.enter_context(gzip.GzipFile("", "wb", 6, stream, mtime=0))
+        of_sets = _sets_as_text if kind == CSV else _sets
+        answers: Answers = partial(_ranks if k is not None else of_sets, named)
         if kind == PARQUET:
-            yield stack.enter_context(_parquet_writer(stream, listing, names, named))
+            yield stack.enter_context(_parquet_writer(stream, listing, names, answers))
         else:
             yield (
-                _csv_writer(stream, names, named, without_formulas)
+                _csv_writer(stream, names, answers, without_formulas)
                 if kind == CSV
-                else _json_writer(stream, names, named)
+                else _json_writer(stream, names, answers)
             )
     if out is None:
         sys.stdout.flush()
 
 
-def _values(predicted: Predicted, named: Any, convert: Convert = list) -> list[Sequence[Any]]:
+def _values(predicted: Predicted, answers: Answers, convert: Convert = list) -> list[Sequence[Any]]:
     """The values of each column; `convert` is applied to the columns of the listing."""
-    ranked = predicted.ranked
     numbers = range(predicted.first, predicted.first + len(predicted.problems))
-    found: list[Sequence[Any]] = [numbers, *map(convert, predicted.chunk.columns)]
-    without = np.flatnonzero(ranked.categories_NK[:, 0] == UNCLASSIFIED).tolist()
+    kept = map(convert, predicted.chunk.columns)
+    return [numbers, *kept, *answers(predicted.found), predicted.problems]
+
+
+def _ranks(named: Any, ranked: Ranked) -> list[Sequence[Any]]:
+    found: list[Sequence[Any]] = []
+    without = np.flatnonzero(ranked.empty_N).tolist()
     rounded_NK = ranked.probabilities_NK.astype(np.float64).round(_DIGITS)
     for place in range(ranked.categories_NK.shape[1]):
         probabilities = rounded_NK[:, place].tolist()
         for row in without:
             probabilities[row] = None
         found += [named[ranked.categories_NK[:, place]].tolist(), probabilities]
-    return [*found, predicted.problems]
+    return found
+
+
+def _sets(named: Any, found: Found) -> list[Sequence[Any]]:
+    names = named[found.categories_S].tolist()
+    ends = found.ends_N.tolist()
+    sets = [names[start:end] or None for start, end in zip([0, *ends], ends, strict=False)]
+    return [sets, [each and len(each) for each in sets]]
+
+
+def _sets_as_text(named: Any, found: Found) -> list[Sequence[Any]]:
+    sets, sizes = _sets(named, found)
+    return [[each and _line(tuple(each)) for each in sets], sizes]
+
+
+@lru_cache(10_000)
+def _line(names: tuple[str, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, delimiter=_BAR, lineterminator="").writerow(names)
+    return text.getvalue()
 
 
 def _texts(column: Sequence[Any]) -> Sequence[Any]:
@@ -149,7 +182,9 @@ def _csv_texts(column: Sequence[Any]) -> Sequence[Any]:
     return texts
 
 
-def _csv_writer(stream: BinaryIO, names: list[str], named: Any, without_formulas: bool = False) -> Write:
+def _csv_writer(
+    stream: BinaryIO, names: list[str], answers: Answers, without_formulas: bool = False
+) -> Write:
     def write_rows(rows: Any) -> None:
         if without_formulas:
             rows = (list(map(formulas.escaped, row)) for row in rows)
@@ -158,14 +193,14 @@ def _csv_writer(stream: BinaryIO, names: list[str], named: Any, without_formulas
         stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
 
     write_rows([names])
-    return lambda predicted: write_rows(zip(*_values(predicted, named, _csv_texts), strict=True))
+    return lambda predicted: write_rows(zip(*_values(predicted, answers, _csv_texts), strict=True))
 
 
-def _json_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
+def _json_writer(stream: BinaryIO, names: list[str], answers: Answers) -> Write:
     option = orjson.OPT_APPEND_NEWLINE | _OPTION
 
     def write(predicted: Predicted) -> None:
-        for row in zip(*_values(predicted, named), strict=True):
+        for row in zip(*_values(predicted, answers), strict=True):
             found = dict(zip(names, row, strict=True))
             stream.write(orjson.dumps(found, default=to_json, option=option))
 
@@ -173,7 +208,9 @@ def _json_writer(stream: BinaryIO, names: list[str], named: Any) -> Write:
 
 
 @contextmanager
-def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named: Any) -> Iterator[Write]:
+def _parquet_writer(
+    stream: BinaryIO, listing: Listing, names: list[str], answers: Answers
+) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -182,10 +219,12 @@ def _parquet_writer(stream: BinaryIO, listing: Listing, names: list[str], named:
     types = listing.types or [pa.string()] * len(listing.columns)
     flat = not any(map(parquet_values.is_deep, types))
     ours = [pa.string(), pa.float32()] * ((len(names) - len(types) - 2) // 2)
+    if names[-1 - len(_OF_SETS) : -1] == [*_OF_SETS]:
+        ours = [pa.list_(pa.string()), pa.int64()]
     schema = pa.schema(list(zip(names, [pa.int64(), *types, *ours, pa.string()], strict=True)))
 
     def write(predicted: Predicted) -> None:
-        values = _values(predicted, named, _texts if listing.types is None else list)
+        values = _values(predicted, answers, _texts if listing.types is None else list)
         values[-1] = [problem or None for problem in predicted.problems]
         if (kept := predicted.chunk.table) is not None:
             columns = map(parquet_values.to_write, kept.columns, predicted.chunk.columns)
@@ -216,9 +255,8 @@ def _table_writer(listing: Listing, labels: Sequence[str]) -> Write:
     def write(predicted: Predicted) -> None:
         texts = list(map(shown, predicted.chunk.columns[listing.title]))
         width = min(max(map(cell_len, texts)), terminal.width // 2)
-        ranked = (table.tolist() for table in predicted.ranked)
-        rows = zip(texts, predicted.problems, *ranked, strict=True)
-        for text, problem, categories, probabilities in rows:
+        rows = zip(texts, predicted.problems, predicted.found.rows(), strict=True)
+        for text, problem, (categories, probabilities) in rows:
             line = Text(set_cell_size(text, width) + "  ")
             line.append(printable(problem), "red")
             pairs = [] if problem else zip(categories, probabilities, strict=True)

@@ -18,7 +18,7 @@ from titles.data.contract import LANGUAGES, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
 from titles.listings.names import listed
-from titles.params import Prepare
+from titles.params import Prepare, note_without_effect
 from titles.prepare import corrections, drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 
@@ -28,9 +28,9 @@ _NAMED = 5  # categories in a warning
 def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
     """Turn `settings.source` into splits, vocabulary and labels below `folder`, which exists.
 
-    Writes train/, validation/, test/, vocabulary.tsv, labels.txt, text.json (how titles became words),
-    profile.json (see drift.py) and rejected.csv. Warns of differences past the thresholds from the
-    profile that `settings.reference` names.
+    Writes train/, validation/, calibration/, test/, vocabulary.tsv, labels.txt, text.json (how titles
+    became words), profile.json (see drift.py) and rejected.csv. Warns of differences past the thresholds
+    from the profile that `settings.reference` names.
 
     Returns:
         Counts for metrics/prepare.json; every row read is in exactly one entry of "rows". "drift" is
@@ -86,7 +86,8 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
             f"have: {listed(unlearnable, _NAMED)}",
             file=sys.stderr,
         )
-    effects.note(settings, rows, used_N, labels_N)
+    idle = effects.without_effect(settings, rows, used_N, labels_N, splits_N)
+    note_without_effect("prepare", idle)
     words, new_ids = _build_vocabulary(rows, splits_N == split.TRAIN, settings)
     if len(words) == len(contract.SPECIAL_WORDS):
         raise ValueError(

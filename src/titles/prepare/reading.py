@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from titles.data.contract import LANGUAGES, QUALITIES, SPLITS
+from titles.data.contract import GIVEN_SPLITS, LANGUAGES, QUALITIES, SPLITS
 from titles.listings import sources
 from titles.listings.chunks import Chunk, CleanChunk, Rejected
 from titles.listings.names import canonical
@@ -36,7 +36,7 @@ _NAMED = 5  # spellings of categories in a message
 _LANGUAGE_CODES, _QUALITY_CODES = (
     {name: code for code, name in enumerate(names)} for names in (LANGUAGES, QUALITIES)
 )
-_SPLIT_CODES = {"": split.DROPPED} | {name: code for code, name in enumerate(SPLITS)}
+_SPLIT_CODES = {"": split.DROPPED} | {name: SPLITS.index(name) for name in GIVEN_SPLITS}
 
 
 class Tokenised(NamedTuple):

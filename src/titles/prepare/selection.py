@@ -51,8 +51,8 @@ def splits(
     categories_N: NDArray[np.int32],
     settings: Prepare,
 ) -> split.Splits:
-    """The split of each row: the given one, or else one that is stratified by these categories; DROPPED
-    if it is not used."""
+    """The split of each row: the given one, or else one that is stratified by these categories, in both
+    cases with a share of validation for calibration; DROPPED if it is not used."""
     splits_N = np.where(used_N, rows.splits_N, np.uint8(split.DROPPED))
     free_N = used_N & (rows.splits_N == split.DROPPED)
     if free_N.any():
@@ -65,13 +65,20 @@ def splits(
             prefer_reliable=settings.holdout_quality == "reliable",
             seed=settings.split_seed,
         )
+    split.set_aside(
+        splits_N,
+        categories_N,
+        rows.keys_N,
+        share=settings.calibration_share,
+        seed=settings.split_seed,
+    )
     return splits_N
 
 
 def read_like_held_out(
     rows: Rows, splits_N: split.Splits, read_keys_N: split.Keys, rejected: RejectedFile
 ) -> split.Flags:
-    """The train rows whose titles are read like one of validation or test; they are rejected.
+    """The train rows whose titles are read like one that is held out; they are rejected.
 
     Different titles can have the same words, such as "Funda" and "Funda - envío gratis". Train gives
     way, since held-out titles must be the same however titles are read.
@@ -79,7 +86,7 @@ def read_like_held_out(
     Args:
         read_keys_N: `split.sequence_keys` of the words.
     """
-    held_out = np.flatnonzero(np.isin(splits_N, (split.VALIDATION, split.TEST)))
+    held_out = np.flatnonzero(np.isin(splits_N, (split.VALIDATION, split.CALIBRATION, split.TEST)))
     if not len(held_out):
         return np.zeros(len(splits_N), bool)
     keys, first = np.unique(read_keys_N[held_out], return_index=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TRAIN, VALIDATION, TEST, DROPPED = 0, 1, 2, 255
+TRAIN, VALIDATION, CALIBRATION, TEST, DROPPED = 0, 1, 2, 3, 255  # positions in contract.SPLITS
 
 Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -21,6 +21,8 @@ Splits = NDArray[np.uint8]
 
 _SLAB = 1_000_000  # rows at a time: bounds memory
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# Of the order by which validation is divided: not that by which its rows were taken.
+_DIVISION = np.uint64(0xD1B54A32D192ED03)
 
 
 def _mixed(x: Keys) -> Keys:
@@ -95,7 +97,7 @@ def stratified(
         test_C = np.where(reliable_C > 0, np.minimum(test_C, np.ceil(reliable_C / 2)), test_C)
         left_C = reliable_C - test_C
         validation_C = np.where(left_C > 0, np.minimum(validation_C, left_C), validation_C)
-    shuffle_key_N = _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + _GOLDEN))
+    shuffle_key_N = _shuffled(keys_N, seed)
     order_N = np.lexsort((shuffle_key_N, ~trusted_N, labels_N))
     del shuffle_key_N
     split_N = np.full(len(labels_N), TRAIN, np.uint8)
@@ -107,3 +109,30 @@ def stratified(
         split_N[order_N[at + test : at + test + validation]] = VALIDATION
         at += rows
     return split_N
+
+
+def set_aside(
+    splits_N: Splits, labels_N: NDArray[np.int32], keys_N: Keys, *, share: float, seed: int
+) -> None:
+    """Turn a share of the VALIDATION rows of each category into CALIBRATION, in place.
+
+    Validation keeps at least one title of each category that it has: the choice of the best epoch needs
+    rows of all categories, sets of answers only of categories of each size. So a category of one row has
+    none in calibration. Rows are chosen by their titles' keys, and rows with the same title stay
+    together.
+    """
+    held_V = np.flatnonzero(splits_N == VALIDATION)
+    labels_V, shuffle_V = labels_N[held_V], _shuffled(keys_N[held_V], seed, _DIVISION)
+    order_V = np.lexsort((shuffle_V, labels_V))
+    labels_V, shuffle_V = labels_V[order_V], shuffle_V[order_V]
+    rows_C = np.bincount(labels_V)
+    start_C = np.cumsum(rows_C) - rows_C
+    kept_C = np.maximum(1, rows_C - np.rint(rows_C * share).astype(np.int64))
+    opens_V = np.ones(len(held_V), bool)
+    opens_V[1:] = (labels_V[1:] != labels_V[:-1]) | (shuffle_V[1:] != shuffle_V[:-1])
+    place_V = np.flatnonzero(opens_V)[np.cumsum(opens_V) - 1]  # of the first row with the same title
+    splits_N[held_V[order_V[place_V - start_C[labels_V] >= kept_C[labels_V]]]] = CALIBRATION
+
+
+def _shuffled(keys_N: Keys, seed: int, stream: np.uint64 = _GOLDEN) -> Keys:
+    return _mixed(keys_N ^ _mixed(np.full(1, seed, np.uint64) + stream))

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,20 @@ from mlflow.pyfunc import PyFuncModel, save_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
+from numpy.typing import NDArray
 
+from titles.data.contract import SETS_FILE
+from titles.evaluation.sets import LEAST, MOST, Sets
 from titles.listings import listing
 from titles.models.parts import saved
-from titles.models.registry import NETWORKS
-from titles.predict.classifier import Classifier
-from titles.serve.http_requests import read_by_us
+from titles.models.registry import AVERAGE, NETWORKS
+from titles.predict.classifier import Classifier, Found, Ranked
+from titles.serve.http_requests import MOST_CATEGORIES, read_by_us
 
 MARK = "MLmodel"  # the file that marks an MLflow model
 EXAMPLE = ["Funda Para Celular Samsung J7", "Celular Samsung J7 Con Funda"]
 _TOP = 5
+_SETS = "sets"  # among the artifacts, beside the networks
 # Imports of the code that is stored with a model; a test compares.
 _REQUIREMENTS = (
     *("fastapi", "mlflow", "numba", "numpy", "orjson", "pandas", "pyarrow", "pydantic", "PyYAML"),
@@ -53,7 +58,11 @@ _SIGNATURE = ModelSignature(
     # that are not UTF-8 and for empty lists.
     outputs=Schema([ColSpec(kind, name) for name, kind in _OUTPUTS.items()]),
     params=ParamSchema(
-        [ParamSpec("k", DataType.long, _TOP), ParamSpec("at_least", DataType.double, 0.0)]
+        [
+            ParamSpec("k", DataType.long, _TOP),
+            ParamSpec("at_least", DataType.double, 0.0),
+            ParamSpec("cover", DataType.double, 0.0),
+        ]
     ),
 )
 
@@ -66,11 +75,15 @@ class TitlesModel(PythonModel):
         read_by_us()
         # MLflow sorts them by name; sums of floats depend on the order.
         known = [name for name in NETWORKS if name in context.artifacts]
-        names = [*known, *(name for name in context.artifacts if name not in known)]
-        self.load([Path(context.artifacts[name]) for name in names])
+        names = [*known, *(name for name in context.artifacts if name not in (*known, _SETS))]
+        sets = context.artifacts.get(_SETS)
+        self.load([Path(context.artifacts[name]) for name in names], Path(sets) if sets else None)
 
-    def load(self, folders: Sequence[Path]) -> None:
+    def load(self, folders: Sequence[Path], sets: Path | None = None) -> None:
         """Load the networks in these model folders; several are averaged.
+
+        Args:
+            sets: the file of their sets, if there is one.
 
         Raises:
             ValueError: a folder is missing or damaged, or they were trained on different data.
@@ -78,6 +91,11 @@ class TitlesModel(PythonModel):
         models = [saved.read(folder, NETWORKS) for folder in folders]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._classifier = Classifier(models, device)
+        self._covering = None
+        if sets:
+            name = AVERAGE if len(models) > 1 else models[0].name
+            # Kept by level: networks are compared with the file each time that it is asked.
+            self._covering = lru_cache(partial(Sets.read(sets).of, name, folders))
 
     def predict(
         self,
@@ -91,7 +109,9 @@ class TitlesModel(PythonModel):
             model_input: N titles: a list, a series or an array, or rows with titles in the first column,
                 which is called title if it has a name. Of rows as lists, the first value is the title.
             params: k, number of categories, default 5; at_least, minimum probability of the best
-                category, default 0: below it, no category is predicted and `problem` names it.
+                category, default 0: below it, no category is predicted and `problem` names it; cover,
+                from 0.5 to 0.995: in place of k categories, the smallest set that holds the right one
+                with this probability.
 
         Returns:
             N rows: the lists `category` and `probability`, best first, and `problem`. For a title
@@ -99,25 +119,49 @@ class TitlesModel(PythonModel):
 
         Raises:
             ValueError: the first column has another name, k is less than 1, at_least is no probability,
-                or columns differ in length.
+                columns differ in length, or cover is out of range, stands beside k or at_least, or the
+                model has no sets for it.
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
         if not 0 <= at_least <= 1:
             raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
         labels = self._classifier.labels
+        threshold_C = self._thresholds(float(given.get("cover", 0)), k, at_least)
         rows: list[tuple[list[str], list[float], str]] = []
+        size = 0
         for chunk in listing.of_titles(_titles_of(model_input)).chunks:
-            ranked = self._classifier.top(chunk.titles, k)
-            abstentions = ranked.abstentions(labels, at_least)
-            answers = zip(ranked.categories_NK.tolist(), ranked.probabilities_NK.tolist(), strict=True)
-            for place, (codes, shares) in enumerate(answers):
-                problem = abstentions.get(place, "")
-                if codes[0] < 0:
-                    problem = chunk.problems.get(place, "no word")
+            found: Ranked | Found
+            doubts: dict[int, str] = {}
+            if threshold_C is None:
+                found = self._classifier.top(chunk.titles, k)
+                doubts = found.abstentions(labels, at_least)
+            else:
+                found = self._classifier.sets(chunk.titles, threshold_C)
+                size += len(found.categories_S)
+                if size > MOST_CATEGORIES:  # their number is not known before, as that of k is
+                    raise ValueError(
+                        f"the sets hold more than {MOST_CATEGORIES} categories: send fewer titles"
+                    )
+            for place, (empty, (codes, shares)) in enumerate(
+                zip(found.empty_N.tolist(), found.rows(), strict=True)
+            ):
+                problem = chunk.problems.get(place, "no word") if empty else doubts.get(place, "")
                 names = [labels[code] for code in codes]
                 rows.append(([], [], problem) if problem else (names, shares, ""))
         return pd.DataFrame(rows, columns=list(_OUTPUTS))
+
+    def _thresholds(self, cover: float, k: int, at_least: float) -> NDArray[np.float32] | None:
+        """The threshold of each category; None without `cover`."""
+        if not cover:
+            return None
+        if not LEAST <= cover <= MOST:
+            raise ValueError(f"cover is {cover:g}: a number from {LEAST:g} to {MOST:g} is expected")
+        if k != _TOP or at_least:
+            raise ValueError("cover and k or at_least exclude each other: a set that is cut covers less")
+        if self._covering is None:
+            raise ValueError("the model has no sets of answers: it was exported without them")
+        return self._covering(cover)
 
 
 def loaded(folders: Sequence[Path]) -> PyFuncModel:
@@ -127,7 +171,7 @@ def loaded(folders: Sequence[Path]) -> PyFuncModel:
         ValueError: as `TitlesModel.load`.
     """
     model = TitlesModel()
-    model.load(folders)
+    model.load(folders, _sets_of(folders))
 
     class Implementation:
         def predict(self, data: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -135,6 +179,12 @@ def loaded(folders: Sequence[Path]) -> PyFuncModel:
 
     flavors = {"python_function": {"loader_module": "mlflow.pyfunc.model"}}
     return PyFuncModel(Model(signature=_SIGNATURE, flavors=flavors), Implementation())
+
+
+def _sets_of(folders: Sequence[Path]) -> Path | None:
+    """The file of the sets of these networks, which stands beside their folders where there is one."""
+    file = folders[0].parent / SETS_FILE
+    return file if file.is_file() else None
 
 
 def _titles_of(found: Any) -> list[Any]:
@@ -173,11 +223,14 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
             network that was trained on different data than the first, or MLflow refuses to write it.
     """
     trial = TitlesModel()
-    trial.load(folders)
+    sets = _sets_of(folders)
+    trial.load(folders, sets)
     trial.predict(None, pd.DataFrame(EXAMPLE))
     with tempfile.TemporaryDirectory() as place:
         # Files may be links into DVC's cache, which MLflow does not follow.
         copies = {f.name: shutil.copytree(f, Path(place, f.name)) for f in folders}
+        if sets:
+            copies[_SETS] = Path(shutil.copy(sets, Path(place, SETS_FILE)))
         try:
             save_model(
                 str(out),
@@ -188,7 +241,7 @@ def write(folders: Sequence[Path], out: Path, model: Model | None = None) -> Non
                 code_paths=[str(Path(__file__).parents[1])],
                 pip_requirements=requirements(),
                 signature=_SIGNATURE,
-                input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0}),
+                input_example=(EXAMPLE, {"k": _TOP, "at_least": 0.0, "cover": 0.0}),
             )
         except MlflowException as error:
             raise ValueError(f"MLflow cannot write the model: {error.message}") from None

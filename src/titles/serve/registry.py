@@ -17,7 +17,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
-from titles.data.contract import MODELS
+from titles.data.contract import MODELS, SETS_FILE
 from titles.experiments import mlflow_datasets
 from titles.experiments.mlflow_parents import PARENT
 from titles.experiments.mlflow_sync import RESULT, Runs, all_results, opened
@@ -178,6 +178,9 @@ def _register(runs: Runs, result: Result, value: float | None, run: Run) -> Any:
         folders, out = [Path(made) / network for network in networks], Path(made) / "mlflow"
         for folder in folders:
             at.fetch(MODELS / folder.name, folder)
+        evaluated = at.stages.get("evaluate", {}).get("outs", [])
+        if any(each["path"] == (MODELS / SETS_FILE).as_posix() for each in evaluated):
+            at.fetch(MODELS / SETS_FILE, Path(made) / SETS_FILE)
         logged = client.create_logged_model(
             runs.experiment,
             name,

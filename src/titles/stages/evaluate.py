@@ -1,16 +1,15 @@
 """Stage evaluate: every network and their average on the test split, which nothing else reads."""
 
+import numpy as np
+
 from titles.data import inputs
-from titles.data.contract import LABELS, METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, VOCABULARY
+from titles.data.contract import METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, SETS_FILE, SPLITS
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
-from titles.data.outcomes import Outcomes
-from titles.data.vocabulary import Vocabulary, read_labels
-from titles.evaluation import model_card, predictions, tables
-from titles.models.parts import saved
-from titles.models.parts.calibration import divide_logits
-from titles.models.parts.inference import evaluate, set_up
-from titles.models.registry import CLASSIFIERS, NETWORKS, load_params
+from titles.evaluation import model_card, predictions, sets, tables
+from titles.evaluation.classifiers import Classifiers
+from titles.models.parts.inference import set_up
+from titles.models.registry import CLASSIFIERS, load_params
 from titles.params import note_without_effect
 from titles.stages import entry_point
 
@@ -20,36 +19,32 @@ def main() -> None:
     params = load_params()
     settings, seed = params.evaluate, params.seed
     device = set_up(params.compute, seed)
-    test, validation = (EncodedTitles.open(PREPARED / split) for split in ("test", "validation"))
+    train, validation, calibration, test = (EncodedTitles.open(PREPARED / split) for split in SPLITS)
     if len(test) == 0:
         raise ValueError("the test split is empty: no category has two rows")
-    labels, words = read_labels(LABELS), Vocabulary.read(VOCABULARY)
+    classifiers = Classifiers(MODELS, device)
+    labels = classifiers.labels
     if settings.confused_categories > len(labels):
         note_without_effect("evaluate", {"confused_categories": f"there are {len(labels)} categories"})
-    models = {name: saved.read(MODELS / name, NETWORKS) for name in NETWORKS}
-    for name, model in models.items():
-        if model.labels != labels or model.vocabulary != words:
-            raise ValueError(f"models/{name} was not trained on data/prepared as it is now: `dvc repro`")
-    networks = [model.network.to(device) for model in models.values()]
-    weight_M = saved.weights(list(models.values()))
-
-    def outcomes_of(titles: EncodedTitles) -> dict[str, Outcomes]:
-        found = evaluate(networks, titles, device, weight_M=weight_M)
-        return dict(zip(CLASSIFIERS, found, strict=True))
-
-    outcomes, on_validation = outcomes_of(test), outcomes_of(validation)
-    for model in models.values():  # as they were before calibration
-        divide_logits(model.network, 1 / model.temperature)
-    as_trained = dict(zip(NETWORKS, evaluate(networks, test, device), strict=True))
+    train_C = np.bincount(train.labels, minlength=len(labels))
+    scored = sets.Scored(CLASSIFIERS, calibration)
+    on_calibration = classifiers.outcomes(calibration, scored)
+    made = sets.calibrated(scored, train_C, [MODELS / name for name in classifiers.models])
+    in_sets = sets.Scored(CLASSIFIERS, test, sets.reported(made))
+    outcomes, on_validation = classifiers.outcomes(test, in_sets), classifiers.outcomes(validation)
+    as_trained = classifiers.as_trained(test)
+    unseen = on_calibration if len(calibration) else on_validation
     details = {
-        "models": tables.measures(outcomes, as_trained, on_validation, settings, seed),
+        "models": tables.measures(outcomes, as_trained, on_validation, unseen, settings, seed),
         "pairs": tables.pairs(outcomes, settings, seed),
         "groups": tables.by_group(outcomes, test),
+        "sets": sets.measures(in_sets, train_C),
     }
     inputs.check()
-    tables.write_tables(outcomes, labels, settings, PLOTS / "evaluate")
-    predictions.write(PREDICTIONS, test, words, labels, outcomes)
-    model_card.write(MODELS / "card.md", models, details, params)
+    tables.write_tables(outcomes, labels, settings, PLOTS / "evaluate", sets.by_tenth(in_sets, train_C))
+    predictions.write(PREDICTIONS, test, classifiers.words, labels, outcomes)
+    model_card.write(MODELS / "card.md", classifiers.models, details, params)
+    made.write(MODELS / SETS_FILE)
     write_json(METRICS / "details.json", details)
     write_json(METRICS / "evaluate.json", tables.headline(details["models"]))
     print(f"evaluate: {len(test)} test titles, {len(labels)} categories")

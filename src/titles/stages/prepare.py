@@ -20,7 +20,8 @@ def main() -> None:
     rows = metrics["rows"]
     print(
         f"prepare: {rows['read']} rows read; train {rows['train']}, validation {rows['validation']}, "
-        f"test {rows['test']}; {metrics['categories']} categories, {metrics['vocabulary']} words; "
+        f"calibration {rows['calibration']}, test {rows['test']}; {metrics['categories']} categories, "
+        f"{metrics['vocabulary']} words; "
         f"not used: {metrics['rejected'] or 'none'}, see {PREPARED}/rejected.csv"
     )
 

@@ -20,8 +20,8 @@ from titles.texts import ENGLISH, Texts, texts
 LARGEST, SMALLEST = 30, 15  # categories in the page's tables
 _MOST_LETTERS = 60  # of a category's name in a terminal
 _POINTS = 400  # of the curve of categories
-_COLOURS = ["var(--series-1)", "var(--series-2)", "var(--series-3)"]
-_DASHES = [[1, 0], [6, 3], [2, 2]]
+_COLOURS = [f"var(--series-{number})" for number in range(1, 5)]
+_DASHES = [[1, 0], [6, 3], [8, 2, 2, 2], [2, 2]]
 _QUANTILES = {0: "data.least", 50: "data.median", 100: "data.most"}
 _CORRECTIONS = {"listed": "data.listed", "accepted": "data.accepted", "applied": "data.applied"}
 

@@ -46,6 +46,7 @@ _NOT_SEARCHED = {
         (f"{network}.saved_weights" for network in NETWORKS),
         "changes files of a model, not its training",
     ),
+    "prepare.calibration_share": "changes the validation split, on which trials are measured",
     **dict.fromkeys(
         SPLITTING, "changes the validation split: trials would be measured on different titles"
     ),

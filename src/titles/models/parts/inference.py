@@ -5,10 +5,11 @@ Legend: N titles, B titles of a batch, M networks, C categories.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from titles.data import processor
@@ -22,6 +23,9 @@ from titles.params import Compute
 
 # Titles per step; it changes memory and speed, not results.
 _BATCH = 1024
+
+# Takes the rows of a batch and, for each model, the probabilities of categories (B, C).
+Seen = Callable[[NDArray[np.int64], list[Tensor]], None]
 
 
 class DivergedError(ValueError):
@@ -55,6 +59,11 @@ def machine(compute: Compute) -> str:
     return processor.machine(compute.portable, torch.cuda.get_device_name() if gpu else "")
 
 
+def probabilities(weight_M: Tensor, logits: Sequence[Tensor]) -> Tensor:
+    """Probabilities of categories (B, C) by the weighted mean of the logits of M networks."""
+    return weighted_sum(weight_M, logits).softmax(dim=1)
+
+
 @torch.inference_mode()
 def evaluate(
     models: Sequence[nn.Module],
@@ -62,11 +71,14 @@ def evaluate(
     device: torch.device,
     batch_size: int = _BATCH,
     weight_M: Tensor | None = None,
+    seen: Seen | None = None,
 ) -> list[Outcomes]:
     """Outcomes of each model, followed by those of their weighted mean logits if weights are given.
 
     Args:
         weight_M: weights of the mean; their sum is 1.
+        seen: is called with the probabilities of each batch, to the last digit those of a prediction:
+            outcomes are computed with more digits.
 
     Raises:
         DivergedError: a model gives logits that are not finite.
@@ -88,7 +100,13 @@ def evaluate(
     for rows in ordered(titles, batch_size):
         made = [batcher.batch(rows) for batcher in batchers]
         labels_B1 = made[0].labels_B[:, None]
-        logits = [model(batch).double() for model, batch in zip(models, made, strict=True)]
+        computed = [model(batch) for model, batch in zip(models, made, strict=True)]
+        if seen:
+            own = [probabilities(logits_BC.new_ones(1), [logits_BC]) for logits_BC in computed]
+            if weight_M is not None:
+                own.append(probabilities(weight_M.to(computed[0]), computed))
+            seen(rows, own)
+        logits = [logits_BC.double() for logits_BC in computed]
         if weight_M is not None:
             logits.append(weighted_sum(weight_M.to(logits[0]), logits))
         for outcomes, logits_BC in zip(found, logits, strict=True):
