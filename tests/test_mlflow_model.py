@@ -21,6 +21,7 @@ from imports import SRC, imported_files
 from networks import LABEL_NAMES, NETWORKS, SIZES, TEXT_RULES, C, network, vocabulary
 from titles.data import processor
 from titles.data.subwords import Subwords
+from titles.evaluation import sets
 from titles.models.parts import saved
 from titles.predict.classifier import Classifier
 from titles.serve import mlflow_model
@@ -246,3 +247,74 @@ def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> Non
         "k": 5,
         "at_least": 0.0,
     }
+
+
+def write_sets(folder: Path) -> None:
+    """Beside the folder of the CNN, thresholds that make sets of different sizes."""
+    sets.Sets(
+        levels=[0.9, 0.95],
+        groups=[0] * C,
+        rows=[30],
+        thresholds={"cnn": [[0.25], [0.2]]},
+        networks={"cnn": sets.fingerprint(folder)},
+    ).write(folder.with_name("sets.json"))
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_sets_are_asked_for_by_a_parameter_and_travel_with_the_model(
+    tmp_path: Path, level: float
+) -> None:
+    folder = write_network("cnn", tmp_path / "cnn")
+    write_sets(folder)
+    threshold_C = np.full(C, 0.25 if level < 0.95 else 0.2, np.float32)
+    classifier = Classifier([saved.read(folder, NETWORKS)], torch.device("cpu"))
+    found = [
+        ([LABEL_NAMES[code] for code in codes], shares)
+        for codes, shares in classifier.sets(TITLES, threshold_C).rows()
+    ]
+    assert len({len(names) for names, _ in found}) > 1
+    mlflow_model.write([folder], tmp_path / "out")
+    for name in ("cnn", "sets.json"):
+        (tmp_path / name).rename(tmp_path / f"gone {name}")
+    model = mlflow.pyfunc.load_model(str(tmp_path / "out"))
+    answers = model.predict(TITLES, params={"cover": level})
+    assert answers.category.tolist() == [names for names, _ in found]
+    assert answers.probability.tolist() == [shares for _, shares in found]
+    assert answers.problem.tolist() == ["", "empty title", "", ""]
+    assert model.predict(TITLES).category.map(len).max() == C
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"cover": 0.4}, "cover is 0.4: a number from 0.5 to 0.995 is expected"),
+        ({"cover": -1.0}, "cover is -1"),
+        ({"cover": float("nan")}, "cover is nan"),
+        ({"cover": 0.9, "k": 3}, "cover and k or at_least exclude each other"),
+        ({"cover": 0.9, "at_least": 0.5}, "cover and k or at_least exclude each other"),
+        ({"cover": 0.99}, "0.99 cannot be covered: 0.95 is the most"),
+    ],
+)
+def test_a_set_that_cannot_be_given_is_refused(
+    tmp_path: Path, params: dict[str, Any], message: str
+) -> None:
+    folder = write_network("cnn", tmp_path / "cnn")
+    write_sets(folder)
+    model = mlflow_model.loaded([folder])
+    with pytest.raises(ValueError, match=message):
+        model.predict(TITLES, params=params)
+    folder.with_name("sets.json").unlink()
+    with pytest.raises(ValueError, match="the model has no sets of answers: it was exported without"):
+        mlflow_model.loaded([folder]).predict(TITLES, params={"cover": 0.9})
+
+
+def test_sets_of_more_categories_than_an_answer_may_hold_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_network("cnn", tmp_path / "cnn")
+    write_sets(folder)
+    model = mlflow_model.loaded([folder])
+    model.predict(TITLES, params={"cover": 0.95})
+    monkeypatch.setattr(mlflow_model, "MOST_CATEGORIES", 3)
+    with pytest.raises(ValueError, match="the sets hold more than 3 categories: send fewer titles"):
+        model.predict(TITLES, params={"cover": 0.95})

@@ -12,6 +12,7 @@ import yaml
 
 from networks import LABEL_NAMES, NAMES, params, write_prepared
 from saved_models import model
+from titles.data.contract import SPLITS
 from titles.evaluation import model_card
 from titles.models.parts.saved import SavedModel
 from titles.models.registry import parse_params
@@ -49,7 +50,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_prepared()
 
 
-def card(given: Params | None = None) -> str:
+def card(given: Params | None = None, sets: dict[str, dict[str, float]] | None = None) -> str:
     losses = zip(NAMES, (0.1, 0.3), strict=True)
     models: dict[str, SavedModel] = {n: replace(model(n), calibrated_loss=loss) for n, loss in losses}
     models["cnn"] = replace(models["cnn"], training={"machine": "a machine"})
@@ -60,7 +61,12 @@ def card(given: Params | None = None) -> str:
         (folder / "weights").write_bytes(b"1" * 1_234_567)
         (folder / "labels").write_bytes(b"1" * 300_000)
     models["mlp"] = replace(models["mlp"], saved_weights="float32")
-    details = {"models": scores(), "pairs": {"cnn_minus_mlp": PAIR}, "groups": GROUPS}
+    details = {
+        "models": scores(),
+        "pairs": {"cnn_minus_mlp": PAIR},
+        "groups": GROUPS,
+        "sets": sets or {},
+    }
     model_card.write(path, models, details, given or params())
     return path.read_text(encoding="utf-8")
 
@@ -115,7 +121,7 @@ def test_all_parameters_are_there() -> None:
 
 def test_the_data_are_told_by_size_and_hash() -> None:
     text = card()
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         cells = row(text, f"`data/prepared/{split}`", "md5")
         assert cells[1:] == ["8 titles", f"`{model_card.digest(Path('data/prepared') / split)}`"]
     labels = Path("data/prepared/labels.txt").read_bytes()
@@ -137,6 +143,22 @@ def test_only_the_sample_is_called_synthetic() -> None:
     assert "`data/raw/real.csv`" in real
     assert "take reliable rows" in sample
     assert "take reliable rows" not in real
+
+
+def test_sets_stand_in_the_row_of_their_model_or_are_said_to_be_none() -> None:
+    names = ("level", "coverage", "coverage_of_categories", "lowest_tenth", "highest_tenth")
+    sets = {
+        name: {key: (100 * row + place) / 1000 for place, key in enumerate(names)}
+        | {"level": 0.95, "median_size": row + 0.5, "mean_size": row + 0.125}
+        for row, name in enumerate(("cnn", "mlp", "average"), start=1)
+    }
+    text = card(sets=sets)
+    assert "`titles predict --cover 0.95`" in text
+    assert row(text, "mlp", "mean over categories") == [
+        *("mlp", "0.95", "0.2010", "0.2020", "0.2030", "0.2040", "2.5", "2.12")
+    ]
+    assert "There are none" not in text
+    assert "There are none: the calibration split has too few titles." in card()
 
 
 def test_the_same_results_are_the_same_bytes_and_other_ones_are_not() -> None:

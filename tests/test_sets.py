@@ -78,10 +78,10 @@ def test_what_is_left_over_goes_to_the_last_group() -> None:
 def simulated(rows: int, categories: int) -> tuple[Any, Any, Any]:
     """Scores and labels of a classifier that knows rare categories less well, and rows in train."""
     random = np.random.default_rng(3)
-    share_C = np.geomspace(1, 30, categories)
+    share_C = np.geomspace(1, 12, categories)
     share_C /= share_C.sum()
     labels_N = random.choice(categories, rows, p=share_C)
-    skill_C = np.linspace(2.0, 5.0, categories)
+    skill_C = np.linspace(2.0, 4.0, categories)
     logits_NC = random.normal(size=(rows, categories)) + np.log(share_C) / 2
     logits_NC[np.arange(rows), labels_N] += skill_C[labels_N] * random.gamma(4, 0.25, rows)
     odds_NC = np.exp(logits_NC)
