@@ -246,6 +246,7 @@ def test_no_file_of_it_is_pickled_and_versions_are_pinned(tmp_path: Path) -> Non
     assert json.loads((out / "serving_input_example.json").read_text())["params"] == {
         "k": 5,
         "at_least": 0.0,
+        "cover": 0.0,
     }
 
 
