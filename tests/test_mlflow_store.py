@@ -278,8 +278,8 @@ def test_splits_are_datasets_of_the_runs_that_read_them(synced: tuple[Path, str]
     rows = show(project, "narrow", "prepare")["rows"]
     expected = {
         "training": {"train", "validation"},
-        "evaluation": {"validation", "test"},
-        "experiment": {"train", "validation", "test"},
+        "evaluation": {"validation", "calibration", "test"},
+        "experiment": {"train", "validation", "calibration", "test"},
     }
     for run in all_runs(client):
         inputs = {tag.value: one.dataset for one in run.inputs.dataset_inputs for tag in one.tags}

@@ -232,7 +232,7 @@ def test_a_plot_has_points(shown: Any, plot: str) -> None:
 def test_the_model_card_names_the_data_as_dvc_does(project: Path) -> None:
     card = (project / "models/card.md").read_text()
     hashes = outs(project, "prepare")
-    for name in ("train", "validation", "test", "vocabulary.tsv", "labels.txt"):
+    for name in ("train", "validation", "calibration", "test", "vocabulary.tsv", "labels.txt"):
         (line,) = [line for line in card.split("\n") if line.startswith(f"| `data/prepared/{name}` ")]
         assert f"`{hashes[f'data/prepared/{name}']}`" in line
 
@@ -329,6 +329,7 @@ def test_the_courses_files_run_through_all_stages_by_parameters_alone(clone: Pat
     output = run(clone, "dvc", "exp", "run", *(word for s in settings for word in ("-S", s)))
     assert ran(output) == STAGES
     rows = json.loads((clone / "metrics/prepare.json").read_text())["rows"]
+    rows["validation"] += rows["calibration"]  # which is taken from it
     assert {split: rows[split] for split in sizes} == sizes
     groups = json.loads((clone / "metrics/details.json").read_text())["groups"]
     assert groups["label_quality"]["reliable"]["rows"] == 36

@@ -169,7 +169,8 @@ def odd_csv_of_prepare(place: Place) -> None:
     place.done("prepare", makes=["data", "metrics"])
     metrics = json.loads((place / "metrics/prepare.json").read_text())
     rows = metrics["rows"]
-    used = rows["train"] + rows["validation"] + rows["test"] + rows.get("dropped", 0)
+    splits = ("train", "validation", "calibration", "test")
+    used = sum(rows[split] for split in splits) + rows.get("dropped", 0)
     assert rows["read"] >= 300 + len(ROWS_OF_PREPARE) - 1, rows
     assert used + sum(metrics["rejected"].values()) == rows["read"], metrics
     assert used >= 290, rows
