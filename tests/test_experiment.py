@@ -333,7 +333,7 @@ def test_the_stages_train_and_evaluate_and_do_it_again_to_the_byte(tmp_path, mon
             "coverage": 0,
             "precision_kept": None,
         }
-    assert printed.count("no threshold for a precision of 0.98 was found on validation") == 6
+    assert printed.count("no threshold for a precision of 0.98 was found") == 6
     card = first["models/card.md"].decode()
     assert f"{scores['cnn']['loss']:.4f}" in card
     assert parse_params(yaml.safe_load(card.split("```yaml")[1].split("```")[0])) == given
