@@ -128,7 +128,6 @@ def prepare(settings: Prepare, folder: Path) -> dict[str, Any]:
         metrics["drift"] = drift.compare(profile, reference)
         for line in drift.warnings(metrics["drift"], profile, reference, settings):
             print(f"warning: {line}", file=sys.stderr)
-    del rows  # the spool is mapped
     spool.unlink()
     return metrics
 

@@ -58,7 +58,7 @@ class Rows(NamedTuple):
     words: list[str]  # distinct ones, as categories and files
     categories: list[str]
     files: list[str]
-    word_ids_W: NDArray[np.int32]  # memory-mapped
+    spool: Path  # the file of the ids of their words, 32 bits each
     lengths_N: NDArray[np.int32]
     keys_N: split.Keys  # see identity.title_keys
     categories_N: NDArray[np.int32]
@@ -74,11 +74,11 @@ class Rows(NamedTuple):
 
     def slabs(self) -> Iterator[tuple[slice, NDArray[np.int32]]]:
         """Yield the rows, SLAB_ROWS at a time: their positions, and the ids of their words."""
-        ends_N = np.cumsum(self.lengths_N)
-        for start in range(0, len(ends_N), SLAB_ROWS):
-            stop = min(start + SLAB_ROWS, len(ends_N))
-            first = ends_N[start - 1] if start else 0
-            yield slice(start, stop), self.word_ids_W[first : ends_N[stop - 1]]
+        # Not mapped: pages that were read would count as memory of the process.
+        with self.spool.open("rb") as stream:
+            for start in range(0, len(self.lengths_N), SLAB_ROWS):
+                slab = slice(start, start + SLAB_ROWS)
+                yield slab, np.fromfile(stream, np.int32, int(self.lengths_N[slab].sum()))
 
 
 class RejectedFile:
@@ -191,9 +191,7 @@ def collect(settings: Prepare, spool: Path, rejected: RejectedFile) -> tuple[Row
             f"{settings.source} has no usable rows of language {settings.language}: {read} rows read, "
             f"set aside: {dict(rejected.counts)}, languages: {dict(languages)}"
         )
-    # An empty file cannot be mapped: no title has a word.
-    word_ids_W = np.memmap(spool, np.int32, "r") if spool.stat().st_size else np.empty(0, np.int32)
-    return Rows(list(words), list(categories), list(files), word_ids_W, *joined), counts
+    return Rows(list(words), list(categories), list(files), spool, *joined), counts
 
 
 def _codes(
