@@ -348,8 +348,8 @@ MUTANTS = [
     Mutant(
         "a threshold is one place too high",
         "src/titles/evaluation/sets.py",
-        "return -(-(rows + 1) * round(level * 1000) // 1000)",
-        "return (rows + 1) * round(level * 1000) // 1000",
+        "return -(-(rows + 1) * round(level * 100) // 100)",
+        "return (rows + 1) * round(level * 100) // 100",
         "test_sets.py",
     ),
     Mutant(

@@ -288,7 +288,7 @@ def test_sets_are_asked_for_by_a_parameter_and_travel_with_the_model(
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"cover": 0.4}, "cover is 0.4: a number from 0.5 to 0.995 is expected"),
+        ({"cover": 0.4}, "cover is 0.4: a number from 0.5 to 0.99 is expected"),
         ({"cover": -1.0}, "cover is -1"),
         ({"cover": float("nan")}, "cover is nan"),
         ({"cover": 0.9, "k": 3}, "cover and k or at_least exclude each other"),

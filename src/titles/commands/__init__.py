@@ -87,9 +87,9 @@ def probability(text: str) -> float:
 def coverage(text: str) -> float:
     """A level of sets of answers, for argparse."""
     with suppress(ValueError):
-        if 0.5 <= (value := float(text)) <= 0.995:
+        if 0.5 <= (value := float(text)) <= 0.99:
             return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to 0.995")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.5 to 0.99")
 
 
 def end_on_termination() -> None:

@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
     predict.argument(
         "--cover",
         "give each title the smallest set of categories that holds the right one with probability P, "
-        "from 0.5 to 0.995, on average over titles like those that were measured; rare categories are "
+        "from 0.5 to 0.99, on average over titles like those that were measured; rare categories are "
         "covered too. The output has categories and size in place of category_1 and so on",
         type=coverage,
         metavar="P",

@@ -39,9 +39,9 @@ if TYPE_CHECKING:  # loads torch
 
 Scores = NDArray[np.float32]
 
-# In thousandths: a product of floats can lie above the whole number that it stands for.
-_THOUSANDTHS = (*range(500, 1000, 10), 995)
-LEAST, MOST = _THOUSANDTHS[0] / 1000, _THOUSANDTHS[-1] / 1000
+# Whole numbers: a product of floats can lie above the whole number that it stands for.
+_PERCENTS = range(50, 100)
+LEAST, MOST = _PERCENTS[0] / 100, _PERCENTS[-1] / 100
 REPORTED = 0.95  # the level of metrics/details.json
 _TENTHS = 10  # also the most groups
 _FILES = ("weights.safetensors", "model.json")  # what decides the probabilities of a network
@@ -184,7 +184,7 @@ class Scored:
 def rank(rows: int, level: float) -> int:
     """The place of the threshold among the scores of a group, from 1; more than `rows` if they are too
     few."""
-    return -(-(rows + 1) * round(level * 1000) // 1000)
+    return -(-(rows + 1) * round(level * 100) // 100)
 
 
 def groups(train_C: Ints, rows_C: Ints) -> Ints:
@@ -248,7 +248,7 @@ def calibrated(scored: Scored, train_C: Ints, networks: Sequence[Path]) -> Sets:
     group_C = groups(train_C, np.bincount(scored.labels_N, minlength=len(train_C)))
     group_N = group_C[scored.labels_N]
     rows_G = np.bincount(group_N, minlength=int(group_C.max()) + 1).tolist()
-    levels = [level / 1000 for level in _THOUSANDTHS if rank(min(rows_G), level / 1000) <= min(rows_G)]
+    levels = [level / 100 for level in _PERCENTS if rank(min(rows_G), level / 100) <= min(rows_G)]
     return Sets(
         levels=levels,
         groups=group_C.tolist(),

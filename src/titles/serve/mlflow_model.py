@@ -110,7 +110,7 @@ class TitlesModel(PythonModel):
                 which is called title if it has a name. Of rows as lists, the first value is the title.
             params: k, number of categories, default 5; at_least, minimum probability of the best
                 category, default 0: below it, no category is predicted and `problem` names it; cover,
-                from 0.5 to 0.995: in place of k categories, the smallest set that holds the right one
+                from 0.5 to 0.99: in place of k categories, the smallest set that holds the right one
                 with this probability.
 
         Returns:
