@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 SRC = Path(__file__).parent.parent / "src"
+FACE = SRC / "titles/__init__.py"
 
 
 def _file(module: str) -> Path | None:
@@ -16,13 +17,16 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _names(path: Path) -> set[str]:
+def names(path: Path) -> set[str]:
+    """What a file imports from the package: modules, or values of modules."""
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue  # types change no output
+        if path == FACE and isinstance(node, ast.FunctionDef):
+            continue  # for other programs; nothing in the package calls it
         waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -34,7 +38,7 @@ def _names(path: Path) -> set[str]:
 
 def directly_imported_files(path: Path) -> set[str]:
     """Paths, from the project's folder, of the package's files that a file imports itself."""
-    files = {_file(name) for name in _names(path)}
+    files = {_file(name) for name in names(path)}
     return {file.relative_to(SRC.parent).as_posix() for file in files - {None, path} if file}
 
 
@@ -44,7 +48,7 @@ def imported_files(module: str) -> set[str]:
     assert start is not None, module
     seen, waiting = {start}, [start]
     while waiting:
-        for name in _names(waiting.pop()):
+        for name in names(waiting.pop()):
             path = _file(name)
             if path is not None and path not in seen:
                 seen.add(path)

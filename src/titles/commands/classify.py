@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from titles.commands import Commands, command, coverage, end_on_termination, positive, probability
-from titles.models.registry import AVERAGE, NETWORKS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from titles.predict.classifier import Classifier
 
 
@@ -93,6 +89,7 @@ def _predict(options: argparse.Namespace) -> None:
     number of the row, the columns of the input, category_1, probability_1 and so on, best first, and
     problem: why a row has no category. With --cover, the output has categories, most likely first and in
     CSV separated by |, and size, their number."""
+    from titles.evaluation import sets
     from titles.listings import files, listing
     from titles.predict import bulk
 
@@ -115,7 +112,9 @@ def _predict(options: argparse.Namespace) -> None:
         else files.opened(file, kind, options.column, keep)
     ) as rows:
         # Thresholds first: a file that is missing is told at once.
-        wanted = (options.top or _TOP) if options.cover is None else _thresholds(options)
+        wanted = options.top or _TOP
+        if options.cover is not None:
+            wanted = sets.covering(options.models, options.model, options.cover)
         told = bulk.classify(
             _classifier(options),
             rows,
@@ -182,16 +181,6 @@ def _audit(options: argparse.Namespace) -> None:
         options.escape_formulas,
     )
     print(found)
-
-
-def _thresholds(options: argparse.Namespace) -> NDArray[np.float32]:
-    """The threshold of each category for --cover; raises ValueError."""
-    from titles.data.contract import SETS_FILE
-    from titles.evaluation.sets import Sets
-
-    names = NETWORKS if options.model == AVERAGE else [options.model]
-    folders = [options.models / name for name in names]
-    return Sets.read(options.models / SETS_FILE).of(options.model, folders, options.cover)
 
 
 def _classifier(options: argparse.Namespace) -> Classifier:

@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from titles.data.contract import SETS_FILE
 from titles.data.documents import DocumentError, read_json
 from titles.data.files import write_json
 from titles.data.outcomes import Flags, Floats, Ints
 from titles.data.problems import described
-from titles.models.registry import AVERAGE
+from titles.models.registry import AVERAGE, NETWORKS
 
 if TYPE_CHECKING:  # loads torch
     from torch import Tensor
@@ -127,6 +128,16 @@ class Sets(BaseModel):
                 f"{min(self.rows):,} titles of calibration prove"
             )
         return np.array(self.thresholds[name][high[0]], np.float32)[self.groups]
+
+
+def covering(models: Path, name: str, level: float) -> Scores:
+    """The threshold of each category for a network in the folder `models`, or the average of all.
+
+    Raises:
+        ValueError: as `Sets.read` and `Sets.of`.
+    """
+    folders = [models / each for each in (NETWORKS if name == AVERAGE else [name])]
+    return Sets.read(models / SETS_FILE).of(name, folders, level)
 
 
 def fingerprint(folder: Path) -> str:

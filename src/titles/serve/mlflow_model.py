@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 
 from titles.data.contract import SETS_FILE
 from titles.evaluation.sets import LEAST, MOST, Sets
-from titles.listings import listing
 from titles.models.parts import saved
 from titles.models.registry import AVERAGE, NETWORKS
-from titles.predict.classifier import Classifier, Found, Ranked
+from titles.predict.answers import answers
+from titles.predict.classifier import Classifier
 from titles.serve.http_requests import MOST_CATEGORIES, read_by_us
 
 MARK = "MLmodel"  # the file that marks an MLflow model
@@ -126,29 +126,17 @@ class TitlesModel(PythonModel):
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
         if not 0 <= at_least <= 1:
             raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
-        labels = self._classifier.labels
         threshold_C = self._thresholds(float(given.get("cover", 0)), k, at_least)
+        wanted = k if threshold_C is None else threshold_C
         rows: list[tuple[list[str], list[float], str]] = []
         size = 0
-        for chunk in listing.of_titles(_titles_of(model_input)).chunks:
-            found: Ranked | Found
-            doubts: dict[int, str] = {}
-            if threshold_C is None:
-                found = self._classifier.top(chunk.titles, k)
-                doubts = found.abstentions(labels, at_least)
-            else:
-                found = self._classifier.sets(chunk.titles, threshold_C)
-                size += len(found.categories_S)
-                if size > MOST_CATEGORIES:  # their number is not known before, as that of k is
-                    raise ValueError(
-                        f"the sets hold more than {MOST_CATEGORIES} categories: send fewer titles"
-                    )
-            for place, (empty, (codes, shares)) in enumerate(
-                zip(found.empty_N.tolist(), found.rows(), strict=True)
-            ):
-                problem = chunk.problems.get(place, "no word") if empty else doubts.get(place, "")
-                names = [labels[code] for code in codes]
-                rows.append(([], [], problem) if problem else (names, shares, ""))
+        for answer in answers(self._classifier, _titles_of(model_input), wanted, at_least):
+            size += len(answer.categories)
+            if threshold_C is not None and size > MOST_CATEGORIES:  # not known before, as that of k is
+                raise ValueError(
+                    f"the sets hold more than {MOST_CATEGORIES} categories: send fewer titles"
+                )
+            rows.append((answer.categories, answer.probabilities, answer.problem))
         return pd.DataFrame(rows, columns=list(_OUTPUTS))
 
     def _thresholds(self, cover: float, k: int, at_least: float) -> NDArray[np.float32] | None:
