@@ -13,22 +13,37 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run table pruebas test test-all test-emulated unit check mutants coverage soak bench scale picture mlflow clean
+.PHONY: help install install-dev run table pruebas test test-all test-emulated unit check mutants coverage soak bench \
+  scale picture mlflow lock sbom clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed .dvc/plots/page.html ## Make the virtual environment from requirements.lock
+install: $(VENV)/installed .dvc/plots/page.html ## Make the virtual environment with what the pipeline needs
 
-$(VENV)/installed: requirements.lock pyproject.toml
+install-dev: install $(VENV)/installed-dev ## Add the packages of tests, checks, the demo page, ONNX, Dask and the Hub
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Every file of a lock is checked by its hash. uv takes a third of the time, but does not read the settings of pip:
+# where it finds no packages, pip may.
+LOCKED := --quiet --no-deps --require-hashes --requirement
+packages = $(BIN)/uv pip install --python $(BIN)/python $(LOCKED) $(1) || $(BIN)/python -m pip install $(LOCKED) $(1)
+
+$(VENV)/installed: requirements.lock requirements-torch.txt requirements-uv.lock pyproject.toml
 	@case "$$PWD" in *[:{}]*) echo "error: no environment and no data in a folder with : { or } in its path:" \
 	  "move the project" >&2; exit 1;; esac
 	@'$(or $(PYTHON),false)' -c '$(SUPPORTED)' \
 	  || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) \
 	  || { echo "error: no virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	$(PIP) --require-hashes --requirement requirements-uv.lock
+	$(call packages,requirements.lock)
+	$(PIP) --requirement requirements-torch.txt
+	$(PIP) --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
+	$(call packages,requirements-dev.lock)
 	@touch $@
 
 # The page of `dvc plots` has its libraries inside.
@@ -65,19 +80,20 @@ test: check ## Lint, types and all that can be tested in minutes
 test-all: check ## Lint, types and every test but those of test-emulated: half an hour
 	$(PYTEST) -m 'not emulated'
 
-test-emulated: install ## Do other processors, emulated by qemu, give the same bytes? An hour
+test-emulated: install-dev ## Do other processors, emulated by qemu, give the same bytes? An hour
 	$(PYTEST) -m emulated
 
-unit: install ## Tests without pipelines and servers: a minute
+unit: install-dev ## Tests without pipelines and servers: a minute
 	$(PYTEST) -m 'not pipeline and not endures'
 
-check: install ## Lint and types
+check: install-dev ## Lint and types
 	ruff format --check .
 	ruff check .
 	mypy
+	hadolint Dockerfile .devcontainer/Dockerfile
 	zizmor --quiet --offline --no-progress --persona=pedantic .github/workflows
 
-mutants: install ## Make deliberate faults in a copy, and see that tests notice: docs/mutants.md
+mutants: install-dev ## Make deliberate faults in a copy, and see that tests notice: docs/mutants.md
 	python tests/mutants.py --write docs/mutants.md
 
 # The core: every branch of it is run, or a reason stands beside the line.
@@ -86,7 +102,7 @@ CORE := $(subst $() ,$(COMMA),$(patsubst %,*/titles/%.py,data/* prepare/split pr
   evaluation/metrics models/parts/calibration models/parts/inference \
   training/trainer training/objective training/optimisers training/checkpoints \
   listings/*))
-coverage: install ## Branches that the tests of `make test` run; fails if the core lacks one
+coverage: install-dev ## Branches that the tests of `make test` run; fails if the core lacks one
 	rm -rf .coverage && mkdir .coverage
 	coverage run -m $(PYTEST) -m 'not endures'
 	coverage combine --quiet
@@ -94,14 +110,14 @@ coverage: install ## Branches that the tests of `make test` run; fails if the co
 	coverage report --fail-under=100 --include='$(CORE)'
 
 SOAK_HOURS := 0.5
-soak: install ## Run one experiment again and again beside a server: do bytes, memory and files stay the same?
+soak: install-dev ## Run one experiment again and again beside a server: do bytes, memory and files stay the same?
 	python benchmarks/soak.py --hours $(SOAK_HOURS)
 
 BENCH_ROWS := 10000000
 # A folder of CSV files with title,category: sets of your own to measure on.
 BENCH_REAL := data/real
 
-bench: install ## Accuracy and speed beside all usual classifiers and the course's loop; a day
+bench: install-dev ## Accuracy and speed beside all usual classifiers and the course's loop; a day
 	python benchmarks/packages.py
 	python benchmarks/speed.py
 	python benchmarks/accuracy.py --real $(BENCH_REAL)
@@ -126,6 +142,18 @@ mlflow: export MLFLOW_TRACKING_URI :=
 mlflow: install ## Bring MLflow's local store up to date and look at its runs in a browser
 	titles mlflow sync
 	mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
+
+# UPGRADE=--upgrade takes the newest versions; without it, versions stay where pyproject.toml allows them.
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile --quiet --universal --generate-hashes \
+  --no-annotate --no-emit-package torch --constraint requirements-torch.txt $(UPGRADE)
+lock: install-dev ## Resolve the locks from pyproject.toml: for Python 3.11 to 3.13 on Linux and macOS
+	$(LOCK) --all-extras --output-file requirements-dev.lock pyproject.toml
+	cp requirements-dev.lock requirements.lock
+	$(LOCK) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	echo uv | $(LOCK) --constraint requirements-dev.lock --output-file requirements-uv.lock -
+
+sbom: install-dev ## List all installed packages in the format CycloneDX, in sbom.json
+	cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
 clean: ## Remove the virtual environment and caches; data and results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage build src/*.egg-info

@@ -204,7 +204,8 @@ def test_a_missing_package_is_named(
     assert main(["demo", "--port", str(port)]) == 1
     project = tomllib.loads(read("pyproject.toml"))["project"]
     (wanted,) = project["optional-dependencies"]["demo"]
-    assert f"Streamlit is missing or too old: pip install '{wanted}'" in capsys.readouterr().err
+    told = f"Streamlit is missing or too old: `make install-dev`, or pip install '{wanted}'"
+    assert told in capsys.readouterr().err
 
 
 def test_models_that_cannot_be_shown_are_told(

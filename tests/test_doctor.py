@@ -44,7 +44,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "project"
     (folder / "remote").mkdir(parents=True)
     (folder / "remote/.keep").touch()
-    for name in ("params.yaml", "pyproject.toml", "requirements.lock", ".gitattributes"):
+    locks = ROOT.glob("requirements*")
+    for name in ("params.yaml", "pyproject.toml", ".gitattributes", *(path.name for path in locks)):
         shutil.copy(ROOT / name, folder / name)
     change(folder / "params.yaml", "device: auto", "device: cpu")
     change(folder / "params.yaml", "threads: 2", "threads: 1")

@@ -284,5 +284,5 @@ def test_missing_packages_are_named(
     letters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ValueError, match="onnxscript is not installed: pip install"):
+    with pytest.raises(ValueError, match="onnxscript is not installed: `make install-dev`, or pip"):
         onnx_model.write(letters / "cnn", tmp_path)

@@ -236,8 +236,9 @@ def test_links_that_never_end_are_refused(tmp_path: Path) -> None:
 def test_make_refuses_a_folder_that_no_environment_can_be_in(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
     folder.mkdir()
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-        (folder / name).symlink_to(Path(__file__).parents[1] / name)
+    root = Path(__file__).parents[1]
+    for path in (root / "Makefile", root / "pyproject.toml", *root.glob("requirements*")):
+        (folder / path.name).symlink_to(path)
     command = ["make", "install", f"PYTHON={sys.executable}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode

@@ -13,10 +13,13 @@ from posixpath import normpath
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from documents import read, sections
-from imports import directly_imported_files, imported_files
-from titles.models.registry import NETWORKS
+from imports import directly_imported_files, imported_files, names
+from titles.models.registry import NETWORKS, parse_params
 from titles.params import Params
 
 ROOT = Path(__file__).parent.parent
@@ -296,19 +299,60 @@ def test_ruff_notices_what_runs_or_unpickles_a_file(source: str) -> None:
     assert found.returncode == 1, found.stdout + found.stderr
 
 
+def test_the_public_face_is_for_other_programs() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        assert "titles.load" not in names(path), path
+
+
 def test_stages_are_thin() -> None:
     for path in (ROOT / "src/titles/stages").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path
 
 
-def test_the_lock_pins_every_direct_dependency() -> None:
+def locked(name: str) -> dict[str, tuple[Requirement, list[str]]]:
+    """The packages of a lock, each with the hashes of its files."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = {}
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            named, *hashes = line.split(" --hash=")
+            one = Requirement(named.strip())
+            assert one.name not in found, "one version for all"
+            found[one.name] = one, [each.strip() for each in hashes]
+    return found
+
+
+def test_locks_pin_every_dependency_for_all_supported_machines() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
-    names = {re.split(r"[<>=\[]", name)[0].lower().replace("_", "-") for name in wanted}
-    assert names <= {name.lower().replace("_", "-") for name in pinned}
-    assert pinned["torch"] == "2.13.0"
+    extras = [name for one in project["optional-dependencies"].values() for name in one]
+    torch = Requirement((ROOT / "requirements-torch.txt").read_text().splitlines()[-1])
+    assert torch.name == "torch"
+    of_all = locked("requirements-dev.lock")
+    of_the_pipeline = locked("requirements.lock")
+    for lock, wanted in (
+        (of_the_pipeline, project["dependencies"]),
+        (of_all, project["dependencies"] + extras),
+        (locked("requirements-uv.lock"), ["uv"]),
+    ):
+        for here in map(Requirement, wanted):
+            one, _ = (torch, []) if here.name == "torch" else lock[canonicalize_name(here.name)]
+            (version,) = one.specifier
+            assert version.operator == "=="
+            assert here.specifier.contains(version.version), here
+            for python in ("3.11", "3.12", "3.13"):
+                for system, machine in (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")):
+                    place = {"python_full_version": f"{python}.1", "python_version": python}
+                    place |= {"sys_platform": system, "platform_machine": machine}
+                    assert one.marker is None or one.marker.evaluate(place)
+    for lock in (of_all, of_the_pipeline):
+        for one, hashes in lock.values():
+            assert hashes, one
+            assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes), one
+    # What the pipeline needs has the same versions and files with and without the extras.
+    for name, (one, hashes) in of_the_pipeline.items():
+        assert (one.specifier, hashes) == (of_all[name][0].specifier, of_all[name][1])
+    # Packages for accelerators, whose files differ from machine to machine, come with torch.
+    assert not [name for name in of_all if re.match("torch$|triton|cuda|nvidia-(?!ml-py)", name)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -344,12 +388,39 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_bytes()) <= 10_000
 
 
-def test_a_citation_names_the_version() -> None:
+def test_a_citation_leaves_the_version_to_the_project() -> None:
     cited = yaml.safe_load(read("CITATION.cff"))
-    project = tomllib.loads(read("pyproject.toml"))["project"]
-    assert (cited["cff-version"], cited["version"]) == ("1.2.0", project["version"])
-    assert f"## [{project['version']}]" in read("CHANGELOG.md")
+    assert cited["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= cited.keys()
+    assert "version" not in cited
+
+
+def test_the_changelog_follows_the_version() -> None:
+    version = Version(tomllib.loads(read("pyproject.toml"))["project"]["version"])
+    first, *released = re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), re.M)
+    assert first == "Unreleased"
+    assert released == sorted(released, key=Version, reverse=True)
+    # A version under development is later than all in the changelog, a released one is the latest there.
+    assert version > Version(released[0]) if version.is_devrelease else str(version) == released[0]
+    tags = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True)
+    assert {tag.removeprefix("v") for tag in tags.stdout.split()} <= set(released)
+    done = subprocess.run(["titles", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"titles {version}\n"
+
+
+def test_upgrading_names_the_parameters_that_files_of_the_version_before_lack() -> None:
+    values = yaml.safe_load(read("params.yaml"))
+    (table,) = re.findall(
+        r"^\| parameter \| do \|\n\|---\|---\|\n((?:\|.*\n)+)", read("docs/upgrading.md"), re.M
+    )
+    added = re.findall(r"`(\w+)\.(\w+)`", table)
+    assert len(added) == 5
+    for section, name in added:
+        del values[section][name]
+    with pytest.raises(ValueError, match=r"has 5 problems") as told:
+        parse_params(values, "params.yaml")
+    for section, name in added:
+        assert f"{section}.{name}: " in str(told.value)
 
 
 def test_git_ignores_what_the_commands_of_the_documents_write() -> None:

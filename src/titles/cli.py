@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -38,11 +39,20 @@ def _ended(arguments: Sequence[str] | None) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from titles.doctor.environment import version
+
+        print(f"titles {version('titles') or 'of a folder that is not installed'}")
+        parser.exit()
+
+
 def _parser(groups: Sequence[ModuleType]) -> Command:
     parser = Command(
         prog="titles",
         description="Classify marketplace listing titles. The pipeline runs with `dvc exp run`.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version, and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for group in groups:
         group.add(commands)

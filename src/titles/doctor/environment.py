@@ -19,6 +19,8 @@ from titles.doctor.findings import MOST_NAMES, Finding, listed, ok, problem, war
 from titles.doctor.probes import run
 from titles.experiments.paths import unfit
 
+_LOCKS = ("requirements.lock", "requirements-torch.txt")
+
 # Files that killed commands leave behind: patterns, description, and what to do before removing them.
 _LEFTOVERS = (
     (
@@ -65,10 +67,8 @@ def packages(root: Path | None) -> Iterator[Finding]:
         yield warning("packages", "the package titles is not installed", "`make install`")
     elif not missing + unfit:
         yield ok("packages", f"all {len(needed)} direct dependencies are installed")
-    if not root or not (root / "requirements.lock").is_file():
+    if not root or not (locked := _locked(root)):
         return
-    lines = (root / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    locked = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     differing = [
         f"{name} {here or 'missing'} (locked {expected})"
         for name, expected in locked.items()
@@ -80,6 +80,24 @@ def packages(root: Path | None) -> Iterator[Finding]:
         yield warning("lock", text, "`make install`: different versions may give different results")
     else:
         yield ok("lock", f"all {len(locked)} packages are as in requirements.lock")
+
+
+def _locked(root: Path) -> dict[str, str]:
+    """The version of each package that the pipeline's lock has for this Python and system."""
+    from packaging.requirements import Requirement
+
+    lines = chain.from_iterable(
+        (root / name).read_text(encoding="utf-8").splitlines()
+        for name in _LOCKS
+        if (root / name).is_file()
+    )
+    # A package is on a line of its own, which a backslash ends where hashes follow.
+    named = (Requirement(line.rstrip("\\ ")) for line in lines if line[:1].isalnum())
+    return {
+        one.name: str(one.specifier).removeprefix("==")
+        for one in named
+        if not one.marker or one.marker.evaluate()
+    }
 
 
 def version(package: str) -> str | None:

@@ -65,7 +65,8 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
         from distributed import Client
     except ImportError:
         raise ValueError(
-            f"{SCHEDULER} is set, but Dask is not installed: pip install distributed"
+            f"{SCHEDULER} is set, but Dask is not installed: `make install-dev`, "
+            "or pip install distributed"
         ) from None
     try:
         client: Any = Client(address, timeout=_PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]

@@ -138,8 +138,10 @@ def _save(network: nn.Module, encoder: Encoder, path: Path) -> None:
         import onnxruntime  # noqa: F401  compares what was written
         import onnxscript  # noqa: F401  the exporter of torch needs it
     except ModuleNotFoundError as error:
-        message = f"{error.name} is not installed: pip install onnx onnxruntime onnxscript"
-        raise ValueError(message) from None
+        raise ValueError(
+            f"{error.name} is not installed: `make install-dev`, "
+            "or pip install onnx onnxruntime onnxscript"
+        ) from None
     axes: dict[str, dict[int, Any]] = {WORDS: {0: "titles", 1: "words"}}
     if encoder.subwords:
         axes[UNKNOWN_GRAMS] = {0: "unknown", 1: "ngrams"}

@@ -56,7 +56,9 @@ def serve(folders: Sequence[Path], port: int, at_least: float | None = None) -> 
         from starlette.middleware.trustedhost import TrustedHostMiddleware
         from streamlit.starlette import App
     except ImportError:
-        raise ValueError("Streamlit is missing or too old: pip install 'streamlit>=1.67'") from None
+        raise ValueError(
+            "Streamlit is missing or too old: `make install-dev`, or pip install 'streamlit>=1.67'"
+        ) from None
     from titles.serve.demo.comparison import Comparison, loaded
 
     chosen()  # fails now, not for the first visitor
