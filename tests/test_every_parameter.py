@@ -111,9 +111,9 @@ CASES = {
         "method": Case("fasttext"),
         "pretrained": Case("data/raw/others.txt", VECTORS),
         "dimension": Case(9),
-        "epochs": Case(4),
+        "epochs": Case(4, {"method": "word2vec"}),
         "window": Case(4),
-        "negative": Case(4),
+        "negative": Case(4, {"method": "word2vec"}),
         "subword_min": Case(2, {"method": "fasttext"}),
         "subword_max": Case(5, {"method": "fasttext"}),
         "workers": Case(2),
@@ -320,7 +320,7 @@ def test_a_parameter_for_messages_changes_them_and_no_output(project: Project, n
 
 def test_parameters_for_speed_are_these_and_the_device_changes_no_output(project: Project) -> None:
     speed = {f"{section}.{name}" for (section, name), only in DECLARED.items() if only == "speed"}
-    # Other workers give other vectors; `test_processor.py` has compute.portable.
+    # Other workers of word2vec give other vectors; `test_processor.py` has compute.portable.
     assert speed == {"compute.device", "compute.threads", "compute.portable", "embed.workers"}
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"compute\.device is cuda, but no GPU is usable"):
@@ -355,10 +355,10 @@ IDLE = [
         {"min_rows": 3, "validation_fraction": 0.001, **COMPARED, "calibration_share": 0.3},
         {"calibration_share": 0.2},
     ),
-    ("embed", {}, {"subword_min": 2, "subword_max": 7}),
+    ("embed", {"method": "word2vec"}, {"subword_min": 2, "subword_max": 7}),
     (
         "embed",
-        {"method": "ppmi"},
+        {},
         {"epochs": 4, "negative": 4, "subword_min": 2, "subword_max": 7},
     ),
     (

@@ -105,9 +105,13 @@ def test_rare_pairs_are_left_out_where_there_are_too_many(monkeypatch, most):
 
 
 @pytest.mark.parametrize("rows", [[], [[]], [[2], [3], [4]], [[2, 2]], [[-1, -2], [2]]])
-def test_without_neighbours_it_says_so(encode, rows):
-    with pytest.raises(ValueError, match=r"nothing to count: .* Set embed\.method to word2vec"):
-        ppmi.train(encode(rows, unknown_words=["x", "y"]), 6, embed(method="ppmi"), 1)
+def test_without_neighbours_no_word_has_a_vector(encode, capsys, rows):
+    titles = encode(rows, unknown_words=["x", "y"])
+    words = Vocabulary(["<pad>", "<unk>", *"abcd"], [0, 2, 1, 1, 3, 1])
+    vectors = train(titles, words, embed(method="ppmi"), 1)
+    assert capsys.readouterr().err.startswith("warning: no two words of train stand near each other")
+    assert not vectors.has_vector_V.any()
+    assert vectors.matrix_VD[2:].any(axis=1).all()
 
 
 @pytest.mark.parametrize("dimension", [1, 40, 300])

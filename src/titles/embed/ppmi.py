@@ -13,6 +13,7 @@ of the matrix, L levels, D dimensions.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ _LEVELS = 63  # powers of 2 that a count can reach
 _CHUNK = 1 << 20  # tokens
 # Root mean square of the numbers of all vectors: word2vec's have 0.3 on titles, for which the learning
 # rates of the networks were chosen.
-_SPREAD = 0.3
+SPREAD = 0.3
 _Ints = NDArray[np.integer[Any]]
 _Floats = NDArray[np.floating[Any]]
 
@@ -56,15 +57,15 @@ class _Corpus:
 def train(
     titles: EncodedTitles, words: int, settings: Embed, seed: int, most_entries: int = _MOST_ENTRIES
 ) -> dict[int, NDArray[np.float32]]:
-    """Vectors of the words that some other word stands near; the unknown word is context only.
+    """Vectors of the words that some other word stands near; the unknown word is context only. If there
+    is none, a warning says so.
 
     A pair at distance 1 counts `window`, one less for each word further away, as word2vec reads pairs in
     the mean. Where more than `most_entries` entries are positive, those with a count below a power of 2
     are left out: the smallest one that leaves so many.
 
     Raises:
-        ValueError: no two words stand near each other, ids are beyond the vocabulary, or the memory is
-            too small.
+        ValueError: ids are beyond the vocabulary, or the memory is too small.
     """
     tokens = len(titles.word_ids)
     largest = min(most_entries, 2 * settings.window * tokens, words**2)
@@ -86,12 +87,14 @@ def train(
     has_vector_V[[PAD, UNK]] = False
     found = np.flatnonzero(has_vector_V)
     if not len(found):
-        raise ValueError(
-            "embed.method ppmi has nothing to count: no two words stand near each other more often than "
-            "by chance. Set embed.method to word2vec"
+        print(
+            "warning: no two words of train stand near each other more often than by chance: no word "
+            "has a vector, and the networks start from random ones",
+            file=sys.stderr,
         )
+        return {}
     vectors_VD = eigenvectors(matrix, settings.dimension, seed, settings.workers)[found]
-    vectors_VD *= np.float32(_SPREAD / np.sqrt(np.square(vectors_VD, dtype=np.float64).mean()))
+    vectors_VD *= np.float32(SPREAD / np.sqrt(np.square(vectors_VD, dtype=np.float64).mean()))
     return dict(zip(found.tolist(), vectors_VD, strict=True))
 
 

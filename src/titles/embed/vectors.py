@@ -145,11 +145,13 @@ def _assemble(found: dict[int, Vector], words: int, dimension: int, seed: int) -
     has_vector_V = np.zeros(words, bool)
     rows = sorted(found)
     has_vector_V[rows] = True
-    vectors = np.stack([found[row] for row in rows])
+    vectors = np.array([found[row] for row in rows], np.float32).reshape(-1, dimension)
+    spread = vectors.std() if rows else ppmi.SPREAD
     random = np.random.default_rng(seed)
-    matrix_VD = random.normal(0, vectors.std(), (words, dimension)).astype(np.float32)
+    matrix_VD = random.normal(0, spread, (words, dimension)).astype(np.float32)
     matrix_VD[rows] = vectors
-    matrix_VD[UNK] = vectors.mean(axis=0)
+    if rows:
+        matrix_VD[UNK] = vectors.mean(axis=0)
     matrix_VD[PAD] = 0
     return WordVectors(matrix_VD, has_vector_V)
 
