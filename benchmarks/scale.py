@@ -124,7 +124,10 @@ class Scale:
 
     def table(self) -> Iterator[str]:
         """Yield the lines of a page in markdown."""
-        costs, scores = self._work.costs(), self._scores()
+        costs = self._work.costs()
+        if "evaluate" not in costs:
+            raise SystemExit(f"error: the networks of {self.folder} are not evaluated yet")
+        scores = self._scores()
         train = EncodedTitles.open(self.folder / PREPARED / "train")
         yield f"# A run of {self.rows:,} rows"
         yield ""
@@ -213,12 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--anew", action="store_true", help="drop the steps of before")
+    parser.add_argument("--table", action="store_true", help="the table of the steps so far; run none")
     parser.add_argument("--into", type=Path, help="markdown file to write, besides the terminal")
     options = parser.parse_args()
     end_on_termination()  # and with it the step that runs
     scale = Scale(options.rows, options.anew)
     try:
-        scale.run()
+        if not options.table:
+            scale.run()
     except RuntimeError as error:
         raise SystemExit(f"error: {error}") from None
     except KeyboardInterrupt:

@@ -77,6 +77,9 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(folder: Path) -> No
         os.killpg(child.pid, signal.SIGKILL)
     before = _state(folder)["costs"]
     assert list(before) == STEPS[:3]
+    early = _run(folder, "--table")
+    assert early.returncode == 1
+    assert "are not evaluated yet" in early.stderr
 
     done = _run(folder, "--into", "table.md")
     assert done.returncode == 0, done.stderr
@@ -93,9 +96,9 @@ def test_a_run_that_was_killed_goes_on_with_the_same_command(folder: Path) -> No
     assert f"| {found['average.balanced_accuracy']:.4f} (average) |" in row
     assert "sample with 1,588 categories" in table
 
-    again = _run(folder)
-    assert again.stdout == table
-    assert again.stderr.count(" ... ") == 0
+    for again in (_run(folder), _run(folder, "--table")):
+        assert again.stdout == table
+        assert again.stderr.count(" ... ") == 0
 
 
 def test_steps_of_other_parameters_are_not_mixed_with_new_ones(folder: Path) -> None:
