@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from titles.listings import listing
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict.classifier import Classifier, Found, Ranked
+    from titles.predict.classifier import CategorySets, Classifier, Ranked
 
 
 class Answer(NamedTuple):
@@ -44,7 +44,7 @@ def answers(
     """
     labels = classifier.labels
     for chunk in listing.of_titles(titles).chunks:
-        found: Ranked | Found
+        found: Ranked | CategorySets
         doubts: dict[int, str] = {}
         if isinstance(wanted, int):
             found = classifier.top(chunk.titles, wanted)

@@ -18,7 +18,7 @@ from titles.predict import files
 from titles.predict.files import TABLE, UNCLASSIFIED, Predicted
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict.classifier import Classifier, Found, Ranked
+    from titles.predict.classifier import CategorySets, Classifier, Ranked
 
 
 def classify(
@@ -53,7 +53,7 @@ def classify(
     k = min(wanted, len(labels)) if isinstance(wanted, int) else None
     with bar, files.writer(out, kind, listing, labels, k, without_formulas) as write:
         for chunk in listing.chunks:
-            found: Ranked | Found
+            found: Ranked | CategorySets
             doubts: dict[int, str] = {}
             if isinstance(wanted, int):
                 found = classifier.top(chunk.titles, wanted)

@@ -66,7 +66,7 @@ class Ranked(NamedTuple):
         }
 
 
-class Found(NamedTuple):
+class CategorySets(NamedTuple):
     """The set of categories of each of N titles.
 
     categories_S: category ids, title by title, the most likely first. probabilities_S: of each.
@@ -185,7 +185,7 @@ class Classifier:
         return found
 
     @torch.inference_mode()
-    def sets(self, titles: Sequence[str], threshold_C: NDArray[np.float32]) -> Found:
+    def sets(self, titles: Sequence[str], threshold_C: NDArray[np.float32]) -> CategorySets:
         """The set of categories of each title, see evaluation/sets.py.
 
         Args:
@@ -209,7 +209,7 @@ class Classifier:
         probability_S = np.concatenate(probabilities_S)
         order_S = np.lexsort((category_S, -probability_S, row_S))
         ends_N = np.cumsum(np.bincount(row_S, minlength=len(titles)))
-        return Found(category_S[order_S], probability_S[order_S], ends_N)
+        return CategorySets(category_S[order_S], probability_S[order_S], ends_N)
 
     @torch.inference_mode()
     def probabilities(self, titles: EncodedTitles) -> NDArray[np.float32]:

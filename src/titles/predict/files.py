@@ -28,7 +28,7 @@ from titles.listings.json_reader import to_json
 from titles.listings.listing import Chunk, Listing
 
 if TYPE_CHECKING:  # loads torch
-    from titles.predict.classifier import Found, Ranked
+    from titles.predict.classifier import CategorySets, Ranked
 
 TABLE = "table"
 UNCLASSIFIED = -1  # in place of a category's id
@@ -46,7 +46,7 @@ class Predicted(NamedTuple):
 
     first: int
     chunk: Chunk
-    found: Ranked | Found
+    found: Ranked | CategorySets
     problems: list[str]
 
 
@@ -142,14 +142,14 @@ def _ranks(named: Any, ranked: Ranked) -> list[Sequence[Any]]:
     return found
 
 
-def _sets(named: Any, found: Found) -> list[Sequence[Any]]:
+def _sets(named: Any, found: CategorySets) -> list[Sequence[Any]]:
     names = named[found.categories_S].tolist()
     ends = found.ends_N.tolist()
     sets = [names[start:end] or None for start, end in zip([0, *ends], ends, strict=False)]
     return [sets, [each and len(each) for each in sets]]
 
 
-def _sets_as_text(named: Any, found: Found) -> list[Sequence[Any]]:
+def _sets_as_text(named: Any, found: CategorySets) -> list[Sequence[Any]]:
     sets, sizes = _sets(named, found)
     return [[each and _line(tuple(each)) for each in sets], sizes]
 
