@@ -8,15 +8,22 @@ from pathlib import Path
 import numpy as np
 from rows import Codes, read_splits
 
-from titles.data.contract import LABELS, LANGUAGES, NO_CORRECTIONS, PREPARED, QUALITIES
+from titles.data.contract import GIVEN_SPLITS, LABELS, LANGUAGES, NO_CORRECTIONS, PREPARED, QUALITIES
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_folder
 from titles.data.vocabulary import read_labels
 from titles.models.registry import load_params
 
 # A cut has the rows, categories and labels of the whole: no category is too rare, no row of another
-# language, no label to correct.
-SETTINGS = {"prepare": {"min_rows": 1, "language": "all", "corrections": NO_CORRECTIONS}}
+# language, no label to correct, and validation has already given its share to calibration.
+SETTINGS = {
+    "prepare": {
+        "min_rows": 1,
+        "language": "all",
+        "corrections": NO_CORRECTIONS,
+        "calibration_share": 0,
+    }
+}
 
 
 def stratified(labels: Codes, size: int, seed: int) -> Codes:
@@ -51,8 +58,8 @@ def stratified(labels: Codes, size: int, seed: int) -> Codes:
 
 
 def write(whole: Path, size: int, seed: int, folder: Path) -> Path:
-    """Write the splits of the workspace `whole`, with `size` training rows, as a source of listings that
-    gives its splits; returns it.
+    """Write train, validation and test of the workspace `whole`, with `size` training rows, as a source
+    of listings that gives its splits; returns it.
 
     To be read with SETTINGS, so that vocabulary and word vectors come from the cut rows.
 
@@ -63,8 +70,8 @@ def write(whole: Path, size: int, seed: int, folder: Path) -> Path:
     splits = read_splits(load_params(whole / "params.yaml"), whole)
     source = folder / "cut"
     with atomic_folder(source) as partial:
-        for name, split in splits.items():
-            encoded = EncodedTitles.open(whole / PREPARED / name)
+        for name in GIVEN_SPLITS:
+            split, encoded = splits[name], EncodedTitles.open(whole / PREPARED / name)
             rows = np.arange(len(encoded))
             if name == "train":
                 rows = stratified(split.labels, size, seed)

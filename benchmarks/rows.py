@@ -26,7 +26,7 @@ class Split(NamedTuple):
 
 
 def read_splits(params: Params, folder: Path = Path()) -> dict[str, Split]:
-    """Train, validation and test of `prepare`'s last run in a folder, by default this one."""
+    """The splits of `prepare`'s last run in a folder, by default this one."""
     encoded = {name: EncodedTitles.open(folder / PREPARED / name) for name in SPLITS}
     found = _titles_by_place(params, {place for split in encoded.values() for place in split.places()})
     return {

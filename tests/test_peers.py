@@ -195,6 +195,9 @@ def test_a_cut_leaves_validation_and_test_whole(
             assert len(rows[one.folder]) == 100
             assert set(rows[one.folder]) < set(rows[whole])
             assert rows[one.folder] != rows[other.folder]
+        elif name == "calibration":
+            assert rows[whole]
+            assert rows[one.folder] == []
         else:
             assert rows[one.folder] == rows[other.folder] == rows[whole]
     # Words that only other training rows have are not in the vocabulary.
