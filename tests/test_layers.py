@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
-from titles.models.parts import kernels
+from titles.models.parts import kernels, windows
 from titles.models.parts.layers import (
     Dropout,
-    _max_over_time_conv_on_gpu,
     embedding_bag,
     embedding_lookup,
     max_over_time_conv,
@@ -179,7 +178,7 @@ of_lengths = pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 
 @of_lengths
 @pytest.mark.parametrize(
-    "function", [max_over_time_conv, _max_over_time_conv_on_gpu], ids=["compiled", "for a GPU"]
+    "function", [max_over_time_conv, windows.max_over_time_conv], ids=["compiled", "for a GPU"]
 )
 def test_the_greatest_window_and_its_gradient_are_those_of_a_plain_loop(function, lengths):
     filters = 8

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from titles.models.parts import kernels
+from titles.models.parts import kernels, windows
 
 
 class Dropout(nn.Module):
@@ -111,31 +111,11 @@ class _EmbeddingBag(torch.autograd.Function):
 
 
 def max_over_time_conv(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Convolution and maximum over time: for each length and filter, the maximum over the windows of a
-    title of the summed projections of their tokens, (B, lengths * filters).
-
-    Args:
-        rows_RC: projections of each distinct token, by window length, position in the window, filter.
-        index_BL: rows of the tokens; row 0 is padding and zero. A window starts at every token and can
-            reach past the last.
-        lengths: tokens per window.
-    """
+    """`windows.max_over_time_conv`, on CPUs by compiled loops."""
     if rows_RC.is_cuda:
-        return _max_over_time_conv_on_gpu(rows_RC, index_BL, lengths)
+        return windows.max_over_time_conv(rows_RC, index_BL, lengths)
     greatest: Tensor = _MaxOverTimeConv.apply(rows_RC, index_BL, lengths)  # type: ignore[no-untyped-call]
     return greatest
-
-
-def _max_over_time_conv_on_gpu(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The same with operators of torch, for a GPU."""
-    blocks = iter(rows_RC.chunk(sum(lengths), dim=1))
-    found = []
-    for length in lengths:
-        places = F.pad(index_BL, (0, length - 1)).unfold(1, index_BL.shape[1], 1).unbind(1)
-        first, *others = [F.embedding(window_BL, next(blocks)) for window_BL in places]
-        summed_BLF = sum(others, start=first).masked_fill((index_BL == 0)[..., None], -torch.inf)
-        found.append(summed_BLF.max(dim=1).values)
-    return torch.cat(found, dim=1)
 
 
 class _MaxOverTimeConv(torch.autograd.Function):

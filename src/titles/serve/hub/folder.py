@@ -38,6 +38,7 @@ _LAYERS = f"{PACKAGE}.layers"
 _MODULES = {
     "titles.data.contract": f"{PACKAGE}.contract",
     "titles.data.subwords": f"{PACKAGE}.subwords",
+    "titles.models.parts.windows": f"{PACKAGE}.windows",
     "titles.prepare.text": f"{PACKAGE}.text",
     "titles.serve.hub.layers": _LAYERS,
 }

@@ -4,7 +4,7 @@ gradients and dropout. They give the same bits.
 `titles export hub` copies this file.
 
 Legend: B titles, L tokens of a title, U distinct tokens, D dimensions of a vector, T tokens of all bags,
-C columns, F filters, R rows of a table, I inputs, O outputs.
+R rows of a table, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titles.data.contract import Batch
+from titles.models.parts.windows import max_over_time_conv  # noqa: F401  networks import it from here
 
 
 class WordEmbedding:
@@ -109,22 +110,3 @@ def plus_bias(values_BO: Tensor, bias_O: Tensor) -> Tensor:
 def embedding_bag(embeddings_RD: Tensor, row_T: Tensor, end_B: Tensor) -> Tensor:
     """Sum of the rows of each bag, (B, D); `end_B` is the end of each bag in `row_T`."""
     return F.embedding_bag(row_T, embeddings_RD, F.pad(end_B[:-1], (1, 0)), mode="sum")
-
-
-def max_over_time_conv(rows_RC: Tensor, index_BL: Tensor, lengths: Sequence[int]) -> Tensor:
-    """For each length and filter the maximum over the windows of a title of the summed projections of
-    their tokens, (B, lengths * filters).
-
-    Args:
-        rows_RC: projections of each distinct token, by window length, position in the window, filter.
-        index_BL: rows of the tokens; row 0 is padding and zero.
-        lengths: tokens per window.
-    """
-    blocks = iter(rows_RC.chunk(sum(lengths), dim=1))
-    found = []
-    for length in lengths:
-        places = F.pad(index_BL, (0, length - 1)).unfold(1, index_BL.shape[1], 1).unbind(1)
-        first, *others = [F.embedding(window_BL, next(blocks)) for window_BL in places]
-        summed_BLF = sum(others, start=first).masked_fill((index_BL == 0)[..., None], -torch.inf)
-        found.append(summed_BLF.max(dim=1).values)
-    return torch.cat(found, dim=1)
