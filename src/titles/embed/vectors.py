@@ -23,6 +23,7 @@ from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
 from titles.embed import ppmi
+from titles.embed.tables import TableFolder
 from titles.embed.word2vec import VectorFile, is_number
 from titles.listings.streams import DAMAGE
 from titles.params import Embed
@@ -81,7 +82,8 @@ class _Progress(CallbackAny2Vec):  # type: ignore[misc]
 def read_pretrained(
     path: Path, words: Vocabulary, dimension: int, seed: int, normalise: Callable[[str], str]
 ) -> WordVectors:
-    """Read the vectors of the vocabulary from a file of word2vec, text or binary, or GloVe, also packed.
+    """Read the vectors of the vocabulary from a file of word2vec, text or binary, or GloVe, also packed,
+    or from a folder with a table (see `TableFolder`).
 
     Only needed vectors are kept: memory does not grow with the file. A word of the vocabulary gets the
     vector of the same word, or else of the first word that is the same after `normalise` ("Teléfono" for
@@ -94,7 +96,7 @@ def read_pretrained(
     alike: dict[int, Vector] = {}
     doubtful: dict[int, str] = {}
     try:
-        file = VectorFile(path, dimension)
+        file = TableFolder(path, dimension) if path.is_dir() else VectorFile(path, dimension)
         for batch in file.batches():
             names = [entry.word.replace("\n", " ") for entry in batch]
             others = normalise("\n".join(names)).split("\n")
@@ -114,8 +116,8 @@ def read_pretrained(
             for found, places in ((exact, wanted), (alike, wanted_alike)):
                 new = {number: batch[place] for number, place in places.items() if number not in found}
                 found |= zip(new, file.vectors(list(new.values())), strict=True)
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(f"{path} is not a file: set embed.pretrained to a word2vec file") from None
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing: set embed.pretrained to a file of word vectors") from None
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno:
             error.filename = error.filename or str(path)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from titles.listings import streams
 
 # Values of word vectors are a few units; larger ones are damage, and sums of their squares overflow.
-_LARGEST = 1e6
+LARGEST = 1e6
 _SAMPLED_LINES = 100
 _BYTES_PER_NUMBER = 64
 _LONGEST_WORD = 10_000
@@ -139,9 +139,9 @@ class VectorFile:
         else:
             data = b"".join(entry.numbers for entry in entries)
             values = np.frombuffer(data, "<f4").astype(np.float32)
-        if not (np.abs(values) < _LARGEST).all():
+        if not (np.abs(values) < LARGEST).all():
             raise ValueError(
-                f"{self.path}: {place} has a number that is not finite, or beyond {_LARGEST:g}"
+                f"{self.path}: {place} has a number that is not finite, or beyond {LARGEST:g}"
             )
         vectors_ND: NDArray[np.float32] = values.reshape(len(entries), self.dimension)
         return vectors_ND
