@@ -137,7 +137,10 @@ def test_prepare_and_embed_write_what_the_pipeline_declares(project, capsys):
     prepare.main()
     embed.main()
     told = capsys.readouterr().out
-    assert "prepare: 60 rows read; train 48, validation 6, test 6; 2 categories, 5 words" in told
+    assert (
+        "prepare: 60 rows read; train 48, validation 4, calibration 2, test 6; 2 categories, 5 words"
+        in told
+    )
     assert "embed: 5 words of 5 dimensions (ppmi); vectors for 100.0% of words and 66.7%" in told
     metrics = json.loads(Path("metrics/embed.json").read_text())
     assert metrics == {

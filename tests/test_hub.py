@@ -175,7 +175,7 @@ def test_the_folder_is_whole_and_imports_nothing_of_the_package(
     out = export(models, tmp_path / "out")
     files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     saved_files = ["golden.json", "labels.txt", "model.json", "vocabulary.tsv", "weights.safetensors"]
-    code = ["cnn", "contract", "layers", "mlp", "networks", "subwords", "text"]
+    code = ["cnn", "contract", "layers", "mlp", "networks", "subwords", "text", "windows"]
     assert files == sorted(
         ["README.md", "predict.py", "requirements.txt"]
         + [f"{name}/{file}" for name in NAMES for file in saved_files]

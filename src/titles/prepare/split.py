@@ -127,7 +127,8 @@ def set_aside(
     labels_V, shuffle_V = labels_V[order_V], shuffle_V[order_V]
     rows_C = np.bincount(labels_V)
     start_C = np.cumsum(rows_C) - rows_C
-    kept_C = np.maximum(1, rows_C - np.rint(rows_C * share).astype(np.int64))
+    # Of three rows, two stay: halves of a row are validation's.
+    kept_C = np.maximum(1, rows_C - np.ceil(rows_C * share - 0.5).astype(np.int64))
     opens_V = np.ones(len(held_V), bool)
     opens_V[1:] = (labels_V[1:] != labels_V[:-1]) | (shuffle_V[1:] != shuffle_V[:-1])
     place_V = np.flatnonzero(opens_V)[np.cumsum(opens_V) - 1]  # of the first row with the same title
