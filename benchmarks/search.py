@@ -43,7 +43,7 @@ def search(peer: Peer, params: Params, grid: Sequence[Setting], budget: float) -
         SystemExit: no point gives a model.
     """
     splits = read_splits(params)
-    train, validation, test = splits.values()
+    train, validation, test = (splits[name] for name in ("train", "validation", "test"))
     categories = len(read_lines(LABELS))
     log_shares_C = log_shares(train.labels, categories)
 

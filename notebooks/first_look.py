@@ -6,6 +6,7 @@ __generated_with = "0.25.2"
 app = marimo.App(width="medium", app_title="titles: a first look")
 
 with app.setup:
+    import json
     import os
     import subprocess
     from pathlib import Path
@@ -150,7 +151,7 @@ def _(revisions):
 @app.cell
 def _(revisions):
     curves = pd.concat(
-        pd.read_json(dvc.api.read(f"plots/{network}.json", rev=revision)).assign(
+        pd.DataFrame(json.loads(dvc.api.read(f"plots/{network}.json", rev=revision))).assign(
             network=network, revision=revision
         )
         for revision in revisions

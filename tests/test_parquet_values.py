@@ -7,7 +7,6 @@ import datetime
 import decimal
 import io
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pytest
 
 from titles.listings import sources
 from titles.listings.files import CSV, JSON_LINES, PARQUET, opened
+from titles.predict.classifier import Ranked
 from titles.predict.files import Predicted, writer
 
 INT32, INT64 = [-(2**31), 2**31 - 1, 0, None], [-(2**63), 2**63 - 1, 0, None]
@@ -114,9 +114,7 @@ def predicted(tmp_path, column, into, name="v", with_schema=True):
     with opened(file, PARQUET) as listing, writer(out, into, listing, ["A"], 1) as write:
         for chunk in listing.chunks:
             count = len(chunk.titles)
-            ranked = SimpleNamespace(
-                categories_NK=np.zeros((count, 1), np.int64), probabilities_NK=np.ones((count, 1))
-            )
+            ranked = Ranked(np.zeros((count, 1), np.int64), np.ones((count, 1), np.float32))
             told = [chunk.problems.get(place, "") for place in range(count)]
             write(Predicted(1, chunk, ranked, told))
     return file, out, told

@@ -189,13 +189,13 @@ def test_dvc_exp_show_has_scores_first_then_networks_and_few_columns(project: Pa
     assert sum(len(name) + 3 for name in columns[:3]) < 180 - 60
     assert columns[12].startswith("cnn.")
     params = [name for name in columns[12:] if re.fullmatch(r"seed|(\w+)\.\w+", name)]
-    assert len(columns) - 12 - len(params) <= 29
+    assert len(columns) - 12 - len(params) <= 30
 
 
 def test_a_clone_draws_the_committed_run_before_any_pull(clone: Path) -> None:
     found = json.loads(run(clone, "dvc", "plots", "show", "--json"))["data"]
     drawn = {name: views for name, views in found.items() if views}
-    assert len(drawn) == 11
+    assert len(drawn) == 12
     for name, views in drawn.items():
         assert [view["content"]["data"]["values"] for view in views], name
     assert "average.balanced_accuracy" in run(clone, "dvc", "metrics", "show")
