@@ -40,8 +40,10 @@ def answers(
         at_least: see `Ranked.abstentions`; without effect on sets.
 
     Raises:
-        ValueError: as `Classifier.top` and `Classifier.sets`.
+        ValueError: at_least is no probability; and as `Classifier.top` and `Classifier.sets`.
     """
+    if not 0 <= at_least <= 1:
+        raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
     labels = classifier.labels
     for chunk in listing.of_titles(titles).chunks:
         found: Ranked | CategorySets

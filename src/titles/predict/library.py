@@ -46,8 +46,6 @@ class Predictor:
         Raises:
             TypeError: titles are one text. ValueError: top is less than 1, or at_least no probability.
         """
-        if not 0 <= at_least <= 1:
-            raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
         return [*answers(self._classifier, _listed(titles), top, at_least)]
 
     def cover(self, titles: Iterable[str], probability: float = 0.95) -> list[Answer]:

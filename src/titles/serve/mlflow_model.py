@@ -124,8 +124,6 @@ class TitlesModel(PythonModel):
         """
         given = {name: value for name, value in (params or {}).items() if value is not None}
         k, at_least = int(given.get("k", _TOP)), float(given.get("at_least", 0))
-        if not 0 <= at_least <= 1:
-            raise ValueError(f"at_least is {at_least:g}: a probability from 0 to 1 is expected")
         threshold_C = self._thresholds(float(given.get("cover", 0)), k, at_least)
         wanted = k if threshold_C is None else threshold_C
         rows: list[tuple[list[str], list[float], str]] = []
