@@ -36,7 +36,7 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy(base, tmp_path_factory.mktemp("changed") / "project")
     params = (folder / "params.yaml").read_text()
     head, mlp = params.split("\nmlp:")
-    mlp = re.sub(r"(?m)^(  (epochs|min_steps):) \d+", lambda found: f"{found[1]} {EPOCHS}", mlp, count=2)
+    mlp = re.sub(r"(?m)^(  (epochs|min_steps):) \w+", lambda found: f"{found[1]} {EPOCHS}", mlp, count=2)
     (folder / "params.yaml").write_text(f"{head}\nmlp:{mlp}")
     run(folder, "dvc", "repro", "-s", "train_mlp")
     commit(folder, "longer")

@@ -302,10 +302,16 @@ def steps_of(titles, **changes):
 
 @pytest.mark.parametrize(
     ("min_steps", "sizes"),
-    [(1, [8]), (2, [4, 4]), (3, [2, 2, 2, 2]), (8, [1] * 8), (9, [1] * 8)],
+    [(1, [320]), (2, [160, 160]), (3, [106, 106, 106, 2]), (4, [96, 96, 96, 32]), (9, [96, 96, 96, 32])],
 )
 def test_auto_makes_batches_so_small_that_there_are_enough_steps(min_steps, sizes):
-    assert steps_of(encoded(), batch_size="auto", min_steps=min_steps) == sizes
+    titles = encoded(TITLES * 40, CATEGORIES * 40)
+    found = steps_of(titles, batch_size="auto", min_steps=min_steps)
+    assert sorted(found, reverse=True) == sizes
+
+
+def test_auto_takes_all_titles_of_a_split_smaller_than_a_batch():
+    assert steps_of(encoded(), batch_size="auto", min_steps=9) == [8]
 
 
 @pytest.mark.parametrize(
@@ -318,8 +324,13 @@ def test_a_batch_size_given_is_the_one_used(batch_size, sizes):
 @pytest.mark.parametrize(
     ("rows", "changes", "idle"),
     [
-        (8, {"batch_size": "auto", "min_steps": 8}, {}),
-        (8, {"batch_size": "auto", "min_steps": 9}, {"min_steps": "train has 8 titles: batches of 1"}),
+        (288, {"batch_size": "auto", "min_steps": 3}, {}),
+        (
+            287,
+            {"batch_size": "auto", "min_steps": 3},
+            {"min_steps": "train has 287 titles: batches of 96"},
+        ),
+        (8, {"batch_size": "auto", "min_steps": 1}, {"min_steps": "train has 8 titles: batches of 8"}),
         (3_074, {"batch_size": "auto", "min_steps": 3}, {}),
         (
             3_075,
@@ -336,7 +347,7 @@ def test_sizes_of_batches_that_train_overrules_are_named(rows, changes, idle):
     if "min_steps" in idle:  # neither one more nor one less makes other batches
         sizes = {given.titles_per_step(rows)} | {
             settings("mlp", batch_size="auto", min_steps=given.min_steps + more).titles_per_step(rows)
-            for more in ((0, 1) if rows == 8 else (-1, 0))
+            for more in ((0, 1) if rows < 288 else (-1, 0))
         }
         assert len(sizes) == 1
 

@@ -285,7 +285,7 @@ def test_a_report_shows_what_there_is_of_an_old_experiment(capsys: pytest.Captur
     assert "left out: predictions are missing" in html
     assert "| first | CNN | 2 | 1.000 |" in markdown
     assert "| main | CNN | 2 of 2 | 1.000 |" in markdown
-    assert r"| cnn.label\_smoothing | 0.1 | 0.0 |" in markdown
+    assert r"| cnn.label\_smoothing | 0.2 | 0.0 |" in markdown
     assert r"first has no " in markdown
     assert r"evaluate.target\_precision: its version did not know" in markdown
     # The first as the baseline, and alone.

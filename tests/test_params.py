@@ -64,7 +64,7 @@ def problems(values):
 def test_the_committed_file_is_valid():
     params = load_params(COMMITTED)
     assert params.cnn.weight_decay == 0.00001  # YAML gives the string "1e-5"
-    assert params.cnn.filter_lengths == (2, 3, 4)
+    assert params.cnn.filter_lengths == (1, 2, 3)
 
 
 def test_every_knob_of_the_committed_file_is_documented_on_its_line():
@@ -152,10 +152,13 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
         ),
         pytest.param({"cnn": None}, "cnn", "must be a section with keys", id="empty section"),
         pytest.param(
-            {"cnn.epochs": "8"}, "cnn.epochs", "Input should be a valid integer", id="text for a count"
+            {"cnn.fc_size": "8"}, "cnn.fc_size", "Input should be a valid integer", id="text for a count"
         ),
         pytest.param(
-            {"cnn.epochs": 8.0}, "cnn.epochs", "Input should be a valid integer", id="float for a count"
+            {"cnn.fc_size": 8.0},
+            "cnn.fc_size",
+            "Input should be a valid integer",
+            id="float for a count",
         ),
         pytest.param({"seed": True}, "seed", "Input should be a valid integer", id="bool for a count"),
         pytest.param(
@@ -287,6 +290,15 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
             )
             for size in (0, -1, True, 2.0, "64", "Auto", None)
         ),
+        *(
+            pytest.param(
+                {"cnn.epochs": epochs},
+                "cnn.epochs",
+                "must be auto or a whole number from 1 to 100000",
+                id=f"{epochs!r} epochs",
+            )
+            for epochs in (0, 100_001, True, 8.0, "8", None)
+        ),
         pytest.param(
             {"mlp.batch_size": 512},
             "mlp.min_steps",
@@ -376,9 +388,11 @@ def test_each_setting_that_the_message_on_batches_names_is_taken(changed, change
 @pytest.mark.parametrize(
     ("changes", "rows", "size"),
     [
-        ({}, 46_556, 232),
+        ({}, 46_556, 465),
         ({}, 10_000_000, 1024),
-        ({}, 199, 1),
+        ({}, 1_000, 96),
+        ({}, 95, 95),
+        ({}, 0, 1),
         ({"batch_size": 512, "min_steps": None}, 46_556, 512),
         ({"batch_size": 4096, "min_steps": None}, 46_556, 4096),
         ({"batch_size": 4096, "min_steps": None}, 4_000, 4_000),
@@ -387,6 +401,28 @@ def test_each_setting_that_the_message_on_batches_names_is_taken(changed, change
 def test_a_batch_has_as_many_titles_as_are_given_or_left_by_the_steps(changed, changes, rows, size):
     params = parse_params(changed({f"cnn.{name}": value for name, value in changes.items()}))
     assert params.network("cnn").titles_per_step(rows) == size
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs"),
+    [
+        (0, 48),  # the trainer says that there are none
+        (1, 48),
+        (3_000, 48),
+        (3_001, 48),
+        (6_000, 24),
+        (12_000, 12),
+        (46_556, 12),
+        (1_000_000, 12),
+        (1_090_910, 11),
+        (11_999_999, 2),
+        (12_000_000, 1),
+        (20_000_000, 1),
+    ],
+)
+def test_auto_makes_more_passes_over_few_titles_and_fewer_over_many(changed, rows, epochs):
+    assert parse_params(changed({"cnn.epochs": "auto"})).network("cnn").passes(rows) == epochs
+    assert parse_params(changed({"cnn.epochs": 5})).network("cnn").passes(rows) == 5
 
 
 @pytest.mark.parametrize("key", ["subword_max", "subword_min"])

@@ -28,7 +28,7 @@ def project(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         store.execute("update runs set lifecycle_stage = 'deleted'")
     params = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(
-        re.sub(r"(?m)^(  (epochs|min_steps):) \d+", lambda m: f"{m[1]} {EPOCHS}", params)
+        re.sub(r"(?m)^(  (epochs|min_steps):) \w+", lambda m: f"{m[1]} {EPOCHS}", params)
     )
     commit(folder, "longer")
     return folder

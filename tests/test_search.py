@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 
 from searches import BASE, COMMIT, GOOD, ROOT, study
 from titles.commands.search import _count, _duration, _name, _seeds
+from titles.data.files import write_json
 from titles.experiments.search import charts, results, runner, task
 from titles.experiments.search.confirm import verdicts
 from titles.experiments.search.page import importances, winner, write_page
@@ -30,6 +31,7 @@ from titles.experiments.search.runner import _bounded
 from titles.experiments.search.study import Study
 from titles.experiments.store import Revision
 from titles.experiments.suite.runner import default_jobs
+from titles.models.registry import parse_params
 from titles.tracking import provenance
 from titles.tracking import trial as channel
 
@@ -109,7 +111,7 @@ def test_a_file_that_is_no_study_is_refused_and_stays(tmp_path: Path) -> None:
 
 def test_a_training_reports_each_epoch_once_and_stops_when_told(tmp_path: Path) -> None:
     channel.answering(tmp_path)
-    tracker = channel.TrialTracker("cnn", tmp_path)
+    tracker = channel.TrialTracker("cnn", tmp_path, 4)
 
     def answer(*stops: str) -> None:
         for number, stop in enumerate(stops):
@@ -126,24 +128,31 @@ def test_a_training_reports_each_epoch_once_and_stops_when_told(tmp_path: Path) 
         tracker.log({"validation/balanced_accuracy": 0.6}, 2)
     search.join()
     # A training that resumes passes the epochs that it has told.
-    resumed = channel.TrialTracker("cnn", tmp_path)
+    resumed = channel.TrialTracker("cnn", tmp_path, 4)
     resumed.log({"validation/balanced_accuracy": 0.5}, 1)
-    assert [(e.epoch, e.validation_balanced_accuracy) for e in channel.epochs(tmp_path)] == [
-        (1, 0.5),
-        (2, 0.6),
+    assert [(e.epoch, e.validation_balanced_accuracy, e.planned) for e in channel.epochs(tmp_path)] == [
+        (1, 0.5, 4),
+        (2, 0.6, 4),
     ]
+
+
+def test_epochs_of_a_version_that_did_not_say_how_many_were_planned_are_read(tmp_path: Path) -> None:
+    line = {"network": "cnn", "epoch": 3, "seconds": 1.0, "validation_balanced_accuracy": 0.5}
+    (tmp_path / "epochs.jsonl").write_text(f"{json.dumps(line)}\n", encoding="utf-8")
+    (epoch,) = channel.epochs(tmp_path)
+    assert not runner._is_over([epoch], parse_params(BASE).network("cnn"))
 
 
 def test_a_training_goes_on_if_the_search_is_gone(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     (tmp_path / "search.pid").write_text(str(process.pid))
-    channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
+    channel.TrialTracker("cnn", tmp_path, 4).log({"validation/balanced_accuracy": 0.5}, 1)
     assert len(channel.epochs(tmp_path)) == 1
 
 
 def test_a_line_that_is_half_written_does_not_count(tmp_path: Path) -> None:
-    channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
+    channel.TrialTracker("cnn", tmp_path, 4).log({"validation/balanced_accuracy": 0.5}, 1)
     with (tmp_path / "epochs.jsonl").open("a") as stream:
         stream.write('{"network": "cnn", "ep')
     assert len(channel.epochs(tmp_path)) == 1
@@ -166,8 +175,8 @@ def test_a_line_is_written_in_place_of_a_half_written_one(tmp_path: Path, half: 
     assert channel.answers(tmp_path) == ["", "it is bad"]
     (tmp_path / "epochs.jsonl").write_text(half)
     for _ in range(2):  # the second is a training that resumes
-        channel.TrialTracker("cnn", tmp_path).log({"validation/balanced_accuracy": 0.5}, 1)
-    channel.TrialTracker("mlp", tmp_path).log({"validation/balanced_accuracy": 0.25}, 1)
+        channel.TrialTracker("cnn", tmp_path, 4).log({"validation/balanced_accuracy": 0.5}, 1)
+    channel.TrialTracker("mlp", tmp_path, 4).log({"validation/balanced_accuracy": 0.25}, 1)
     assert [(e.network, e.epoch) for e in channel.epochs(tmp_path)] == [("cnn", 1), ("mlp", 1)]
 
 
@@ -267,7 +276,8 @@ def test_threads_never_exceed_the_cores() -> None:
 
 AVERAGED = "network: average\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}"
 BY_MEDIAN = "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.5}}"
-EPOCHS = BASE["mlp"]["epochs"]
+EPOCHS = 12
+WARM_UP = 3
 CURVES = {"cnn": 0.9, "mlp": 0.5}  # of the complete trials, the same after each epoch
 
 
@@ -290,12 +300,12 @@ def under_way(
 
 
 def curve(network: str, *scores: float) -> list[channel.Epoch]:
-    return [channel.Epoch(network, n, 1.0, score) for n, score in enumerate(scores, 1)]
+    return [channel.Epoch(network, n, 1.0, score, EPOCHS) for n, score in enumerate(scores, 1)]
 
 
 def test_the_median_is_that_of_the_network_after_the_same_epoch(tmp_path: Path) -> None:
     search, active = under_way(tmp_path, AVERAGED)
-    late = search.study.warm_up + 1
+    late = WARM_UP + 1
     cnn = curve("cnn", *[0.95] * late)
     assert search._verdict(active, cnn) == ""
     assert search._verdict(active, cnn + curve("mlp", *[0.6] * late)) == ""
@@ -324,7 +334,9 @@ def test_a_training_that_is_over_is_not_stopped(tmp_path: Path) -> None:
     assert search._verdict(active, curve("mlp", *[0.1] * (late - 1), 0.2, 0.1, 0.1)) == ""
 
 
-def test_hyperband_stops_the_worst_of_a_bracket(tmp_path: Path) -> None:
+def test_hyperband_stops_the_worst_of_a_bracket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("metrics/mlp.json"), {"used": {"epochs": EPOCHS}})
     text = BY_MEDIAN.replace("space:", "early_stopping: hyperband\nspace:")
     search, _ = under_way(tmp_path, text, complete=1)
     stopped = []
@@ -341,6 +353,21 @@ def test_hyperband_stops_the_worst_of_a_bracket(tmp_path: Path) -> None:
         search.study.end(trial, state, values)
     assert stopped[0] == ""  # the best is the first
     assert [verdict for verdict in stopped if "(Hyperband)" in verdict]
+
+
+def test_hyperband_reckons_with_the_epochs_that_auto_was_or_at_most_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = study(tmp_path, BY_MEDIAN)
+    assert found._epochs() == 48
+    for written in ({"used": {"batch_size": 96}}, {"used": None}, []):
+        write_json(Path("metrics/mlp.json"), written)
+        assert found._epochs() == 48
+    write_json(Path("metrics/mlp.json"), {"used": {"epochs": 17}})
+    assert found._epochs() == 17
+    searched = BY_MEDIAN[:-1] + ", mlp.epochs: {low: 2, high: 30}}"
+    assert study(tmp_path, searched, file="other.db")._epochs() == 30
 
 
 class _Result(NamedTuple):
@@ -370,7 +397,7 @@ def test_a_training_that_went_on_without_the_search_has_its_verdict(
     ended = search.study.trials[active.trial.number]
     if score < CURVES["mlp"]:
         assert ended.state == TrialState.PRUNED
-        assert f"stopped after epoch {search.study.warm_up + 1} of mlp" in ended.user_attrs["reason"]
+        assert f"stopped after epoch {WARM_UP + 1} of mlp" in ended.user_attrs["reason"]
         assert removed == [("update-ref", "-d", f"refs/exps/aa/{'a' * 38}/s-{active.trial.number}")]
     else:
         assert (ended.state, ended.values, removed) == (TrialState.COMPLETE, [score], [])

@@ -53,8 +53,8 @@ def test_the_default_is_part_of_the_space_as_far_as_the_space_has_it(tmp_path: P
         "mlp.schedule": "one_cycle",
         "mlp.weight_decay": 1e-5,
     }
-    other = "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.2}, mlp.epochs: {choices: [12, 13]}}"
-    assert space(other, tmp_path).default() == {"mlp.epochs": 12}
+    other = "network: mlp\nspace: {mlp.dropout: {low: 0.1, high: 0.2}, mlp.epochs: {choices: [auto, 9]}}"
+    assert space(other, tmp_path).default() == {"mlp.epochs": "auto"}
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ space:
         "mlp.learning_rat: unknown parameter; did you mean mlp.learning_rate?",
         "space.dropout: unknown parameter; did you mean mlp.dropout?",
         "space.mlp.dropout: Input should be less than 1",
-        "space.mlp.epochs: Input should be greater than or equal to 1",
+        "space.mlp.epochs: must be auto or a whole number from 1",
         "space.cnn.dropout: does not change the mlp",
         "space.seed: is luck",
         "space.prepare.validation_fraction: changes the validation split",
@@ -99,8 +99,11 @@ space:
             "network: mlp\nspace: {mlp.dropout: {low: 0, high: 1.5}}",
             "space.mlp.dropout: Input should be",
         ),
-        ("network: mlp\nspace: {mlp.epochs: {choices: [3, 0]}}", "space.mlp.epochs: Input should be"),
-        ("network: mlp\nspace: {mlp.epochs: {low: 1.5, high: 3}}", "must be whole numbers"),
+        (
+            "network: mlp\nspace: {mlp.epochs: {choices: [3, 0]}}",
+            "space.mlp.epochs: must be auto or a whole number",
+        ),
+        ("network: mlp\nspace: {mlp.patience: {low: 1.5, high: 3}}", "must be whole numbers"),
         ("network: mlp\nspace: {mlp.epochs: {low: 1, high: 4, step: 2}}", "whole number of steps"),
         ("network: mlp\nspace: {mlp.epochs: {choices: [2, 2]}}", "holds one twice"),
         ("network: mlp\nspace: {a: {choices: [{mlp.epochs: 1}, 2]}}", "either all are mappings"),
@@ -164,7 +167,7 @@ space:
         ),
         (
             "network: mlp\nspace: {mlp.batch_size: {low: 64, high: 512, log: true}}",
-            "space.mlp.min_steps: must be null where batch_size is a number, not 200",
+            "space.mlp.min_steps: must be null where batch_size is a number, not 100",
         ),
         ("network: mlp\nspace: {mlp.epochs: {choices: []}}", "mlp.epochs.choices: List should have"),
         (

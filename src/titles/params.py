@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from pydantic import (
     field_validator,
 )
 
+from titles.data import auto
 from titles.data.contract import MOST_BUCKETS, MOST_LETTERS, NO_CORRECTIONS, NO_PRETRAINED, NO_REFERENCE
 from titles.data.documents import read_bytes, read_yaml
 from titles.data.problems import described
@@ -58,7 +60,6 @@ MOST_EPOCHS = 100_000
 MOST_THREADS = 1024
 MOST_LAYERS = 64  # also lengths of filters
 Positive = Annotated[int, Field(ge=1, le=MOST)]
-NotNegative = Annotated[int, Field(ge=0, le=MOST)]
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Words = Annotated[int, Field(ge=1, le=MOST_WORDS)]
 Units = Annotated[int, Field(ge=1, le=MOST_UNITS)]
@@ -100,18 +101,15 @@ Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def _batch_size(value: object) -> object:
+def _auto_or(most: int, value: object) -> object:
     is_number = isinstance(value, int) and not isinstance(value, bool)
-    if value != "auto" and not (is_number and 1 <= value <= MOST):  # type: ignore[operator]
-        raise ValueError(f"must be auto or a whole number from 1 to {MOST}")
+    if value != "auto" and not (is_number and 1 <= value <= most):  # type: ignore[operator]
+        raise ValueError(f"must be auto or a whole number from 1 to {most}")
     return value
 
 
-BatchSize = Annotated[
-    Annotated[int, Field(ge=1, le=MOST)] | Literal["auto"], BeforeValidator(_batch_size)
-]
-# `auto` makes no larger batches.
-LARGEST_BATCH = 1024
+Passes = Annotated[Epochs | Literal["auto"], BeforeValidator(partial(_auto_or, MOST_EPOCHS))]
+BatchSize = Annotated[Positive | Literal["auto"], BeforeValidator(partial(_auto_or, MOST))]
 
 
 @dataclass(frozen=True)
@@ -239,7 +237,7 @@ class Training(_Section):
     subword_buckets: Annotated[int, Field(ge=0, le=MOST_BUCKETS)]
     subword_min: Letters
     subword_max: Letters
-    epochs: Epochs
+    epochs: Passes
     batch_size: BatchSize
     min_steps: Rows | None
     learning_rate: Annotated[Number, Field(gt=0, le=1000)]
@@ -261,7 +259,7 @@ class Training(_Section):
         batch_size = info.data.get("batch_size")
         if batch_size == "auto" and min_steps is None:
             raise ValueError(
-                "must be a number where batch_size is auto: -S {section}.min_steps=200, for example"
+                "must be a number where batch_size is auto: -S {section}.min_steps=100, for example"
             )
         if isinstance(batch_size, int) and min_steps is not None:
             raise ValueError(
@@ -275,16 +273,18 @@ class Training(_Section):
         found: dict[str, str] = {}
         if not self.subword_buckets:
             found |= dict.fromkeys(("subword_min", "subword_max"), "subword_buckets is 0")
-        if self.patience >= max(1, self.epochs - 1):
-            found["patience"] = f"epochs is {self.epochs}"
         return found
 
     def titles_per_step(self, rows: int) -> int:
         """The size of the batches, except a smaller last one, in an epoch over so many rows."""
         if self.batch_size == "auto":
             assert self.min_steps is not None
-            return max(1, min(LARGEST_BATCH, rows // self.min_steps))
+            return auto.batch_size(rows, self.min_steps)
         return min(self.batch_size, rows)
+
+    def passes(self, rows: int) -> int:
+        """The epochs of a training on so many rows, unless it stops early."""
+        return auto.epochs(rows) if self.epochs == "auto" else self.epochs
 
     @property
     def architecture(self) -> dict[str, Any]:

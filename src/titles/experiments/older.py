@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from titles.data.auto import LARGEST_BATCH
 from titles.data.contract import NO_CORRECTIONS, NO_REFERENCE
-from titles.params import LARGEST_BATCH, RENAMED
+from titles.params import RENAMED
 
 # Ends the split seed of versions in which the words of a title decided its split, not the title as it
 # stands: the same seed gives other test titles now.

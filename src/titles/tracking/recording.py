@@ -41,9 +41,9 @@ def tracked(
     name: str,
     params: Params,
     plots: Path,
-    note: Path | None = None,
-    abandoned: Sequence[Path] = (),
-    used: Mapping[str, object] | None = None,
+    note: Path | None,
+    abandoned: Sequence[Path],
+    used: Mapping[str, object],
 ) -> Iterator[Tracker]:
     """Record a training of the model `name`; curves go to the file `plots`.
 
@@ -64,10 +64,12 @@ def tracked(
         raise ValueError(f"TITLES_MLFLOW is {choice!r}, expected on or off")
     trackers: list[Tracker] = [DvcliveTracker(plots)]
     if choice == "on":
-        trackers.append(MlflowTracker(name, params, note, abandoned, used or {}))
+        trackers.append(MlflowTracker(name, params, note, abandoned, used))
     if folder := os.environ.get(trial.VARIABLE):
         # Last: it may end the training, once others have logged.
-        trackers.append(trial.TrialTracker(name, Path(folder)))
+        planned = used["epochs"]
+        assert isinstance(planned, int)
+        trackers.append(trial.TrialTracker(name, Path(folder), planned))
     tracker = _All(trackers)
     failed = True
     try:

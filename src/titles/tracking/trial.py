@@ -19,6 +19,7 @@ import psutil
 
 from titles.data.documents import parse_json, read_bytes
 from titles.data.files import atomic_file
+from titles.params import MOST_EPOCHS
 from titles.tracking.tracker import Tracker
 
 VARIABLE = "TITLES_TRIAL"  # in the environment: the folder of the trial
@@ -34,19 +35,21 @@ class StoppedError(ValueError):
 
 
 class Epoch(NamedTuple):
-    """An epoch of a trial. seconds: since the epoch before, or since the training began."""
+    """An epoch of a trial. seconds: since the epoch before, or since the training began. planned: the
+    epochs of the training, unless it stops early; older versions did not say."""
 
     network: str
     epoch: int
     seconds: float
     validation_balanced_accuracy: float
+    planned: int = MOST_EPOCHS
 
 
 class TrialTracker(Tracker):
     """Reports the epochs of the network `name` to the search; raises StoppedError when it says so."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self._name, self._folder = name, folder
+    def __init__(self, name: str, folder: Path, planned: int) -> None:
+        self._name, self._folder, self._planned = name, folder, planned
         self._told = {epoch.epoch for epoch in epochs(folder) if epoch.network == name}
         self._last = time.monotonic()
 
@@ -55,7 +58,8 @@ class TrialTracker(Tracker):
         seconds, self._last = now - self._last, now
         if step not in self._told:
             accuracy = metrics["validation/balanced_accuracy"]
-            _append(self._folder / _EPOCHS, Epoch(self._name, step, seconds, accuracy)._asdict())
+            epoch = Epoch(self._name, step, seconds, accuracy, self._planned)
+            _append(self._folder / _EPOCHS, epoch._asdict())
         if reason := self._answer(step):
             raise StoppedError(f"stopped by the search after epoch {step} of {self._name}: {reason}")
 

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from titles.data import inputs, memory, processor
+from titles.data.auto import LARGEST_BATCH, SMALLEST_BATCH
 from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.files import atomic_folder, write_json
@@ -23,7 +24,7 @@ from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import machine, set_up
 from titles.models.parts.network import Network
-from titles.params import LARGEST_BATCH, Params, Text, Training, note_without_effect
+from titles.params import Params, Text, Training, note_without_effect
 from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
@@ -58,7 +59,12 @@ def train(name: str, network: type[Network], params: Params) -> None:
     embedding = new_embedding(settings, words)
     _check_memory(name, network.planned(embedding, len(labels), architecture))
     made = network(embedding, len(labels), **architecture).to(device)
-    used = {"batch_size": settings.titles_per_step(len(train_split)), "machine": machine(params.compute)}
+    rows = len(train_split)
+    used = {
+        "epochs": settings.passes(rows),
+        "batch_size": settings.titles_per_step(rows),
+        "machine": machine(params.compute),
+    }
     model = saved.SavedModel(
         name,
         architecture,
@@ -94,9 +100,13 @@ def without_effect(settings: Training, titles: EncodedTitles, categories: int) -
         names = ("logit_adjustment", "class_weighting")
         found |= dict.fromkeys(names, "all categories have equally many titles in train")
     rows, size = len(titles), settings.batch_size
+    if settings.patience >= max(1, (epochs := settings.passes(rows)) - 1):
+        found["patience"] = f"epochs is {epochs}"
     if isinstance(size, int) and size > rows:
         found["batch_size"] = f"train has {rows} titles: one step per epoch"
-    if settings.min_steps and not settings.min_steps <= rows < (LARGEST_BATCH + 1) * settings.min_steps:
+    if settings.min_steps and not (
+        SMALLEST_BATCH * settings.min_steps <= rows < (LARGEST_BATCH + 1) * settings.min_steps
+    ):
         found["min_steps"] = f"train has {rows} titles: batches of {settings.titles_per_step(rows)}"
     return found
 
@@ -235,6 +245,7 @@ def _train(
         trainer = Trainer(
             model.network, train_split, validation, len(model.labels), settings, seed, device
         )
+        planned = trainer.epochs_planned
         if found := checkpoint.read():
             tensors, numbers = found
             trainer.restore(tensors, numbers)
@@ -248,23 +259,21 @@ def _train(
             within = f", step {trainer.step} of {trainer.steps_per_epoch} of the next" * (
                 trainer.step > 0
             )
-            print(
-                f"{model.name}: resumed after epoch {resumed} of {settings.epochs}{within}", flush=True
-            )
+            print(f"{model.name}: resumed after epoch {resumed} of {planned}{within}", flush=True)
         for record in trainer.epochs(lambda: keep(within_epoch=True)):
             inputs.watch()
             tracker.log(_logged(record), record.epoch)
             records.append(record)
-            seconds_left = _mean_seconds(records[resumed:]) * (settings.epochs - record.epoch)
+            seconds_left = _mean_seconds(records[resumed:]) * (planned - record.epoch)
             pace = {"titles_per_second": record.titles_per_second, "seconds_left": seconds_left}
             tracker.log_pace(pace, record.epoch)
             better = best is None or _rank(record) > _rank(best)
-            print(_line(model.name, settings.epochs, record, better, seconds_left), flush=True)
+            print(_line(model.name, planned, record, better, seconds_left), flush=True)
             if better:
                 best = record
                 weights = {k: v.clone() for k, v in model.network.state_dict().items()}
             elif best and settings.patience and record.epoch - best.epoch >= settings.patience:
-                cut = settings.schedule == "one_cycle" and record.epoch < settings.epochs
+                cut = settings.schedule == "one_cycle" and record.epoch < planned
                 where = f", after {trainer.progress:.0%} of its one_cycle schedule" if cut else ""
                 print(f"{model.name}: stopped early{where}; epoch {best.epoch} is the best")
                 break

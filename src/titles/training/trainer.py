@@ -90,7 +90,8 @@ class Trainer:
         self._titles, self._validation = train, validation
         self._batch_size = settings.titles_per_step(len(train))
         self.steps_per_epoch = math.ceil(len(train) / self._batch_size)
-        self._steps_planned = settings.epochs * self.steps_per_epoch
+        self.epochs_planned = settings.passes(len(train))
+        self._steps_planned = self.epochs_planned * self.steps_per_epoch
         self._steps_done = 0
         self._epochs_done = 0
         self._objective = Objective.of(train, categories, settings, device)
@@ -110,7 +111,7 @@ class Trainer:
         return self._steps_done / self._steps_planned
 
     def epochs(self, between: Callable[[], None] = lambda: None) -> Iterator[EpochRecord]:
-        """Yield a record after each epoch, until `settings.epochs` are done.
+        """Yield a record after each epoch, until all that are planned are done.
 
         The caller logs, keeps the best weights, and stops early by not asking for more.
 
@@ -121,7 +122,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite; the weights are then worthless.
         """
-        while self._epochs_done < self._settings.epochs:
+        while self._epochs_done < self.epochs_planned:
             number = self._epochs_done + 1
             started = time.perf_counter()
             train_loss, titles = self._epoch(number, between)

@@ -296,7 +296,7 @@ class _Search:
             return f"{value} not among the best of its bracket (Hyperband)" if stop else ""
         best = max(epoch.validation_balanced_accuracy for epoch in trained)
         step = _step(self.space, last.network, last.epoch)
-        if last.epoch <= self.study.warm_up or not self.study.below_median(best, step):
+        if last.epoch <= _warm_up(last) or not self.study.below_median(best, step):
             return ""
         return f"{value} below the median of the trials before it"
 
@@ -386,5 +386,10 @@ def _step(space: Space, network: str, epoch: int) -> int:
 def _is_over(trained: list[channel.Epoch], settings: Training) -> bool:
     """Whether the training of a network ends with the last of these epochs in any case."""
     best = max(trained, key=lambda e: (e.validation_balanced_accuracy, e.epoch)).epoch
-    last = trained[-1].epoch
-    return last >= settings.epochs or bool(settings.patience and last - best >= settings.patience)
+    last = trained[-1]
+    return last.epoch >= last.planned or 0 < settings.patience <= last.epoch - best
+
+
+def _warm_up(last: channel.Epoch) -> int:
+    """Epochs of a training before the median counts: a good one may begin slowly."""
+    return max(1, last.planned // 4)

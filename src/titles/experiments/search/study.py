@@ -16,6 +16,9 @@ from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from titles.data import auto
+from titles.data.contract import METRICS
+from titles.data.documents import read_json
 from titles.experiments.search.results import names
 from titles.experiments.search.space import ACCURACY, SECONDS, Space
 from titles.tracking.provenance import sqlite_uri
@@ -142,16 +145,14 @@ class Study:
         known = [t.intermediate_values[step] for t in self.complete if step in t.intermediate_values]
         return len(known) >= _MEDIAN_OF and best < median(known)
 
-    @property
-    def warm_up(self) -> int:
-        """Epochs of each network before the median counts: a good training may begin slowly."""
-        return max(1, self._epochs() // 4)
-
     def _epochs(self) -> int:
         """The most epochs that a training may have."""
         names = [f"{network}.epochs" for network in self.space.networks]
         ends = [p.settings(v).get(n, 0) for p in self.space.parameters for v in p.ends for n in names]
-        return max(int(value) for value in [*ends, *(self.space.values[name] for name in names)])
+        given = [*ends, *(self.space.values[name] for name in names)]
+        if "auto" in given:
+            given += map(_used_epochs, self.space.networks)
+        return max(int(value) for value in given if value != "auto")
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -221,6 +222,14 @@ class Study:
     def front(self) -> list[int]:
         """Numbers of the trials that no other surpasses in all objectives."""
         return [trial.number for trial in self.study.best_trials] if self.complete else []
+
+
+def _used_epochs(network: str) -> int:
+    """What `auto` was in the last training of a network, or at most can be."""
+    try:
+        return int(read_json(METRICS / f"{network}.json")["used"]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or of an older version
+        return auto.MOST_EPOCHS
 
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:
