@@ -70,7 +70,7 @@ OF_A_NETWORK = {
     "subword_max": Case(6),
     "epochs": Case(3),
     "batch_size": Case(31, {"batch_size": 32, "min_steps": None}),
-    "min_steps": Case(11),
+    "min_steps": Case(7),
     "learning_rate": Case(0.0101),
     "schedule": Case("constant"),
     "weight_decay": Case(2e-5),
@@ -195,7 +195,7 @@ class Project:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-        quick = QUICK | {"dimension": 8, "min_steps": 10, "learning_rate": 0.01}
+        quick = QUICK | {"dimension": 8, "min_steps": 6, "learning_rate": 0.01}
         for section in self.params.values():
             if isinstance(section, dict):
                 section |= {key: value for key, value in quick.items() if key in section}

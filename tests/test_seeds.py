@@ -126,7 +126,7 @@ def test_what_differs_in_more_than_the_seed_stands_apart(
     add("d", 2, (0.3, 0.3, 0.3), cnn={"epochs": 99}, code="2")
     rows = [row for row in table(capsys) if row["network"] == "cnn"]
     assert [(row["cnn.epochs"], row["runs"], float(row["mean"])) for row in rows] == [
-        ("12", "2", pytest.approx(0.7)),
+        ("auto", "2", pytest.approx(0.7)),
         ("99", "1", 0.5),
         ("99", "1", 0.3),
     ]
@@ -156,8 +156,8 @@ def test_settings_that_ran_once_stand_apart_from_those_with_a_spread(
         "seed",
     ]
     assert sorted(rows[2:]) == [
-        ["deep", "12", "77", "0.4100", "0.4200", "0.4300", "7", "5"],
-        ["wide", "99", "12", "0.5100", "0.5200", "0.5300", "7", "1"],
+        ["deep", "auto", "77", "0.4100", "0.4200", "0.4300", "7", "5"],
+        ["wide", "99", "auto", "0.5100", "0.5200", "0.5300", "7", "1"],
     ]
     # In CSV all are in one table, and `runs` tells them apart.
     assert [row["runs"] for row in table(capsys) if row["network"] == "cnn"] == ["2", "1", "1"]

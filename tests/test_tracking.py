@@ -9,9 +9,9 @@ import pytest
 from killed import killed
 from mlflow_server import closed_port, running
 from networks import params
+from titles.tracking import recording
 from titles.tracking.curves import DvcliveTracker
 from titles.tracking.mlflow import concealed
-from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 
 EPOCHS = [
@@ -41,6 +41,10 @@ stages:
     outs:
     - {path: models/mlp, md5: 33.dir}
 """
+
+
+def tracked(name, given, plots):
+    return recording.tracked(name, given, plots, None, (), {})
 
 
 @pytest.fixture(autouse=True)
