@@ -50,6 +50,13 @@ MUTANTS = [
         "test_training.py",
     ),
     Mutant(
+        "an encoder's numbers outweigh those of counting",
+        "src/titles/embed/encoder.py",
+        "    _standardise(both_WK[:, dimension:], _WEIGHT)\n",
+        "",
+        "test_encoder.py",
+    ),
+    Mutant(
         "products are those of the library of the processor's maker",
         "src/titles/models/parts/products.py",
         "    operator = _onednn()\n",

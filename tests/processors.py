@@ -29,7 +29,8 @@ from torch import Tensor
 
 from titles.data import processor
 from titles.data.encoded import EncodedTitles
-from titles.embed import ppmi
+from titles.data.vocabulary import Vocabulary
+from titles.embed import encoder, ppmi
 from titles.models.parts import layers, products
 from titles.params import Embed
 
@@ -107,6 +108,7 @@ def of_parts() -> dict[str, str]:
         found |= {f"{name} {threads}": digest(*some) for name, some in made.items()}
     torch.set_num_threads(before)
     found["ppmi"] = of_ppmi()
+    found["encoder"] = of_encoder()
     found["numpy"] = digest(np.log(np.abs(values)), np.exp(values), values.sum(), values.std())
     double_ = values.astype(float)
     found["numpy double"] = digest(np.log(np.abs(double_)), np.exp(double_), double_.mean(axis=0))
@@ -125,12 +127,22 @@ def zipf(titles_: int, words: int, seed: int = 0) -> EncodedTitles:
     return EncodedTitles.unlabelled(ids, ends, [])
 
 
-def of_ppmi() -> str:
-    settings = Embed.model_validate(
-        {"method": "ppmi", "pretrained": "data/pretrained/none", "dimension": 37, "epochs": 1}
+def embed(method: str) -> Embed:
+    return Embed.model_validate(
+        {"method": method, "pretrained": "data/pretrained/none", "dimension": 37, "epochs": 1}
         | {"window": 5, "negative": 1, "subword_min": 3, "subword_max": 3, "workers": 1}
     )
-    return digest(*ppmi.train(zipf(900, 1_500), 1_500, settings, 5).values())
+
+
+def of_ppmi() -> str:
+    return digest(*ppmi.train(zipf(900, 1_500), 1_500, embed("ppmi"), 5).values())
+
+
+def of_encoder() -> str:
+    random_ = random.Random(3)
+    words = ["".join(random_.choices("aeioubcdlmnrst", k=random_.randrange(1, 12))) for _ in range(98)]
+    vocabulary = Vocabulary(["<pad>", "<unk>", *words], [0, *range(99, 0, -1)])
+    return digest(*encoder.train(zipf(200, 100), vocabulary, embed("encoder"), 5).values())
 
 
 def of_stages(folder: Path) -> dict[str, str]:

@@ -132,8 +132,9 @@ def project(tmp_path, monkeypatch):
     return build
 
 
-def test_prepare_and_embed_write_what_the_pipeline_declares(project, capsys):
-    project()
+@pytest.mark.parametrize("method", ["ppmi", "encoder"])
+def test_prepare_and_embed_write_what_the_pipeline_declares(project, capsys, method):
+    project(embed={"method": method})
     prepare.main()
     embed.main()
     told = capsys.readouterr().out
@@ -141,7 +142,7 @@ def test_prepare_and_embed_write_what_the_pipeline_declares(project, capsys):
         "prepare: 60 rows read; train 48, validation 4, calibration 2, test 6; 2 categories, 5 words"
         in told
     )
-    assert "embed: 5 words of 5 dimensions (ppmi); vectors for 100.0% of words and 66.7%" in told
+    assert f"embed: 5 words of 5 dimensions ({method}); vectors for 100.0% of words and 66.7%" in told
     metrics = json.loads(Path("metrics/embed.json").read_text())
     assert metrics == {
         "dimension": 5,

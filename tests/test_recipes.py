@@ -78,6 +78,7 @@ NOT_RUN = {
         "a person accepts rows before; test_audit.py has it"
     ),
     "dvc exp run -S prepare.corrections=data/corrections/audit.csv": "the same",
+    "dvc exp run -S embed.method=encoder": "test_encoder.py has the vectors",
     "dvc exp run -S cnn.batch_size=512 -S cnn.min_steps=null": "test_pipeline.py has it",
 }
 ROWS = 1_500

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,10 +32,8 @@ from titles.data.problems import described
 def _number(value: object) -> object:
     # YAML 1.1 reads 1e-3 as a string; people write it all the same.
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            return value
     return value
 
 
@@ -197,7 +196,7 @@ class Prepare(Text):
 
 
 class Embed(_Section):
-    method: Literal["word2vec", "fasttext", "ppmi", "pretrained"]
+    method: Literal["word2vec", "fasttext", "ppmi", "encoder", "pretrained"]
     pretrained: Place
     dimension: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)]
     epochs: Epochs
@@ -220,12 +219,12 @@ class Embed(_Section):
     _in_order = field_validator("subword_max")(_subwords_in_order)
 
     def without_effect(self) -> dict[str, str]:
-        names = {
-            "word2vec": ["subword_min", "subword_max"],
-            "ppmi": ["epochs", "negative", "subword_min", "subword_max"],
-            "pretrained": ["epochs", "window", "negative", "subword_min", "subword_max", "workers"],
-        }
-        return dict.fromkeys(names.get(self.method, []), f"method is {self.method}")
+        names = [] if self.method == "fasttext" else ["subword_min", "subword_max"]
+        if self.method not in ("word2vec", "fasttext"):
+            names += ["epochs", "negative"]
+        if self.method == "pretrained":
+            names += ["window", "workers"]
+        return dict.fromkeys(names, f"method is {self.method}")
 
 
 class Training(_Section):

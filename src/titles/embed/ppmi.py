@@ -93,9 +93,14 @@ def train(
             file=sys.stderr,
         )
         return {}
-    vectors_VD = eigenvectors(matrix, settings.dimension, seed, settings.workers)[found]
-    vectors_VD *= np.float32(SPREAD / np.sqrt(np.square(vectors_VD, dtype=np.float64).mean()))
+    vectors_VD = scaled(eigenvectors(matrix, settings.dimension, seed, settings.workers)[found])
     return dict(zip(found.tolist(), vectors_VD, strict=True))
+
+
+def scaled(vectors_VD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors with the root mean square `SPREAD`; all 0 stay so."""
+    size = np.sqrt(np.square(vectors_VD, dtype=np.float64).mean())
+    return vectors_VD * np.float32(SPREAD / size) if size else vectors_VD
 
 
 def _lay_out(titles: EncodedTitles, words: int, window: int, bar: Any) -> _Corpus:

@@ -69,10 +69,8 @@ def eigenvectors(matrix: Rows, dimension: int, seed: int, threads: int) -> NDArr
     """
     rows = len(matrix.end_V)
     columns = min(dimension + SPARE_COLUMNS, rows)
-    block = max(_SMALLEST_BLOCK, -(-rows // _MOST_BLOCKS))
-    blocks = [*range(0, rows, block), rows]
     steps = np.arange(_ENTRIES, max(1, len(matrix.values_S)), _ENTRIES)
-    bounds = np.unique([*blocks, *np.searchsorted(matrix.end_V, steps)]).tolist()
+    bounds = np.unique([*_blocks(rows), *np.searchsorted(matrix.end_V, steps)]).tolist()
     basis_VK = np.random.default_rng(seed).standard_normal((rows, columns), np.float32)
     image_VK = np.empty_like(basis_VK)
 
@@ -84,24 +82,6 @@ def eigenvectors(matrix: Rows, dimension: int, seed: int, threads: int) -> NDArr
             done=lambda first, last: bar.update(last - first),
         )
 
-    def products(left_VK: _Floats) -> _Floats:
-        parts_BKK = np.zeros((len(blocks) - 1, columns, columns))
-        in_chunks(
-            lambda first, last: _add_products(left_VK, image_VK, parts_BKK[first // block], first, last),
-            blocks,
-            threads,
-        )
-        sum_KK = np.zeros((columns, columns))
-        for part_KK in parts_BKK:  # numpy's sums have an order of their own
-            sum_KK += part_KK
-        return (sum_KK + sum_KK.T) / 2
-
-    def turned(of_VK: _Floats, by_KC: _Floats) -> NDArray[np.float32]:
-        by_KC = np.ascontiguousarray(by_KC, np.float32)
-        out_VC = np.empty((rows, by_KC.shape[1]), np.float32)
-        in_chunks(lambda first, last: _turn(of_VK, by_KC, out_VC, first, last), blocks, threads)
-        return out_VC
-
     with tqdm(
         total=(_ROUNDS + 1) * rows,
         unit=" words",
@@ -111,17 +91,47 @@ def eigenvectors(matrix: Rows, dimension: int, seed: int, threads: int) -> NDArr
     ) as bar:
         for _ in range(_ROUNDS):
             multiply()
-            squares_K, axes_KK = symmetric_eigen(products(image_VK))
+            squares_K, axes_KK = symmetric_eigen(products(image_VK, image_VK, threads))
             kept_K = squares_K > _NOTHING * squares_K.max()
             lengths_K = np.sqrt(np.where(kept_K, squares_K, 1))
-            basis_VK = turned(image_VK, axes_KK * (kept_K / lengths_K))  # orthonormal
+            basis_VK = turned(image_VK, axes_KK * (kept_K / lengths_K), threads)  # orthonormal
         multiply()
-    values_K, axes_KK = symmetric_eigen(products(basis_VK))
+    values_K, axes_KK = symmetric_eigen(products(basis_VK, image_VK, threads))
     order = np.argsort(-np.abs(values_K), kind="stable")[:dimension]
     vectors_VD = np.zeros((rows, dimension), np.float32)
     scale = np.sqrt(np.abs(values_K[order]))
-    vectors_VD[:, : len(order)] = turned(basis_VK, axes_KK[:, order] * scale)
+    vectors_VD[:, : len(order)] = turned(basis_VK, axes_KK[:, order] * scale, threads)
     return vectors_VD
+
+
+def _blocks(rows: int) -> list[int]:
+    block = max(_SMALLEST_BLOCK, -(-rows // _MOST_BLOCKS))
+    return [*range(0, rows, block), rows]
+
+
+def products(left_VK: _Floats, right_VK: _Floats, threads: int) -> _Floats:
+    """(K, K) sums over rows of the products of columns, made symmetric."""
+    columns, blocks = right_VK.shape[1], _blocks(len(right_VK))
+    parts_BKK = np.zeros((len(blocks) - 1, columns, columns))
+    in_chunks(
+        lambda first, last: _add_products(
+            left_VK, right_VK, parts_BKK[first // max(1, blocks[1])], first, last
+        ),
+        blocks,
+        threads,
+    )
+    sum_KK = np.zeros((columns, columns))
+    for part_KK in parts_BKK:  # numpy's sums have an order of their own
+        sum_KK += part_KK
+    return (sum_KK + sum_KK.T) / 2
+
+
+def turned(of_VK: _Floats, by_KC: _Floats, threads: int) -> NDArray[np.float32]:
+    """(V, C) product of the two."""
+    by_KC = np.ascontiguousarray(by_KC, np.float32)
+    out_VC = np.empty((len(of_VK), by_KC.shape[1]), np.float32)
+    in_chunks(lambda first, last: _turn(of_VK, by_KC, out_VC, first, last), _blocks(len(of_VK)), threads)
+    return out_VC
 
 
 def symmetric_eigen(matrix_KK: _Floats) -> tuple[_Floats, _Floats]:

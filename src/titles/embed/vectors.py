@@ -1,4 +1,4 @@
-"""Word vectors: trained on the train split, or read from a word2vec file.
+"""Word vectors: trained on the train split, blended with an encoder's, or read from a word2vec file.
 
 Legend: V words of the vocabulary, D dimensions of a vector.
 """
@@ -22,7 +22,7 @@ from titles.data import memory
 from titles.data.contract import PAD, SPECIAL_WORDS, UNK
 from titles.data.encoded import EncodedTitles, WordVectors
 from titles.data.vocabulary import Vocabulary
-from titles.embed import ppmi
+from titles.embed import encoder, ppmi
 from titles.embed.tables import TableFolder
 from titles.embed.word2vec import VectorFile, is_number
 from titles.listings.streams import DAMAGE
@@ -36,12 +36,16 @@ Vector = NDArray[np.float32]
 
 
 def train(titles: EncodedTitles, words: Vocabulary, settings: Embed, seed: int) -> WordVectors:
-    """Train skip-gram vectors with gensim; the unknown word is used as context but gets no vector.
+    """Train vectors by the method of `settings`; the unknown word is context but gets no vector.
 
-    word2vec: Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al. (2017).
+    word2vec: skip-gram by gensim, Mikolov et al. (2013). fasttext: with subwords, Bojanowski et al.
+    (2017). ppmi, encoder: see their modules.
     """
     if settings.method == "ppmi":
         found = ppmi.train(titles, len(words), settings, seed)
+        return _assemble(found, len(words), settings.dimension, seed)
+    if settings.method == "encoder":
+        found = encoder.train(titles, words, settings, seed)
         return _assemble(found, len(words), settings.dimension, seed)
     buckets = _GENSIM_BUCKETS if settings.method == "fasttext" else 0
     _check_memory(2 * len(words) + buckets, settings.dimension)
