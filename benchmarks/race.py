@@ -102,6 +102,7 @@ def settings(
         "subword_buckets": 0,
         "label_smoothing": 0.0,
         "gce_q": 0.0,
+        "set_aside_below": 0.0,
         "logit_adjustment": 0.0,
         "schedule": "constant",
     }

@@ -45,9 +45,23 @@ MUTANTS = [
     Mutant(
         "a batch's weights do not divide its loss",
         "src/titles/training/trainer.py",
-        "loss = (losses_B * weight_B).sum() / distributed.mean(total(weight_B))",
+        "loss = (losses_B * weight_B).sum() / weight",
         "loss = (losses_B * weight_B).sum() / len(rows)",
         "test_training.py",
+    ),
+    Mutant(
+        "titles that are set aside teach all the same",
+        "src/titles/training/trainer.py",
+        "weight_B = weight_B * self._kept_N[",
+        "weight_B = weight_B + 0 * self._kept_N[",
+        "test_set_aside.py",
+    ),
+    Mutant(
+        "titles are judged by weights of categories twice",
+        "src/titles/training/objective.py",
+        "(shift_C - log_prior_C.float() - log_weight_C)",
+        "(shift_C - log_prior_C.float() + log_weight_C)",
+        "test_set_aside.py",
     ),
     Mutant(
         "an encoder's numbers outweigh those of counting",

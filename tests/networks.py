@@ -149,6 +149,7 @@ def settings(name: str, **changes: Any) -> Training:
         "logit_adjustment": 0.0,
         "label_smoothing": 0.0,
         "gce_q": 0.0,
+        "set_aside_below": 0.0,
         "class_weighting": "none",
         "patience": 0,
         "precision": "float32",

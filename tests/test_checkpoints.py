@@ -45,6 +45,7 @@ GIVEN = {
     "dropout": 0.3,
     "word_dropout": 0.2,
     "gce_q": 0.5,
+    "set_aside_below": 0.9,
     "schedule": "one_cycle",
     "weight_decay": 0.01,
     "learning_rate": 0.02,

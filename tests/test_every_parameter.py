@@ -77,6 +77,7 @@ OF_A_NETWORK = {
     "logit_adjustment": Case(0.99),
     "label_smoothing": Case(0.11),
     "gce_q": Case(0.21),
+    "set_aside_below": Case(0.9),
     "class_weighting": Case("sqrt"),
     "patience": Case(1, {"learning_rate": 1e-30, "epochs": 3}),  # no epoch is better than the first
     "precision": Case("bfloat16"),
@@ -363,6 +364,11 @@ IDLE = [
     ),
     (
         "embed",
+        {"method": "encoder"},
+        {"epochs": 4, "negative": 4, "subword_min": 2, "subword_max": 7},
+    ),
+    (
+        "embed",
         VECTORS,
         {"epochs": 4, "window": 4, "negative": 4, "subword_min": 2, "subword_max": 7, "workers": 2},
     ),
@@ -373,6 +379,7 @@ IDLE = [
         for beside, changed in (
             ({"subword_buckets": 0}, {"subword_min": 2, "subword_max": 7}),
             ({"patience": 2}, {"patience": 4}),
+            ({"epochs": 1}, {"set_aside_below": 0.5}),
             ({"batch_size": 5_000, "min_steps": None}, {"batch_size": 6_000}),
         )
     ),

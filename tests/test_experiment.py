@@ -297,6 +297,7 @@ TURNED = LETTERS | {
     "logit_adjustment": 1.0,
     "label_smoothing": 0.1,
     "gce_q": 0.3,
+    "set_aside_below": 0.5,
 }
 
 

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.pipeline
 
 CURVES = {
     "train/loss",
+    "train/set_aside",
     "validation/loss",
     "validation/accuracy",
     "validation/balanced_accuracy",

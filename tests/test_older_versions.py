@@ -79,6 +79,7 @@ def test_what_the_first_version_lacked_has_the_value_that_it_had_in_effect() -> 
             ("logit_adjustment", 0),
             ("label_smoothing", 0),
             ("gce_q", 0),
+            ("set_aside_below", 0),
             ("precision", "float32"),
             ("saved_weights", "float32"),
         )

@@ -257,6 +257,12 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
             id="nothing of a label left",
         ),
         pytest.param(
+            {"cnn.set_aside_below": 1.0},
+            "cnn.set_aside_below",
+            "less than 1",
+            id="set_aside_below at 1",
+        ),
+        pytest.param(
             {"cnn.gce_q": 1.1},
             "cnn.gce_q",
             "less than or equal to 1",

@@ -245,6 +245,7 @@ class Training(_Section):
     logit_adjustment: Annotated[Number, Field(ge=0, le=1000)]
     label_smoothing: Share
     gce_q: Annotated[Number, Field(ge=0, le=1)]
+    set_aside_below: Share
     class_weighting: Literal["none", "sqrt", "balanced"]
     patience: Annotated[int, Field(ge=0, le=MOST_EPOCHS)]
     precision: Literal["float32", "bfloat16"]

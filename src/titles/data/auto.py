@@ -7,7 +7,7 @@ import math
 # Titles per step. Fewer make gradients so noisy that the filters of a CNN hardly learn.
 SMALLEST_BATCH, LARGEST_BATCH = 96, 1024
 # Passes over train: as a rule, and at most.
-_EPOCHS, MOST_EPOCHS = 12, 48
+_EPOCHS, MOST_PASSES = 12, 48
 # Titles shown in all passes together, where that asks for more passes and where it asks for fewer. The
 # vector of a word that occurs three times moves three times a pass, so that few rows take many passes.
 _FEW_SHOWN, _MANY_SHOWN = 144_000, 12_000_000
@@ -23,4 +23,4 @@ def epochs(rows: int) -> int:
     """Passes over train: 48 for 3,000 titles or fewer, 12 for 12,000 to a million, 1 for 12 million."""
     shown = max(rows, 1)
     more, fewer = math.ceil(_FEW_SHOWN / shown), math.ceil(_MANY_SHOWN / shown)
-    return min(max(_EPOCHS, min(MOST_EPOCHS, more)), fewer)
+    return min(max(_EPOCHS, min(MOST_PASSES, more)), fewer)

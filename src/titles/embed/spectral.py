@@ -114,9 +114,7 @@ def products(left_VK: _Floats, right_VK: _Floats, threads: int) -> _Floats:
     columns, blocks = right_VK.shape[1], _blocks(len(right_VK))
     parts_BKK = np.zeros((len(blocks) - 1, columns, columns))
     in_chunks(
-        lambda first, last: _add_products(
-            left_VK, right_VK, parts_BKK[first // max(1, blocks[1])], first, last
-        ),
+        lambda first, last: _add_products(left_VK, right_VK, parts_BKK[first // blocks[1]], first, last),
         blocks,
         threads,
     )

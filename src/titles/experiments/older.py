@@ -30,6 +30,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
         "logit_adjustment": 0.0,
         "label_smoothing": 0.0,
         "gce_q": 0.0,
+        "set_aside_below": 0.0,
         "precision": "float32",
         "saved_weights": "float32",
     },

@@ -122,7 +122,7 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
     Raises:
         ValueError: as for `Trainer`; an input is missing or damaged.
     """
-    plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0}
+    plain = {"logit_adjustment": 0.0, "class_weighting": "none", "gce_q": 0.0, "set_aside_below": 0.0}
     settings = params.network(name).model_copy(update=plain)
     validation = EncodedTitles.open(PREPARED / "validation")
     words, labels = Vocabulary.read(VOCABULARY), read_labels(LABELS)

@@ -41,6 +41,7 @@ class Objective:
     smoothing: share of the target spread over all categories, Szegedy et al. (2016), against memorising
         wrong labels. smooth_C: how it is spread, by the priors to the power of tau: equal shares would
         favour rare categories, against the shift.
+    equal_C: makes logits of the network those under equal priors, whatever tau and the weights are.
     """
 
     weight_C: Tensor
@@ -48,19 +49,24 @@ class Objective:
     shift_C: Tensor | None
     smoothing: float
     smooth_C: Tensor
+    equal_C: Tensor
 
     @staticmethod
     def of(
         titles: EncodedTitles, categories: int, settings: Training, device: torch.device
     ) -> Objective:
         rows_C = np.maximum(np.bincount(titles.labels, minlength=categories), 1)
-        shift_C = settings.logit_adjustment * torch.from_numpy(np.log(rows_C / rows_C.sum())).float()
+        log_prior_C = torch.from_numpy(np.log(rows_C / rows_C.sum()))
+        shift_C = settings.logit_adjustment * log_prior_C.float()
+        weight_C = class_weights(titles, categories, settings.class_weighting)
+        log_weight_C = torch.from_numpy(np.log(weight_C.numpy()))
         return Objective(
-            class_weights(titles, categories, settings.class_weighting).to(device),
+            weight_C.to(device),
             settings.gce_q,
             shift_C.to(device) if settings.logit_adjustment else None,
             settings.label_smoothing,
             shift_C.softmax(dim=0).to(device),
+            (shift_C - log_prior_C.float() - log_weight_C).to(device),
         )
 
     @property

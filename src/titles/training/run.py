@@ -100,8 +100,11 @@ def without_effect(settings: Training, titles: EncodedTitles, categories: int) -
         names = ("logit_adjustment", "class_weighting")
         found |= dict.fromkeys(names, "all categories have equally many titles in train")
     rows, size = len(titles), settings.batch_size
-    if settings.patience >= max(1, (epochs := settings.passes(rows)) - 1):
+    epochs = settings.passes(rows)
+    if settings.patience >= max(1, epochs - 1):
         found["patience"] = f"epochs is {epochs}"
+    if settings.set_aside_below and epochs == 1:
+        found["set_aside_below"] = "epochs is 1: titles are judged between epochs"
     if isinstance(size, int) and size > rows:
         found["batch_size"] = f"train has {rows} titles: one step per epoch"
     if settings.min_steps and not (
@@ -298,6 +301,7 @@ def _logged(record: EpochRecord) -> dict[str, float]:
         "validation/accuracy": record.validation_accuracy,
         "validation/balanced_accuracy": record.validation_balanced_accuracy,
         "learning_rate": record.learning_rate,
+        "train/set_aside": record.set_aside,
     }
 
 
@@ -314,9 +318,10 @@ def _mean_seconds(records: Sequence[EpochRecord]) -> float:
 
 def _line(name: str, epochs: int, record: EpochRecord, better: bool, seconds_left: float) -> str:
     left = f", {tqdm.format_interval(seconds_left)} left" if record.epoch < epochs else ""
+    aside = f"; {record.set_aside:,} set aside" if record.set_aside else ""
     return (
         f"{name} epoch {record.epoch}/{epochs}: train loss {record.train_loss:.4f}, "
         f"validation loss {record.validation_loss:.4f}, "
         f"balanced accuracy {record.validation_balanced_accuracy:.4f}"
-        f"{' *' if better else '  '} ({record.titles_per_second:,.0f} titles/s{left})"
+        f"{' *' if better else '  '} ({record.titles_per_second:,.0f} titles/s{left}{aside})"
     )

@@ -28,19 +28,25 @@ from titles.models.parts.products import total
 from titles.params import Training
 from titles.training.objective import Objective
 from titles.training.optimisers import LazyAdam, one_cycle
+from titles.training.set_aside import kept
 
 # Steps between checks that the loss is finite, which wait for the GPU, and between two looks whether a
 # checkpoint is due.
 _STEPS_PER_CHECK = 50
+_TINY = torch.finfo(torch.float32).tiny
+# Labels that look wrong are sought at the end of each of so many parts of a training but the last.
+_PARTS = 4
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """Measures of one epoch, which count from 1. Losses are in nats per title, the learning rate is that
     of the last step. Titles per second are of the steps that this process made; at their pace, an epoch
-    with its validation takes the seconds."""
+    with its validation takes the seconds. Titles that were set aside had no part in the loss, except in
+    the one that is recorded."""
 
     epoch: int
+    set_aside: int
     train_loss: float
     validation_loss: float
     validation_accuracy: float
@@ -84,7 +90,7 @@ class Trainer:
                     f"the {name} split is empty: categories need three rows to be in all splits, "
                     "so give prepare.source more rows"
                 )
-        distributed.same_weights(model)
+        distributed.same(model.state_dict().values())
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
@@ -99,6 +105,8 @@ class Trainer:
         self._batcher = Batcher(train, embedding_of(model).subwords, device)
         self._shuffle = np.random.default_rng(seed)
         self._device = device
+        # 0 for the titles that are set aside, else 1; empty if none can be.
+        self._kept_N = torch.ones(len(train) if settings.set_aside_below else 0, dtype=torch.uint8)
         # Of the epoch that runs or comes next: steps done, the sum of this process' losses in them, and
         # the random state from which its order is drawn.
         self.step = 0
@@ -124,6 +132,8 @@ class Trainer:
         """
         while self._epochs_done < self.epochs_planned:
             number = self._epochs_done + 1
+            if self.step == 0 and self._ends_a_part(self._epochs_done):
+                self._set_aside()
             started = time.perf_counter()
             train_loss, titles = self._epoch(number, between)
             titles_per_second = titles / (time.perf_counter() - started)
@@ -139,7 +149,8 @@ class Trainer:
                 len(self._titles) / titles_per_second + time.perf_counter() - started,
             ]
             self._epochs_done = number
-            yield EpochRecord(number, *distributed.broadcast(measured))
+            aside = int((self._kept_N == 0).sum())
+            yield EpochRecord(number, aside, *distributed.broadcast(measured))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the next steps depend on: tensors, not copied, and numbers that JSON holds exactly.
@@ -161,6 +172,7 @@ class Trainer:
         if self._device.type == "cuda":  # needs a GPU
             own["random.cuda"] = torch.cuda.get_rng_state(self._device)
         tensors |= {name: torch.stack(distributed.gathered(tensor)) for name, tensor in own.items()}
+        tensors["kept"] = self._kept_N
         return tensors, {
             "epochs_done": self._epochs_done,
             "steps_done": self._steps_done,
@@ -187,11 +199,25 @@ class Trainer:
         if self._device.type == "cuda":  # needs a GPU
             torch.cuda.set_rng_state(tensors["random.cuda"][rank].clone(), self._device)
         self._losses = tensors["losses"][rank].clone().to(self._device)
+        self._kept_N = tensors["kept"].clone()
         self._shuffle.bit_generator.state = numbers["shuffle"]
         self._order = numbers["shuffle"]
         self._epochs_done = numbers["epochs_done"]
         self._steps_done = numbers["steps_done"]
         self.step = numbers["step"]
+
+    def _ends_a_part(self, epochs: int) -> bool:
+        """Whether a part of the training, but the last, ends with so many epochs."""
+        done, before = (_PARTS * count // self.epochs_planned for count in (epochs, epochs - 1))
+        return epochs > 0 and done > before
+
+    def _set_aside(self) -> None:
+        """Set the titles aside whose labels look wrong to the network, and take the others back: a title
+        that was set aside is judged by a network that has not been trained on it since."""
+        if share := self._settings.set_aside_below:
+            self._kept_N = kept(
+                self._network, self._titles, self._device, self._objective.equal_C, share
+            )
 
     def _epoch(self, number: int, between: Callable[[], None]) -> tuple[float, int]:
         """The rest of a pass over train.
@@ -245,10 +271,13 @@ class Trainer:
             logits_BC = self._network(batch).float()
         losses_B, log_right_B = self._objective.losses(logits_BC, batch.labels_B)
         weight_B = self._objective.weights(batch.labels_B, log_right_B, self.progress)
+        if len(self._kept_N):
+            weight_B = weight_B * self._kept_N[torch.from_numpy(rows)].to(weight_B)
         if not counts:
             losses_B, weight_B = losses_B[:0], weight_B[:0]
         # By the weights of the whole batch, since gradients are averaged over the processes.
-        loss = (losses_B * weight_B).sum() / distributed.mean(total(weight_B))
+        weight = distributed.mean(total(weight_B)).clamp(min=_TINY)  # 0 if all titles are set aside
+        loss = (losses_B * weight_B).sum() / weight
         loss.backward()  # type: ignore[no-untyped-call]
         distributed.average_gradients(self._network.parameters())
         for optimiser in self._optimisers:

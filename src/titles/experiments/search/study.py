@@ -229,7 +229,7 @@ def _used_epochs(network: str) -> int:
     try:
         return int(read_json(METRICS / f"{network}.json")["used"]["epochs"])
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or of an older version
-        return auto.MOST_EPOCHS
+        return auto.MOST_PASSES
 
 
 def settings_of(trial: FrozenTrial) -> dict[str, Any]:

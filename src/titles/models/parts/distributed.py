@@ -117,10 +117,10 @@ def own_gpu() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
-def same_weights(network: nn.Module) -> None:
-    """Give the network of each process the weights and buffers of rank 0."""
+def same(tensors: Iterable[Tensor]) -> None:
+    """Give the tensors of each process the values of those of rank 0."""
     if _in_a_group():
-        for tensor in network.state_dict().values():
+        for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
