@@ -32,6 +32,7 @@ LONGEST_FIRST = (
     "test_doctor",
     "test_recipes",
     "test_mlflow_store",
+    "test_mlflow_registry",
     "test_remotes",
     "test_resume_pipeline",
     "test_pipeline",
@@ -178,6 +179,15 @@ def encoded(rows, labels=None, unknown_words=()):
 def encode():
     """Builds encoded titles from lists of word ids; -1 is the first of `unknown_words`."""
     return encoded
+
+
+@pytest.fixture(scope="module")
+def synced(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project whose experiments MLflow has, and what `titles mlflow sync` said."""
+    import mlflow_project
+
+    project = mlflow_project.unheard(base, tmp_path_factory.mktemp("mlflow"))
+    return project, mlflow_project.titles(project, "mlflow", "sync")
 
 
 @pytest.fixture(scope="session")
