@@ -11,6 +11,8 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 # Stages say `python`: the one of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# What a command imports is compiled once and kept: anew, that takes each command up to eight seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run table pruebas test test-all test-emulated unit check mutants coverage soak bench \
@@ -38,7 +40,7 @@ $(VENV)/installed: requirements.lock requirements-torch.txt requirements-uv.lock
 	  || { echo "error: no virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PIP) --require-hashes --requirement requirements-uv.lock
 	$(call packages,requirements.lock)
-	$(PIP) --requirement requirements-torch.txt
+	$(PIP) --no-compile --requirement requirements-torch.txt
 	$(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
