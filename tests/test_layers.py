@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from numba.core.caching import CacheImpl
 from torch import nn
 
+from titles.models.cnn import WindowFilters
 from titles.models.parts import kernels, windows
 from titles.models.parts.layers import (
     Dropout,
@@ -288,3 +289,11 @@ def test_loops_are_compiled_also_where_nothing_can_be_kept_on_disk(monkeypatch):
     numbers = np.zeros(3)
     kernels.compiled(add)(numbers, 1, 3)
     assert numbers.tolist() == [0, 1, 1]
+
+
+def test_filters_multiply_few_numbers_of_rows_whatever_the_words_of_a_batch():
+    filters, rows = WindowFilters(6, [1, 3], 5), set()
+    filters.project.register_forward_pre_hook(lambda _, given: rows.add(len(given[0])))
+    for words in range(2, 250):
+        filters(torch.randn(words, 6), torch.randint(0, words, (3, 4))).sum().backward()
+    assert rows == {64, 128, 192, 256}

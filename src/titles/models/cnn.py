@@ -21,6 +21,8 @@ from titles.models.parts.network import Network
 from titles.models.parts.products import Linear, plus_bias
 from titles.params import Sizes, Training, Units, distinct
 
+_ROWS = 64  # the product of distinct words has a multiple of so many rows
+
 
 class CNNSection(Training):
     """The section `cnn` of params.yaml."""
@@ -109,8 +111,11 @@ class WindowFilters(nn.Module):
         Args:
             embedded_UD: vectors of the distinct words, after one of zeros at place 0.
         """
+        # Each number of rows has machine code of its own, made at its first use and kept: the batches
+        # of a training have thousands of numbers of distinct words, and few multiples of this.
+        padded_UD = F.pad(embedded_UD, (0, 0, 0, -len(embedded_UD) % _ROWS))
         # Sums of less precise products are precise.
-        rows_UC = self.project(embedded_UD).to(self.bias_F.dtype)
+        rows_UC = self.project(padded_UD).to(self.bias_F.dtype)
         greatest_BF = max_over_time_conv(rows_UC, index_BL, self.lengths)
         # The maximum of relu(x + b) is relu(max(x) + b): one small relu instead of B * L of them.
         return F.relu(plus_bias(greatest_BF, self.bias_F))
