@@ -16,12 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from test_files import names, write
-from titles.data.files import (
-    WriteError,
-    atomic_file,
-    atomic_folder,
-    atomic_stream,
-)
+from titles.data.files import WriteError, atomic_file, atomic_folder, atomic_stream
 
 
 @contextmanager
