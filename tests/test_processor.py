@@ -273,6 +273,30 @@ def test_a_row_of_a_product_does_not_depend_on_the_others(seed: int) -> None:
         assert torch.equal(products.linear(given[part], weight), whole[part])
 
 
+@CAPPED
+@pytest.mark.parametrize("columns", [slice(0, 3), slice(2, 5), slice(0, 6, 2)], ids=str)
+def test_parts_of_matrices_are_multiplied_as_their_copies_are(
+    columns: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For rows with gaps oneDNN has code that is right, but takes hundreds of times as long."""
+    operator, seen = products._onednn(), []
+
+    def seeing(*given: torch.Tensor | None) -> torch.Tensor:
+        seen.append(given[1])
+        return operator(*given)
+
+    monkeypatch.setattr(products, "_onednn", lambda: seeing)
+    given, weight, bias, gradient = matrices(0, 5, 6, 7)
+    found = []
+    for part in (lambda values: values[:, columns], lambda values: values[:, columns].clone()):
+        leaves = [part(given).requires_grad_(), part(weight).requires_grad_(), bias.requires_grad_()]
+        products.linear(*leaves).backward(gradient)
+        found.append([products.linear(*leaves), *(leaf.grad for leaf in leaves[:2])])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert len(seen) == 8
+    assert all(right.is_contiguous() or right.t().is_contiguous() for right in seen)
+
+
 @pytest.mark.parametrize("sizes", [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
 def test_products_of_nothing(sizes: tuple[int, int, int]) -> None:
     given, weight, bias, _ = matrices(0, *sizes)

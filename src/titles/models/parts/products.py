@@ -86,6 +86,8 @@ def _product(left_BI: Tensor, right_OI: Tensor, bias_O: Tensor | None = None) ->
     rows, inputs = left_BI.shape
     if operator is None or not (rows and inputs and len(right_OI)):
         return F.linear(left_BI, right_OI, bias_O)
+    if not (right_OI.is_contiguous() or right_OI.t().is_contiguous()):
+        right_OI = right_OI.contiguous()  # for rows with gaps oneDNN takes hundreds of times as long
     if rows == 1:  # for which oneDNN has other code, which rounds otherwise
         return operator(torch.cat([left_BI, left_BI]), right_OI, bias_O)[:1]
     return operator(left_BI, right_OI, bias_O)
