@@ -71,7 +71,7 @@ def trainer_of(name: str, dimension: int) -> Trainer:
         subwords = VocabularySubwords(kinds, words)
     vectors_VD = torch.randn(WORDS, dimension, generator=torch.Generator().manual_seed(0))
     embedding = WordEmbedding(vectors_VD, torch.ones(WORDS, dtype=torch.bool), False, subwords)
-    network = NETWORKS[name](embedding, CATEGORIES, **settings.architecture)
+    network = NETWORKS[name](embedding, CATEGORIES, **settings.architecture(TITLES))
     return Trainer(network, titles, titles, CATEGORIES, settings, 0, device)
 
 

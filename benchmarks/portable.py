@@ -57,7 +57,7 @@ def measure() -> dict[str, float]:
     for name, network in NETWORKS.items():
         settings = params.network(name)
         torch.manual_seed(0)
-        made = network(new_embedding(settings, words), categories, **settings.architecture)
+        made = network(new_embedding(settings, words), categories, **settings.architecture(len(train)))
         trainer = Trainer(made, train, validation, categories, settings, 0, device)
         rows = np.random.default_rng(0).permutation(len(train))
         size = settings.titles_per_step(len(train))

@@ -99,6 +99,7 @@ def settings(
         "class_weighting": "none",
         "min_steps": None,
         "word_dropout": 0.0,
+        "heads": 1,
         "subword_buckets": 0,
         "label_smoothing": 0.0,
         "gce_q": 0.0,
@@ -122,7 +123,7 @@ def our_network(chosen: Training) -> Network:
     known_V[[PAD, UNK]] = False
     embedding = WordEmbedding(word_vectors(), known_V, chosen.freeze_embeddings)
     (network,) = (found for found in NETWORKS.values() if type(chosen) is found.Section)
-    return network(embedding, CATEGORIES, **chosen.architecture)
+    return network(embedding, CATEGORIES, **chosen.architecture(0))  # its dropout is a number
 
 
 class Race:

@@ -45,16 +45,30 @@ MUTANTS = [
     Mutant(
         "a batch's weights do not divide its loss",
         "src/titles/training/trainer.py",
-        "loss = (losses_B * weight_B).sum() / weight",
-        "loss = (losses_B * weight_B).sum() / len(rows)",
+        "loss = (losses_M * weight_M).sum() / weight",
+        "loss = (losses_M * weight_M).sum() / len(labels_M)",
         "test_training.py",
     ),
     Mutant(
         "titles that are set aside teach all the same",
         "src/titles/training/trainer.py",
-        "weight_B = weight_B * self._kept_N[",
-        "weight_B = weight_B + 0 * self._kept_N[",
+        "weight_M = weight_M * self._kept_N[",
+        "weight_M = weight_M + 0 * self._kept_N[",
         "test_set_aside.py",
+    ),
+    Mutant(
+        "a head sets other titles aside than the first",
+        "src/titles/training/trainer.py",
+        ".repeat(heads).to(weight_M)",
+        ".repeat_interleave(heads).to(weight_M)",
+        "test_set_aside.py",
+    ),
+    Mutant(
+        "heads do not make up for the units that they lack",
+        "src/titles/models/parts/network.py",
+        "linear(self.heads * part, weight, self.bias)",
+        "linear(part, weight, self.bias)",
+        "test_heads.py",
     ),
     Mutant(
         "titles are judged by weights of categories twice",
@@ -75,6 +89,13 @@ MUTANTS = [
         "src/titles/models/parts/products.py",
         "    operator = _onednn()\n",
         "    operator = None\n",
+        "test_processor.py",
+    ),
+    Mutant(
+        "parts of matrices are multiplied by slow code",
+        "src/titles/models/parts/products.py",
+        "        right_OI = right_OI.contiguous()",
+        "        pass",
         "test_processor.py",
     ),
     Mutant(

@@ -136,6 +136,7 @@ def settings(name: str, **changes: Any) -> Training:
     values: dict[str, Any] = {
         "dropout": 0.0,
         "word_dropout": 0.0,
+        "heads": 1,
         "freeze_embeddings": False,
         "subword_buckets": 0,
         "subword_min": 3,

@@ -124,7 +124,13 @@ def project(tmp_path, monkeypatch):
     values = yaml.safe_load(COMMITTED.read_text(encoding="utf-8"))
     values["compute"] = {"device": "cpu", "threads": 1, "portable": True}
     values["mlp"] |= {"hidden_layers": [13], "epochs": 4, "subword_buckets": 37}
-    values["mlp"] |= {"batch_size": ROWS // 30, "min_steps": None, "dropout": 0.0, "learning_rate": 0.03}
+    values["mlp"] |= {
+        "batch_size": ROWS // 30,
+        "min_steps": None,
+        "dropout": 0.0,
+        "learning_rate": 0.03,
+        "heads": 1,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
     def split(name, titles):

@@ -44,6 +44,7 @@ GIVEN = {
     "epochs": 6,
     "dropout": 0.3,
     "word_dropout": 0.2,
+    "heads": 3,
     "gce_q": 0.5,
     "set_aside_below": 0.9,
     "schedule": "one_cycle",

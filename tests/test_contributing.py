@@ -28,7 +28,7 @@ def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_its_parameters_are_those_of_the_section(example: Any) -> None:
     section = example.Section.model_validate(yaml.safe_load(PARAMS)["gru"])
-    assert section.architecture == {"units": 256, "dropout": 0.3}
+    assert section.architecture(12_000) == {"units": 256, "dropout": 0.3}
 
 
 def test_padding_does_not_change_its_logits(example: Any) -> None:

@@ -33,7 +33,7 @@ CASES = [
     ("cnn", "partial", 3, LETTERS),
     ("mlp", "partial", 7, {}),
     ("mlp", True, 8, {}),
-    ("mlp", False, 4, {"gce_q": 0.5, "set_aside_below": 0.9}),
+    ("mlp", False, 4, {"gce_q": 0.5, "set_aside_below": 0.9, "heads": 2}),
     ("mlp", False, 1, LETTERS),
 ]
 

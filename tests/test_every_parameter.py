@@ -64,6 +64,7 @@ DRIFTED = {"source": "data/raw/later.csv.gz", "reference": "data/raw/profile.jso
 OF_A_NETWORK = {
     "dropout": Case(0.301, {"dropout": 0.3}),
     "word_dropout": Case(0.101),
+    "heads": Case(3),
     "freeze_embeddings": Case("partial"),
     "subword_buckets": Case(501),
     "subword_min": Case(2),

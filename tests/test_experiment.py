@@ -291,6 +291,7 @@ def test_vectors_of_another_vocabulary_are_refused(recorder, tmp_path):
 # Every knob of `networks.settings` that is neutral there, turned.
 TURNED = LETTERS | {
     "word_dropout": 0.1,
+    "heads": 3,
     "batch_size": "auto",
     "min_steps": 3,
     "schedule": "one_cycle",

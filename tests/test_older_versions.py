@@ -74,6 +74,7 @@ def test_what_the_first_version_lacked_has_the_value_that_it_had_in_effect() -> 
         for network in ("cnn", "mlp")
         for key, value in (
             ("word_dropout", 0),
+            ("heads", 1),
             ("subword_buckets", 0),
             ("schedule", "constant"),
             ("logit_adjustment", 0),

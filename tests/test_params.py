@@ -162,8 +162,8 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
         ),
         pytest.param({"seed": True}, "seed", "Input should be a valid integer", id="bool for a count"),
         pytest.param(
-            {"cnn.dropout": False},
-            "cnn.dropout",
+            {"cnn.word_dropout": False},
+            "cnn.word_dropout",
             "Input should be a valid number",
             id="bool for a number",
         ),
@@ -189,7 +189,15 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
         pytest.param(
             {"mlp.learning_rate": "inf"}, "mlp.learning_rate", "finite number", id="infinity as text"
         ),
-        pytest.param({"cnn.dropout": 1}, "cnn.dropout", "less than 1", id="everything dropped"),
+        *(
+            pytest.param(
+                {"mlp.dropout": dropped},
+                "mlp.dropout",
+                "must be auto or a number from 0 on, less than 1",
+                id=f"{dropped!r} dropped",
+            )
+            for dropped in (1, -0.1, False, True, "Auto", "1e0", "", None, [0.3], float("nan"), "inf")
+        ),
         pytest.param(
             {"cnn.learning_rate": "0e0"}, "cnn.learning_rate", "greater than 0", id="no learning"
         ),
@@ -318,6 +326,24 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
             id="no size of batches",
         ),
         pytest.param(
+            {"cnn.heads": 8, "cnn.fc_size": 7},
+            "cnn.fc_size",
+            "is 7, which is less than heads = 8",
+            id="more heads than units of the CNN",
+        ),
+        pytest.param(
+            {"mlp.heads": 8, "mlp.hidden_layers": [512, 7]},
+            "mlp.hidden_layers",
+            "ends with 7, which is less than heads = 8",
+            id="more heads than units of the MLP's last layer",
+        ),
+        pytest.param(
+            {"cnn.heads": 65},
+            "cnn.heads",
+            "less than or equal to 64",
+            id="more heads than any use",
+        ),
+        pytest.param(
             {"mlp.leading_words": 33},
             "mlp",
             "leading_words is 33, but titles are cut at prepare.max_words = 32",
@@ -429,6 +455,27 @@ def test_a_batch_has_as_many_titles_as_are_given_or_left_by_the_steps(changed, c
 def test_auto_makes_more_passes_over_few_titles_and_fewer_over_many(changed, rows, epochs):
     assert parse_params(changed({"cnn.epochs": "auto"})).network("cnn").passes(rows) == epochs
     assert parse_params(changed({"cnn.epochs": 5})).network("cnn").passes(rows) == 5
+
+
+@pytest.mark.parametrize(
+    ("rows", "cnn", "mlp"),
+    [
+        (0, 0.3, 0.5),
+        (1, 0.3, 0.5),
+        (15_000, 0.3, 0.5),
+        (15_200, 0.298, 0.497),
+        (46_556, 0.191, 0.318),
+        (150_000, 0.119, 0.199),
+        (15_000_000, 0.019, 0.032),
+        (1_000_000_000, 0.004, 0.006),
+    ],
+)
+def test_auto_drops_fewer_units_the_more_titles_there_are(changed, rows, cnn, mlp):
+    auto = parse_params(changed({"cnn.dropout": "auto", "mlp.dropout": "auto"}))
+    given = parse_params(changed({"cnn.dropout": "3e-1", "mlp.dropout": 0}))
+    for params, dropped in ((auto, (cnn, mlp)), (given, (0.3, 0))):
+        found = tuple(params.network(name).architecture(rows)["dropout"] for name in ("cnn", "mlp"))
+        assert found == dropped
 
 
 @pytest.mark.parametrize("key", ["subword_max", "subword_min"])

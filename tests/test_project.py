@@ -414,10 +414,10 @@ def test_upgrading_names_the_parameters_that_files_of_the_version_before_lack() 
         r"^\| parameter \| do \|\n\|---\|---\|\n((?:\|.*\n)+)", read("docs/upgrading.md"), re.M
     )
     added = re.findall(r"`(\w+)\.(\w+)`", table)
-    assert len(added) == 7
+    assert len(added) == 9
     for section, name in added:
         del values[section][name]
-    with pytest.raises(ValueError, match=r"has 7 problems") as told:
+    with pytest.raises(ValueError, match=r"has 9 problems") as told:
         parse_params(values, "params.yaml")
     for section, name in added:
         assert f"{section}.{name}: " in str(told.value)

@@ -79,7 +79,7 @@ space:
     for words in (
         "mlp.learning_rat: unknown parameter; did you mean mlp.learning_rate?",
         "space.dropout: unknown parameter; did you mean mlp.dropout?",
-        "space.mlp.dropout: Input should be less than 1",
+        "space.mlp.dropout: must be auto or a number from 0 on, less than 1",
         "space.mlp.epochs: must be auto or a whole number from 1",
         "space.cnn.dropout: does not change the mlp",
         "space.seed: is luck",
@@ -97,7 +97,7 @@ space:
     [
         (
             "network: mlp\nspace: {mlp.dropout: {low: 0, high: 1.5}}",
-            "space.mlp.dropout: Input should be",
+            "space.mlp.dropout: must be auto or a number",
         ),
         (
             "network: mlp\nspace: {mlp.epochs: {choices: [3, 0]}}",
@@ -236,7 +236,7 @@ def test_values_that_fit_those_of_other_entries_are_taken(tmp_path: Path, entrie
 
 def test_mistakes_elsewhere_do_not_make_a_value_one(tmp_path: Path) -> None:
     text = "network: mlp\nspace: {mlp.batch_size: {choices: [64]}, mlp.min_steps: {choices: [null]},"
-    with pytest.raises(ValueError, match=r"has 1 mistake:\n  space\.mlp\.dropout: Input should be"):
+    with pytest.raises(ValueError, match=r"has 1 mistake:\n  space\.mlp\.dropout: must be auto or"):
         space(f"{text} mlp.dropout: {{choices: [1.5]}}}}", tmp_path)
 
 

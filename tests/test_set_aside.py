@@ -112,18 +112,19 @@ def looks(*wrong):
 
 
 @both_networks
-def test_what_is_set_aside_teaches_nothing(monkeypatch, name):
+@pytest.mark.parametrize("heads", [1, 3])
+def test_what_is_set_aside_teaches_nothing(monkeypatch, name, heads):
     told(monkeypatch, looks(2, 7))
-    whole = training(name, batch_size=8, set_aside_below=0.25)
+    whole = training(name, batch_size=8, set_aside_below=0.25, heads=heads)
     whole._set_aside()
     whole._epoch(1, lambda: None)
     left = [place for place in range(8) if place not in (2, 7)]
     rest = encoded([TITLES[place] for place in left], [CATEGORIES[place] for place in left])
-    without = training(name, rest, batch_size=8)
+    without = training(name, rest, batch_size=8, heads=heads)
     without._epoch(1, lambda: None)
     for one, other in zip(weights(whole), weights(without), strict=True):
         torch.testing.assert_close(one, other)
-    plain = training(name, batch_size=8)
+    plain = training(name, batch_size=8, heads=heads)
     plain._epoch(1, lambda: None)
     assert any(not torch.equal(a, b) for a, b in zip(weights(plain), weights(whole), strict=True))
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -57,7 +57,7 @@ MOST_UNITS = 65_536  # of a layer
 MOST_DIMENSIONS = 10_000
 MOST_EPOCHS = 100_000
 MOST_THREADS = 1024
-MOST_LAYERS = 64  # also lengths of filters
+MOST_LAYERS = 64  # also lengths of filters, and heads
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Words = Annotated[int, Field(ge=1, le=MOST_WORDS)]
@@ -100,15 +100,9 @@ Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def _auto_or(most: int, value: object) -> object:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    if value != "auto" and not (is_number and 1 <= value <= most):  # type: ignore[operator]
-        raise ValueError(f"must be auto or a whole number from 1 to {most}")
-    return value
-
-
-Passes = Annotated[Epochs | Literal["auto"], BeforeValidator(partial(_auto_or, MOST_EPOCHS))]
-BatchSize = Annotated[Positive | Literal["auto"], BeforeValidator(partial(_auto_or, MOST))]
+Passes = Annotated[Epochs | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST_EPOCHS))]
+BatchSize = Annotated[Positive | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST))]
+Dropout = Annotated[Share | Literal["auto"], BeforeValidator(auto.or_share)]
 
 
 @dataclass(frozen=True)
@@ -228,10 +222,16 @@ class Embed(_Section):
 
 
 class Training(_Section):
-    """Parameters of every network; the section of a network adds its own."""
+    """Parameters of every network; the section of a network adds its own.
 
-    dropout: Share
+    most_dropout: what `dropout: auto` is for few titles.
+    """
+
+    most_dropout: ClassVar[float] = 0.3
+
+    dropout: Dropout
     word_dropout: Share
+    heads: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
     freeze_embeddings: Freeze
     subword_buckets: Annotated[int, Field(ge=0, le=MOST_BUCKETS)]
     subword_min: Letters
@@ -286,21 +286,21 @@ class Training(_Section):
         """The epochs of a training on so many rows, unless it stops early."""
         return auto.epochs(rows) if self.epochs == "auto" else self.epochs
 
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """Keyword arguments of the network: its own parameters and dropout."""
+    def architecture(self, rows: int) -> dict[str, Any]:
+        """Keyword arguments of a network for so many rows of train: its own parameters and dropout."""
         own = self.model_dump(mode="json", exclude=set(Training.model_fields))
-        return own | {"dropout": self.dropout}
+        found = auto.dropout(rows, self.most_dropout) if self.dropout == "auto" else self.dropout
+        return own | {"dropout": found}
 
     @classmethod
     def check_architecture(cls, given: object) -> None:
         """Raise ValueError unless values, such as those of a saved model, can be an `architecture`."""
-        shared = Training.model_fields.keys() - {"dropout"}
+        shared = Training.model_fields.keys()
         fields: dict[str, Any] = {
             name: (field.annotation, field)
             for name, field in cls.model_fields.items()
             if name not in shared
-        }
+        } | {"dropout": (Share, ...)}
         try:
             create_model("Architecture", __base__=_Section, **fields).model_validate(given)
         except ValidationError as error:
@@ -352,11 +352,8 @@ def schema(sections: Mapping[str, type[Training]]) -> type[Params]:
 
 
 def note_without_effect(section: str, found: Mapping[str, str]) -> None:
-    """Say on stderr which parameters of a section change nothing in this run; nothing if all do.
-
-    Args:
-        found: names of parameters, each with the reason.
-    """
+    """Say on stderr which parameters of a section, `found` with the reason of each, change nothing in
+    this run; nothing if all do."""
     parts = []
     for reason in dict.fromkeys(found.values()):
         names = [f"{section}.{name}" for name in found if found[name] == reason]

@@ -228,6 +228,7 @@ def yaml_bomb_of_a_search(place: Place, text: str | bytes) -> None:
 HUGE: dict[str, tuple[str, str]] = {
     "filter_count": ("filter_count", "1000000000000"),
     "fc_size": ("fc_size", "1000000000000"),
+    "heads": ("heads", "1000000000000"),
     "filter_lengths": ("filter_lengths", "[2, 1000000000000]"),
     "hidden_layers, wide": ("hidden_layers", "[1000000000000]"),
     "hidden_layers, many": ("hidden_layers", "[" + ", ".join(["8"] * 100_000) + "]"),

@@ -1,8 +1,10 @@
-"""What `auto` stands for in the sections of the networks: numbers that follow from the rows of train."""
+"""What `auto` stands for in the sections of the networks, numbers that follow from the rows of train,
+and what may be given in its place."""
 
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 # Titles per step. Fewer make gradients so noisy that the filters of a CNN hardly learn.
 SMALLEST_BATCH, LARGEST_BATCH = 96, 1024
@@ -11,6 +13,9 @@ _EPOCHS, MOST_PASSES = 12, 48
 # Titles shown in all passes together, where that asks for more passes and where it asks for fewer. The
 # vector of a word that occurs three times moves three times a pass, so that few rows take many passes.
 _FEW_SHOWN, _MANY_SHOWN = 144_000, 12_000_000
+# Titles in train up to which dropout is at its most, and the power of their number by which it falls:
+# it keeps networks from memorising labels, and of more titles they can memorise fewer.
+_FEW_ROWS, _FALL = 15_000, 0.4
 
 
 def batch_size(rows: int, min_steps: int) -> int:
@@ -24,3 +29,31 @@ def epochs(rows: int) -> int:
     shown = max(rows, 1)
     more, fewer = math.ceil(_FEW_SHOWN / shown), math.ceil(_MANY_SHOWN / shown)
     return min(max(_EPOCHS, min(MOST_PASSES, more)), fewer)
+
+
+def dropout(rows: int, most: float) -> float:
+    """Share of units dropped: `most` for 15,000 titles or fewer, 0.4 of it for 150,000, 0.06 for 15
+    million."""
+    # Three digits: the last ones of a power differ between libraries.
+    return round(most * min(1.0, math.pow(_FEW_ROWS / max(rows, 1), _FALL)), 3)
+
+
+def or_whole(most: int, value: object) -> object:
+    """Check that a value is auto or from 1 to `most`, for pydantic."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 1 <= value <= most):  # type: ignore[operator]
+        raise ValueError(f"must be auto or a whole number from 1 to {most}")
+    return value
+
+
+def or_share(value: object) -> object:
+    """Check that a value is auto or a share, for pydantic; returns the number."""
+    number = None if isinstance(value, bool) else value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            number = float(value)
+    if value == "auto":
+        return value
+    if not (isinstance(number, int | float) and 0 <= number < 1):
+        raise ValueError("must be auto or a number from 0 on, less than 1")
+    return number

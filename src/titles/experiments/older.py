@@ -25,6 +25,7 @@ _BEFORE: dict[str, dict[str, Any]] = {
     },
     "batch_size": {
         "word_dropout": 0.0,
+        "heads": 1,
         "subword_buckets": 0,
         "schedule": "constant",
         "logit_adjustment": 0.0,

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, max_over_time_conv
-from titles.models.parts.network import Network
+from titles.models.parts.network import Network, Output
 from titles.models.parts.products import Linear, plus_bias
 from titles.params import Sizes, Training, Units, distinct
 
@@ -30,6 +30,13 @@ class CNNSection(Training):
     filter_lengths: Annotated[Sizes, AfterValidator(distinct)]
     filter_count: Units
     fc_size: Units
+
+    @field_validator("fc_size")
+    @classmethod
+    def _enough_for_heads(cls, fc_size: int, info: ValidationInfo) -> int:
+        if fc_size < (heads := info.data.get("heads", 1)):
+            raise ValueError(f"is {fc_size}, which is less than heads = {heads}")
+        return fc_size
 
     def check_titles(self, max_words: int) -> None:
         if max(self.filter_lengths) > max_words:
@@ -69,7 +76,7 @@ class TitleCNN(Network):
         self.filters = WindowFilters(embedding.dimension, filter_lengths, filter_count)
         self.dropout = Dropout(dropout)
         self.hidden = Linear(filter_count * len(filter_lengths), fc_size)
-        self.output = Linear(fc_size, classes)
+        self.output = Output(fc_size, classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""

@@ -11,13 +11,13 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from titles.data.contract import Batch
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.layers import Dropout, embedding_bag
-from titles.models.parts.network import Network
+from titles.models.parts.network import Network, Output
 from titles.models.parts.products import Linear
 from titles.params import MOST_WORDS, Sizes, Training
 
@@ -25,8 +25,17 @@ from titles.params import MOST_WORDS, Sizes, Training
 class MLPSection(Training):
     """The section `mlp` of params.yaml."""
 
+    most_dropout = 0.5
+
     leading_words: Annotated[int, Field(ge=0, le=MOST_WORDS)]
     hidden_layers: Sizes
+
+    @field_validator("hidden_layers")
+    @classmethod
+    def _enough_for_heads(cls, hidden_layers: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if hidden_layers[-1] < (heads := info.data.get("heads", 1)):
+            raise ValueError(f"ends with {hidden_layers[-1]}, which is less than heads = {heads}")
+        return hidden_layers
 
     def beyond_titles(self, longest: int) -> dict[str, str]:
         if self.leading_words <= longest:
@@ -71,7 +80,7 @@ class TitleMLP(Network):
         sizes = [means * embedding.dimension, *hidden_layers]
         self.hidden = nn.ModuleList(Linear(size, following) for size, following in pairwise(sizes))
         self.dropout = Dropout(dropout)
-        self.output = Linear(sizes[-1], classes)
+        self.output = Output(sizes[-1], classes)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C)."""

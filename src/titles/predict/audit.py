@@ -132,9 +132,10 @@ def held_out(titles: EncodedTitles, fold_N: Ints, params: Params, name: str = "m
         started = time.perf_counter()
         device = set_up(params.compute, params.seed)
         embedding = new_embedding(settings, words)
-        network = NETWORKS[name](embedding, len(labels), **settings.architecture).to(device)
         held_N = fold_N == fold
         train = titles.select(~held_N)
+        architecture = settings.architecture(len(train))
+        network = NETWORKS[name](embedding, len(labels), **architecture).to(device)
         least, weights = np.inf, network.state_dict()
         trainer = Trainer(network, train, validation, len(labels), settings, params.seed, device)
         for record in trainer.epochs():

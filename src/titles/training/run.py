@@ -55,7 +55,7 @@ def train(name: str, network: type[Network], params: Params) -> None:
         found = without_effect(settings, train_split, len(labels)) | settings.beyond_titles(longest)
         note_without_effect(name, found)
         _note_machine(name, settings, params, device)
-    architecture = settings.architecture
+    architecture = settings.architecture(len(train_split))
     embedding = new_embedding(settings, words)
     _check_memory(name, network.planned(embedding, len(labels), architecture))
     made = network(embedding, len(labels), **architecture).to(device)
@@ -224,6 +224,7 @@ def _train(
     trainable = sum(p.numel() for p in model.network.parameters())
     print(
         f"{model.name}: {len(train_split)} titles in batches of {model.training['batch_size']}, "
+        f"{model.settings['dropout']:.2g} of units dropped, "
         f"{trainable:,} trainable parameters, on {device}"
     )
     records: list[EpochRecord] = []

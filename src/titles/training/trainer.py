@@ -1,6 +1,6 @@
 """The training loop of every network: step, epoch, checkpoint state. It knows no tracker and no path.
 
-Legend: N titles, B titles of a batch, L tokens, C categories.
+Legend: N titles, B titles of a batch, L tokens, C categories, M titles of a batch once for each head.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from titles.data.outcomes import balanced_accuracy
 from titles.models.parts import distributed
 from titles.models.parts.embedding import embedding_of
 from titles.models.parts.inference import DivergedError, evaluate
+from titles.models.parts.network import output_of
 from titles.models.parts.products import total
 from titles.params import Training
 from titles.training.objective import Objective
@@ -71,7 +72,8 @@ class Trainer:
     """Trains a network in place. Its state can be saved and restored between two steps.
 
     Raises:
-        ValueError: the train or the validation split is empty.
+        ValueError: the train or the validation split is empty, or there are more heads than units before
+            the last layer.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Trainer:
                     "so give prepare.source more rows"
                 )
         distributed.same(model.state_dict().values())
+        output_of(model).divide(settings.heads)
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
@@ -253,7 +256,7 @@ class Trainer:
         return float(losses) / len(self._titles), len(self._titles) - before
 
     def _step(self, rows: NDArray[np.int64], counts: bool) -> Tensor:
-        """One step; returns the sum of the batch's cross-entropies.
+        """One step; returns the sum of the batch's cross-entropies, each the mean of those by the heads.
 
         Args:
             counts: False if no title was left for this process: the one it got has no weight.
@@ -268,24 +271,26 @@ class Trainer:
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
         ):
-            logits_BC = self._network(batch).float()
-        losses_B, log_right_B = self._objective.losses(logits_BC, batch.labels_B)
-        weight_B = self._objective.weights(batch.labels_B, log_right_B, self.progress)
+            logits_MC = self._network(batch).float()
+        heads = self._settings.heads
+        labels_M = batch.labels_B.repeat(heads)
+        losses_M, log_right_M = self._objective.losses(logits_MC, labels_M)
+        weight_M = self._objective.weights(labels_M, log_right_M, self.progress)
         if len(self._kept_N):
-            weight_B = weight_B * self._kept_N[torch.from_numpy(rows)].to(weight_B)
+            weight_M = weight_M * self._kept_N[torch.from_numpy(rows)].repeat(heads).to(weight_M)
         if not counts:
-            losses_B, weight_B = losses_B[:0], weight_B[:0]
+            losses_M, weight_M = losses_M[:0], weight_M[:0]
         # By the weights of the whole batch, since gradients are averaged over the processes.
-        weight = distributed.mean(total(weight_B)).clamp(min=_TINY)  # 0 if all titles are set aside
-        loss = (losses_B * weight_B).sum() / weight
+        weight = distributed.mean(total(weight_M)).clamp(min=_TINY)  # 0 if all titles are set aside
+        loss = (losses_M * weight_M).sum() / weight
         loss.backward()  # type: ignore[no-untyped-call]
         distributed.average_gradients(self._network.parameters())
         for optimiser in self._optimisers:
             optimiser.step()
         self._steps_done += 1
         if self._objective.is_plain or not counts:
-            return total(losses_B)
-        return F.cross_entropy(logits_BC.detach(), batch.labels_B, reduction="sum")
+            return total(losses_M) / heads
+        return F.cross_entropy(logits_MC.detach(), labels_M, reduction="sum") / heads
 
     def _set_rates(self) -> None:
         if self._settings.schedule == "one_cycle":

@@ -89,6 +89,10 @@ class Linear(nn.Linear):
         return linear(given, self.weight, self.bias)
 
 
+class Output(Linear):
+    """The last layer of a network."""
+
+
 def linear(given_BI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """The product (B, O). oneDNN, of which torch has only a private operator, adds in the same order on
     every processor."""
