@@ -102,7 +102,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 Passes = Annotated[Epochs | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST_EPOCHS))]
 BatchSize = Annotated[Positive | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST))]
-Dropout = Annotated[Share | Literal["auto"], BeforeValidator(auto.or_share)]
+# The last validator comes first: a number as text is one.
+Dropout = Annotated[Share | Literal["auto"], BeforeValidator(auto.or_share), BeforeValidator(_number)]
 
 
 @dataclass(frozen=True)

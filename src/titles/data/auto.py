@@ -4,7 +4,6 @@ and what may be given in its place."""
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 
 # Titles per step. Fewer make gradients so noisy that the filters of a CNN hardly learn.
 SMALLEST_BATCH, LARGEST_BATCH = 96, 1024
@@ -47,13 +46,8 @@ def or_whole(most: int, value: object) -> object:
 
 
 def or_share(value: object) -> object:
-    """Check that a value is auto or a share, for pydantic; returns the number."""
-    number = None if isinstance(value, bool) else value
-    if isinstance(value, str):
-        with suppress(ValueError):
-            number = float(value)
-    if value == "auto":
-        return value
-    if not (isinstance(number, int | float) and 0 <= number < 1):
+    """Check that a value is auto or a share, for pydantic."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value != "auto" and not (is_number and 0 <= value < 1):  # type: ignore[operator]
         raise ValueError("must be auto or a number from 0 on, less than 1")
-    return number
+    return value

@@ -55,11 +55,11 @@ def train(name: str, network: type[Network], params: Params) -> None:
         found = without_effect(settings, train_split, len(labels)) | settings.beyond_titles(longest)
         note_without_effect(name, found)
         _note_machine(name, settings, params, device)
-    architecture = settings.architecture(len(train_split))
+    rows = len(train_split)
+    architecture = settings.architecture(rows)
     embedding = new_embedding(settings, words)
     _check_memory(name, network.planned(embedding, len(labels), architecture))
     made = network(embedding, len(labels), **architecture).to(device)
-    rows = len(train_split)
     used = {
         "epochs": settings.passes(rows),
         "batch_size": settings.titles_per_step(rows),

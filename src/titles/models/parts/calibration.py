@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from titles.data.batching import Batcher, ordered
 from titles.data.encoded import EncodedTitles
 from titles.models.parts.embedding import embedding_of
+from titles.models.parts.network import output_of
 from titles.models.parts.saved import SavedModel
 
 LEAST, MOST = 0.05, 20.0
@@ -104,7 +105,7 @@ def _normalisers(logits_BC: Tensor) -> Tensor:
 @torch.no_grad()
 def divide_logits(network: nn.Module, temperature: float) -> None:
     """Divide the logits by changing the output layer in place; the ranking of categories stays."""
-    for values in network.get_submodule("output").parameters():
+    for values in output_of(network).parameters():
         values.div_(temperature)
 
 
@@ -112,7 +113,7 @@ def divide_logits(network: nn.Module, temperature: float) -> None:
 def _logits(network: nn.Module, titles: EncodedTitles, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits (N, C) and labels (N,) of evenly spaced titles of the split, on the CPU, in any order."""
     network.eval()
-    categories = len(next(network.get_submodule("output").parameters()))
+    categories = output_of(network).out_features
     count = min(len(titles), _TITLES, max(_LOGITS // categories, _BATCH))
     among = np.linspace(0, len(titles) - 1, count).astype(np.int64)
     batcher = Batcher(titles, embedding_of(network).subwords, device)
