@@ -59,8 +59,8 @@ MUTANTS = [
     Mutant(
         "a head sets other titles aside than the first",
         "src/titles/training/trainer.py",
-        ".repeat(heads).to(weight_M)",
-        ".repeat_interleave(heads).to(weight_M)",
+        ".repeat(self._heads).to(weight_M)",
+        ".repeat_interleave(self._heads).to(weight_M)",
         "test_set_aside.py",
     ),
     Mutant(

@@ -157,7 +157,7 @@ def test_the_best_epoch_is_what_is_saved_and_reported(recorder, name, freeze, le
     assert (model.name, model.text) == (name, TEXT_RULES)
     assert json.loads((METRICS / f"{name}.json").read_text()) == {
         name: recorder.summary,
-        "used": {"epochs": 5, "batch_size": 3, "machine": processor.machine(True)},
+        "used": {"epochs": 5, "batch_size": 3, "heads": 1, "machine": processor.machine(True)},
     }
     assert recorder.summary["best_epoch"] == best
     for key in ("train_loss", "validation_loss", "validation_accuracy", "validation_balanced_accuracy"):

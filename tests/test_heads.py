@@ -1,12 +1,17 @@
 """Training in heads: each has a share of the units before the last layer, and a loss of its own."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from networks import CATEGORIES, NAMES, C, batch_for, encoded, fit, gradient, network, settings
+from titles.data.contract import QUALITIES
 from titles.models.parts.network import Output
+from titles.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 NO_STEP = 1e-30  # a learning rate that moves no float
@@ -92,6 +97,18 @@ def test_heads_weigh_titles_by_what_they_think_themselves(name):
     ((losses_M * weight_M).sum() / weight_M.sum()).backward()
     for ours, parameter in zip(found, net.output.parameters(), strict=True):
         torch.testing.assert_close(ours, gradient(parameter))
+
+
+@both_networks
+@pytest.mark.parametrize(("unreliable", "heads"), [(0, 1), (1, 4), (len(CATEGORIES), 4)])
+def test_heads_follow_from_the_labels_that_are_said_to_be_unreliable(name, unreliable, heads):
+    qualities_N = np.full(len(CATEGORIES), QUALITIES.index("reliable"), np.uint8)
+    qualities_N[:unreliable] = QUALITIES.index("unreliable")
+    titles = replace(encoded(), qualities=qualities_N)
+    assert titles.unreliable == unreliable / len(titles)
+    net = network(name)
+    Trainer(net, titles, encoded(), C, settings(name, heads="auto"), 1, CPU)
+    assert net.output.heads == heads
 
 
 @both_networks

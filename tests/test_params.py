@@ -340,7 +340,7 @@ def test_lists_of_any_length_are_set_back_too(tmp_path, name, value):
         pytest.param(
             {"cnn.heads": 65},
             "cnn.heads",
-            "less than or equal to 64",
+            "must be auto or a whole number from 1 to 64",
             id="more heads than any use",
         ),
         pytest.param(
@@ -476,6 +476,22 @@ def test_auto_drops_fewer_units_the_more_titles_there_are(changed, rows, cnn, ml
     for params, dropped in ((auto, (cnn, mlp)), (given, (0.3, 0))):
         found = tuple(params.network(name).architecture(rows)["dropout"] for name in ("cnn", "mlp"))
         assert found == dropped
+
+
+@pytest.mark.parametrize(
+    ("given", "unreliable", "heads"),
+    [("auto", 0.0, 1), ("auto", 0.1, 1), ("auto", 0.11, 4), ("auto", 1.0, 4), (1, 1.0, 1), (7, 0.0, 7)],
+)
+def test_auto_makes_heads_where_labels_are_unreliable(changed, given, unreliable, heads):
+    section = parse_params(changed({"cnn.heads": given})).network("cnn")
+    assert section.heads_of(512, unreliable) == heads
+    if given == "auto":
+        assert [section.heads_of(units, 1.0) for units in (1, 3, 5)] == [1, 3, 4]
+
+
+def test_auto_makes_as_many_heads_as_there_are_units(changed):
+    values = changed({"mlp.heads": "auto", "mlp.hidden_layers": [512, 3], "cnn.fc_size": 1})
+    parse_params(values)
 
 
 @pytest.mark.parametrize("key", ["subword_max", "subword_min"])

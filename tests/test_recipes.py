@@ -79,9 +79,7 @@ NOT_RUN = {
     ),
     "dvc exp run -S prepare.corrections=data/corrections/audit.csv": "the same",
     "dvc exp run -S embed.method=encoder": "test_encoder.py has the vectors",
-    "dvc exp run -S cnn.heads=4 -S mlp.heads=4 -S cnn.dropout=auto -S mlp.dropout=auto": (
-        "test_experiment.py has heads, test_params.py what is dropped"
-    ),
+    "dvc exp run -S cnn.heads=4 -S mlp.heads=4": "test_experiment.py has heads",
     "dvc exp run -S cnn.batch_size=512 -S cnn.min_steps=null": "test_pipeline.py has it",
 }
 ROWS = 1_500

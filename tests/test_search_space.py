@@ -45,7 +45,6 @@ def test_dvc_is_given_the_values_that_were_proposed(tmp_path: Path) -> None:
 def test_the_default_is_part_of_the_space_as_far_as_the_space_has_it(tmp_path: Path) -> None:
     assert space(GOOD, tmp_path).default() == {
         "mlp.learning_rate": 4e-3,
-        "mlp.dropout": 0.5,
         "mlp.leading_words": 2,
         "mlp.hidden_layers": "[512]",
         "mlp.freeze_embeddings": False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +61,7 @@ Positive = Annotated[int, Field(ge=1, le=MOST)]
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Words = Annotated[int, Field(ge=1, le=MOST_WORDS)]
 Units = Annotated[int, Field(ge=1, le=MOST_UNITS)]
+Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
 Letters = Annotated[int, Field(ge=1, le=MOST_LETTERS)]
@@ -99,9 +99,10 @@ Place = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 Fraction = Annotated[Number, Field(gt=0, le=0.4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
-
+# A number, or what follows from the rows of train.
 Passes = Annotated[Epochs | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST_EPOCHS))]
 BatchSize = Annotated[Positive | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST))]
+Heads = Annotated[Layers | Literal["auto"], BeforeValidator(partial(auto.or_whole, MOST_LAYERS))]
 # The last validator comes first: a number as text is one.
 Dropout = Annotated[Share | Literal["auto"], BeforeValidator(auto.or_share), BeforeValidator(_number)]
 
@@ -232,7 +233,7 @@ class Training(_Section):
 
     dropout: Dropout
     word_dropout: Share
-    heads: Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+    heads: Heads
     freeze_embeddings: Freeze
     subword_buckets: Annotated[int, Field(ge=0, le=MOST_BUCKETS)]
     subword_min: Letters
@@ -286,6 +287,14 @@ class Training(_Section):
     def passes(self, rows: int) -> int:
         """The epochs of a training on so many rows, unless it stops early."""
         return auto.epochs(rows) if self.epochs == "auto" else self.epochs
+
+    def heads_of(self, units: int, unreliable: float) -> int:
+        """Heads of a last layer that reads so many units.
+
+        Args:
+            unreliable: share of the titles of train whose labels are said to be unreliable.
+        """
+        return min(auto.heads(unreliable), units) if self.heads == "auto" else self.heads
 
     def architecture(self, rows: int) -> dict[str, Any]:
         """Keyword arguments of a network for so many rows of train: its own parameters and dropout."""
@@ -350,17 +359,6 @@ def schema(sections: Mapping[str, type[Training]]) -> type[Params]:
     """Parameters with a section for each network, by name."""
     fields: dict[str, Any] = {name: (section, ...) for name, section in sections.items()}
     return create_model("Params", __base__=Params, **fields)
-
-
-def note_without_effect(section: str, found: Mapping[str, str]) -> None:
-    """Say on stderr which parameters of a section, `found` with the reason of each, change nothing in
-    this run; nothing if all do."""
-    parts = []
-    for reason in dict.fromkeys(found.values()):
-        names = [f"{section}.{name}" for name in found if found[name] == reason]
-        parts.append(f"{', '.join(names)} ({reason})")
-    if parts:
-        print(f"note: without effect in this run: {'; '.join(parts)}", file=sys.stderr)
 
 
 # Names that parameters had before.

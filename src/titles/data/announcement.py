@@ -1,9 +1,10 @@
-"""Which stage of how many runs, for whoever watches `dvc repro`."""
+"""For whoever watches `dvc repro`: which stage of how many runs, and what changes nothing in it."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ def announce() -> None:
         return
     if stage in order:
         print(f"stage {order.index(stage) + 1} of {len(order)}", file=sys.stderr, flush=True)
+
+
+def note_without_effect(section: str, found: Mapping[str, str]) -> None:
+    """Say on stderr which parameters of a section, `found` with the reason of each, change nothing in
+    this run; nothing if all do."""
+    parts = []
+    for reason in dict.fromkeys(found.values()):
+        names = [f"{section}.{name}" for name in found if found[name] == reason]
+        parts.append(f"{', '.join(names)} ({reason})")
+    if parts:
+        print(f"note: without effect in this run: {'; '.join(parts)}", file=sys.stderr)
 
 
 def _order(stages: dict[str, dict[str, Any]]) -> list[str]:

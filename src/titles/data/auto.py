@@ -15,6 +15,8 @@ _FEW_SHOWN, _MANY_SHOWN = 144_000, 12_000_000
 # Titles in train up to which dropout is at its most, and the power of their number by which it falls:
 # it keeps networks from memorising labels, and of more titles they can memorise fewer.
 _FEW_ROWS, _FALL = 15_000, 0.4
+# Heads where labels are often wrong, and the share of them said to be unreliable above which that is so.
+_HEADS, _OFTEN = 4, 0.1
 
 
 def batch_size(rows: int, min_steps: int) -> int:
@@ -35,6 +37,11 @@ def dropout(rows: int, most: float) -> float:
     million."""
     # Three digits: the last ones of a power differ between libraries.
     return round(most * min(1.0, math.pow(_FEW_ROWS / max(rows, 1), _FALL)), 3)
+
+
+def heads(unreliable: float) -> int:
+    """Heads of a network: 4 where more than a tenth of the labels are said to be unreliable, else 1."""
+    return _HEADS if unreliable > _OFTEN else 1
 
 
 def or_whole(most: int, value: object) -> object:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from titles.data.contract import PAD, UNK
+from titles.data.contract import PAD, QUALITIES, UNK
 from titles.data.documents import read_json
 from titles.data.files import read_lines
 
@@ -30,6 +30,7 @@ _FILES: dict[str, Any] = {
     "files": np.uint32,
     "lines": np.int64,
 }
+_UNRELIABLE = QUALITIES.index("unreliable")
 _UNKNOWN_WORDS = "unknown_words.txt"
 _FILE_NAMES = "files.json"  # a name may hold a newline
 
@@ -64,6 +65,11 @@ class EncodedTitles:
     def lengths(self) -> NDArray[np.int64]:
         """(N,) tokens per title."""
         return np.diff(self.ends, prepend=np.int64(0))
+
+    @property
+    def unreliable(self) -> float:
+        """Share of the titles whose label is said to be unreliable; 0 if there are none."""
+        return float(np.mean(self.qualities == _UNRELIABLE)) if len(self) else 0.0
 
     def write(self, folder: Path) -> None:
         folder.mkdir()

@@ -34,7 +34,8 @@ class CNNSection(Training):
     @field_validator("fc_size")
     @classmethod
     def _enough_for_heads(cls, fc_size: int, info: ValidationInfo) -> int:
-        if fc_size < (heads := info.data.get("heads", 1)):
+        heads = info.data.get("heads", "auto")
+        if heads != "auto" and fc_size < heads:
             raise ValueError(f"is {fc_size}, which is less than heads = {heads}")
         return fc_size
 

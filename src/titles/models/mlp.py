@@ -33,7 +33,8 @@ class MLPSection(Training):
     @field_validator("hidden_layers")
     @classmethod
     def _enough_for_heads(cls, hidden_layers: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if hidden_layers[-1] < (heads := info.data.get("heads", 1)):
+        heads = info.data.get("heads", "auto")
+        if heads != "auto" and hidden_layers[-1] < heads:
             raise ValueError(f"ends with {hidden_layers[-1]}, which is less than heads = {heads}")
         return hidden_layers
 

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from titles.data import contract, vocabulary
+from titles.data.announcement import note_without_effect
 from titles.data.contract import LANGUAGES, SPLITS, UNK
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
 from titles.listings.names import listed
-from titles.params import Prepare, note_without_effect
+from titles.params import Prepare
 from titles.prepare import corrections, drift, effects, reading, selection, split
 from titles.prepare.reading import RejectedFile, Rows, collect
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from titles.data import inputs, processor
+from titles.data.announcement import note_without_effect
 from titles.data.contract import EMBEDDED, METRICS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_folder, write_json
 from titles.data.vocabulary import Vocabulary
 from titles.embed.vectors import coverage, read_pretrained, train
 from titles.models.registry import load_params
-from titles.params import Text, note_without_effect
+from titles.params import Text
 from titles.prepare.text import normalise
 from titles.stages import entry_point
 from titles.tracking.tracked import note_inputs

@@ -3,6 +3,7 @@
 import numpy as np
 
 from titles.data import inputs
+from titles.data.announcement import note_without_effect
 from titles.data.contract import METRICS, MODELS, PLOTS, PREDICTIONS, PREPARED, SETS_FILE, SPLITS
 from titles.data.encoded import EncodedTitles
 from titles.data.files import write_json
@@ -10,7 +11,6 @@ from titles.evaluation import model_card, predictions, sets, tables
 from titles.evaluation.classifiers import Classifiers
 from titles.models.parts.inference import set_up
 from titles.models.registry import CLASSIFIERS, load_params
-from titles.params import note_without_effect
 from titles.stages import entry_point
 
 

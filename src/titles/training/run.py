@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from titles.data import inputs, memory, processor
+from titles.data.announcement import note_without_effect
 from titles.data.auto import LARGEST_BATCH, SMALLEST_BATCH
 from titles.data.contract import EMBEDDED, LABELS, METRICS, MODELS, PLOTS, PREPARED, TEXT, VOCABULARY
 from titles.data.encoded import EncodedTitles, WordVectors
@@ -23,8 +24,8 @@ from titles.models.parts import distributed, saved
 from titles.models.parts.calibration import calibrated
 from titles.models.parts.embedding import WordEmbedding
 from titles.models.parts.inference import machine, set_up
-from titles.models.parts.network import Network
-from titles.params import Params, Text, Training, note_without_effect
+from titles.models.parts.network import Network, output_of
+from titles.params import Params, Text, Training
 from titles.tracking.recording import tracked
 from titles.tracking.tracker import Tracker
 from titles.training import checkpoints
@@ -63,6 +64,7 @@ def train(name: str, network: type[Network], params: Params) -> None:
     used = {
         "epochs": settings.passes(rows),
         "batch_size": settings.titles_per_step(rows),
+        "heads": settings.heads_of(output_of(made).in_features, train_split.unreliable),
         "machine": machine(params.compute),
     }
     model = saved.SavedModel(
@@ -224,7 +226,7 @@ def _train(
     trainable = sum(p.numel() for p in model.network.parameters())
     print(
         f"{model.name}: {len(train_split)} titles in batches of {model.training['batch_size']}, "
-        f"{model.settings['dropout']:.2g} of units dropped, "
+        f"{model.settings['dropout']:.2g} of units dropped, heads: {model.training['heads']}, "
         f"{trainable:,} trainable parameters, on {device}"
     )
     records: list[EpochRecord] = []

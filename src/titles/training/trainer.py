@@ -93,7 +93,9 @@ class Trainer:
                     "so give prepare.source more rows"
                 )
         distributed.same(model.state_dict().values())
-        output_of(model).divide(settings.heads)
+        output = output_of(model)
+        self._heads = settings.heads_of(output.in_features, train.unreliable)
+        output.divide(self._heads)
         self._network = model
         self._settings = settings
         self._titles, self._validation = train, validation
@@ -272,12 +274,11 @@ class Trainer:
             self._device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"
         ):
             logits_MC = self._network(batch).float()
-        heads = self._settings.heads
-        labels_M = batch.labels_B.repeat(heads)
+        labels_M = batch.labels_B.repeat(self._heads)
         losses_M, log_right_M = self._objective.losses(logits_MC, labels_M)
         weight_M = self._objective.weights(labels_M, log_right_M, self.progress)
         if len(self._kept_N):
-            weight_M = weight_M * self._kept_N[torch.from_numpy(rows)].repeat(heads).to(weight_M)
+            weight_M = weight_M * self._kept_N[torch.from_numpy(rows)].repeat(self._heads).to(weight_M)
         if not counts:
             losses_M, weight_M = losses_M[:0], weight_M[:0]
         # By the weights of the whole batch, since gradients are averaged over the processes.
@@ -289,8 +290,8 @@ class Trainer:
             optimiser.step()
         self._steps_done += 1
         if self._objective.is_plain or not counts:
-            return total(losses_M) / heads
-        return F.cross_entropy(logits_MC.detach(), labels_M, reduction="sum") / heads
+            return total(losses_M) / self._heads
+        return F.cross_entropy(logits_MC.detach(), labels_M, reduction="sum") / self._heads
 
     def _set_rates(self) -> None:
         if self._settings.schedule == "one_cycle":
