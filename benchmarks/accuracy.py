@@ -96,13 +96,12 @@ def real(folder: Path, seeds: int) -> Iterator[tuple[Case, Origin]]:
 def with_cuts(
     cases: Iterable[tuple[Case, Origin]], cuts: Sequence[int]
 ) -> Iterator[tuple[Case, Origin]]:
-    """Yield each case, followed by its cuts."""
+    """Yield each case, followed by its cuts. A sample has none: smaller ones are drawn."""
     for case, origin in cases:
         yield case, origin
-        for size in cuts:
-            if not origin.rows or size < origin.rows:
-                name = f"{case.name}-cut-{size}"
-                yield Case(name, case.seed), origin._replace(cut=size, whole=case)
+        for size in cuts if origin.file else ():
+            name = f"{case.name}-cut-{size}"
+            yield Case(name, case.seed), origin._replace(cut=size, whole=case)
 
 
 def is_cut(origin: Origin) -> bool:
@@ -121,7 +120,7 @@ def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> C
     It has the first seed; if a sample is too large for a search, it is the largest smaller sample.
     """
     shorter = [rows for rows, _ in wanted if rows < MOST_ROWS_SEARCHED]
-    if origin.rows >= MOST_ROWS_SEARCHED and shorter and not origin.cut:
+    if origin.rows >= MOST_ROWS_SEARCHED and shorter:
         return Case(f"sample-{max(shorter)}", FIRST_SEED)
     return Case(case.name, FIRST_SEED)
 
@@ -278,7 +277,7 @@ def main() -> None:
         type=int,
         action="append",
         metavar="ROWS",
-        help="training rows that each dataset is also cut to, may be repeated; 0 for no cut "
+        help="training rows that real listings are also cut to, may be repeated; 0 for no cut "
         f"(default: {' '.join(map(str, CUTS))})",
     )
     parser.add_argument(
