@@ -10,6 +10,7 @@ vector, K numbers of a word's vector and encoding together.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,6 +101,7 @@ def blended(
 def _standardise(numbers_WK: NDArray[np.float32], total: float) -> None:
     """Give columns the mean 0, and all numbers a sum of squares, in place; equal rows become 0."""
     numbers_WK -= numbers_WK.mean(axis=0, dtype=np.float64).astype(np.float32)
-    squares = sum(float(np.square(column_W, dtype=np.float64).sum()) for column_W in numbers_WK.T)
+    # Not by sum(), which rounds otherwise since Python 3.12.
+    squares = math.fsum(np.square(column_W, dtype=np.float64).sum() for column_W in numbers_WK.T)
     if squares:
         numbers_WK *= np.float32(np.sqrt(total / squares))

@@ -64,11 +64,12 @@ def components(values: Mapping[int, Sequence[float]]) -> Components:
     if runs == splits:  # no split has two runs
         return Components(None, None)
     means = {split: statistics.fmean(found) for split, found in values.items()}
-    squares = sum((y - means[split]) ** 2 for split, found in values.items() for y in found)
+    squares = math.fsum((y - means[split]) ** 2 for split, found in values.items() for y in found)
     within = squares / (runs - splits)
     if splits == 1:
         return Components(math.sqrt(within), None)
     mean = statistics.fmean(y for found in values.values() for y in found)
-    between = sum(len(values[split]) * (means[split] - mean) ** 2 for split in values) / (splits - 1)
+    between = math.fsum(len(found) * (means[split] - mean) ** 2 for split, found in values.items())
+    between /= splits - 1
     size = (runs - sum(len(found) ** 2 for found in values.values()) / runs) / (splits - 1)
     return Components(math.sqrt(within), math.sqrt(max(0.0, (between - within) / size)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,7 +118,8 @@ def warnings(figures: dict[str, Any], now: Profile, reference: Profile, settings
 
 def _distance(one: dict[str, float], other: dict[str, float]) -> float:
     names = sorted(one.keys() | other.keys())
-    return round(sum(abs(one.get(n, 0) - other.get(n, 0)) for n in names) / 2, _DECIMALS)
+    # Not by sum(), which rounds otherwise since Python 3.12.
+    return round(math.fsum(abs(one.get(n, 0) - other.get(n, 0)) for n in names) / 2, _DECIMALS)
 
 
 def _named(what: str, ours: dict[str, float], theirs: dict[str, float]) -> str:
