@@ -3,6 +3,8 @@ for the products of the networks, whose output layers grow with the categories."
 
 from __future__ import annotations
 
+import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,25 +29,38 @@ ROWS = 4 * MANY
 PARAMS = load_params(ROOT / "params.yaml")
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Processor time of this process: others do not count."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+def costs_about_the_same(few: Callable[[], None], many: Callable[[], None]) -> bool:
+    """Whether `many` costs less than twice what `few` does, by the least processor time of each in up to
+    eight turns: other processes on the same core add to it, half as much again and more. Work for each
+    category and row would be ten times as much."""
+    least = [math.inf, math.inf]
+    for _ in range(8):
+        for place, work in enumerate((few, many)):
+            started = time.process_time()
+            work()
+            least[place] = min(least[place], time.process_time() - started)
+        if least[1] < 2 * least[0]:
+            return True
+    return False
 
 
 @pytest.mark.pipeline
 def test_preparing_a_row_costs_the_same(tmp_path: Path) -> None:
-    spent = []
-    for categories in (FEW, MANY):
+    def preparing(categories: int) -> Callable[[], None]:
         source, folder = tmp_path / f"{categories}.csv", tmp_path / str(categories)
         rows = (f"mesa {row} de {row % 97},C{row % categories}" for row in range(ROWS))
         source.write_text("title,category\n" + "\n".join(rows))
-        folder.mkdir()
         settings = PARAMS.prepare.model_copy(update={"source": str(source)})
-        spent.append(seconds(lambda: prepare(settings, folder)))  # noqa: B023
-        assert len(read_labels(folder / "labels.txt")) == categories
-    assert spent[1] < 2 * spent[0]
+
+        def work() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            prepare(settings, folder)
+            assert len(read_labels(folder / "labels.txt")) == categories
+
+        return work
+
+    assert costs_about_the_same(preparing(FEW), preparing(MANY))
 
 
 def outcomes(categories: int) -> dict[str, Outcomes]:
@@ -63,19 +78,20 @@ def outcomes(categories: int) -> dict[str, Outcomes]:
 @pytest.mark.pipeline
 def test_evaluating_a_title_costs_the_same(tmp_path: Path) -> None:
     titles = EncodedTitles.unlabelled(np.full(MANY, 2, np.int32), np.arange(1, MANY + 1), [])
-    spent = []
-    for categories in (FEW, MANY):
+
+    def evaluating(categories: int) -> Callable[[], None]:
         found, labels = outcomes(categories), [f"C{code}" for code in range(categories)]
 
         def work() -> None:
-            tables.measures(found, found, found, found, PARAMS.evaluate, 1)  # noqa: B023
-            tables.pairs(found, PARAMS.evaluate, 1)  # noqa: B023
-            tables.by_group(found, titles)  # noqa: B023
-            folder = tmp_path / str(len(labels))  # noqa: B023
-            tables.write_tables(found, labels, PARAMS.evaluate, folder, {name: {} for name in found})  # noqa: B023
+            tables.measures(found, found, found, found, PARAMS.evaluate, 1)
+            tables.pairs(found, PARAMS.evaluate, 1)
+            tables.by_group(found, titles)
+            folder = tmp_path / str(categories)
+            tables.write_tables(found, labels, PARAMS.evaluate, folder, {name: {} for name in found})
 
-        spent.append(seconds(work))
-    assert spent[1] < 2 * spent[0]
+        return work
+
+    assert costs_about_the_same(evaluating(FEW), evaluating(MANY))
 
 
 def scores(rows_C: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int8]]:

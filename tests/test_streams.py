@@ -20,7 +20,7 @@ import pytest
 
 from titles.listings import sources, streams
 from titles.listings.files import CSV, JSON_LINES, LINES, PARQUET, format_of, opened
-from titles.listings.names import canonical
+from titles.listings.names import are_canonical, canonical
 
 TITLES = ["Funda Para Celular J7", "Ração úmida 3 kg", "Mesa Ratona, 50 €"]
 CATEGORIES = ["CASES", "PETS", "TABLES"]
@@ -395,3 +395,20 @@ def test_only_the_looks_of_a_name_count() -> None:
     assert {canonical(f"CAM{character}AS") for character in invisible} == {"CAMAS"}
     persian = "\u0645\u06cc\u200c\u062e"  # the joiner shapes letters
     assert canonical(persian) == persian
+    assert are_canonical(["A B", "título ñ", "名前"])
+    assert are_canonical([])
+    for name in [
+        "",
+        " A",
+        "A ",
+        "A  B",
+        "A\tB",
+        "A\nB",
+        "A\u00a0B",
+        "A\u3000B",
+        persian,
+        *NAMES.values(),
+    ]:
+        expected = name.isprintable() and name == canonical(name) != ""
+        assert are_canonical(["A B", name, "título"]) == expected, name
+    assert not any(are_canonical(["A", f"CAM{character}AS"]) for character in invisible)

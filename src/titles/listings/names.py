@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from titles.data.messages import printable
@@ -56,5 +56,19 @@ def _canonical(name: str) -> str:
     return " ".join(name.split())
 
 
+def are_canonical(names: Collection[str]) -> bool:
+    """Whether each name is printable, not empty and its own canonical spelling.
+
+    All at once: a call for each name costs four times as much.
+    """
+    if "" in names or not "".join(names).isprintable():
+        return False
+    lines = "\n".join(names)
+    return not _SPACED.search(lines) and (
+        lines.isascii() or (not _INVISIBLE.search(lines) and unicodedata.is_normalized("NFC", lines))
+    )
+
+
+_SPACED = re.compile("^ | $|  ", re.MULTILINE)  # no other white space is printable
 _REMEMBERED = 256  # characters; thousands of longer names would fill the memory
 _remembered = lru_cache(maxsize=4096)(_canonical)

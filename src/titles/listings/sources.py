@@ -26,7 +26,7 @@ from titles.listings import json_reader, rows, streams
 from titles.listings.chunks import EXCERPT, MISSING, Chunk, CleanChunk
 from titles.listings.csv_reader import Clean, CsvReader
 from titles.listings.files import CSV, KEY_LINES, PARQUET, format_by_name
-from titles.listings.names import canonical, listed
+from titles.listings.names import are_canonical, canonical, listed
 from titles.listings.rows import Batch, Broken, Lines, chunks, groups, is_utf8
 
 if TYPE_CHECKING:
@@ -252,12 +252,7 @@ def _accepted(columns: Columns, max_title_chars: int) -> bool:
 
     def is_allowed(name: str, values: Collection[str]) -> bool:
         if name == "category":
-            return all(
-                value.isprintable()
-                and len(value) <= _LONGEST_CATEGORY
-                and value == canonical(value) != ""
-                for value in values
-            )
+            return max(map(len, values), default=0) <= _LONGEST_CATEGORY and are_canonical(values)
         return set(values) <= set(LANGUAGES if name == "language" else QUALITIES)
 
     return all(
