@@ -17,6 +17,8 @@ import titles  # first: numpy's threads read its settings
 import argparse
 import csv
 import json
+import os
+import platform
 import shutil
 import signal
 import sys
@@ -35,6 +37,7 @@ from results import Case, Result, read_result, write_failure, write_result
 from rows import digest, digest_of_rows
 from workspace import STAGES, Workspace
 
+from titles.data import processor
 from titles.data.contract import LABELS, PREPARED
 from titles.data.encoded import EncodedTitles
 from titles.data.files import read_lines
@@ -112,6 +115,12 @@ def is_cut(origin: Origin) -> bool:
 
 def say(text: str) -> None:
     print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def machine() -> str:
+    """What times depend on: the processor with its extensions, the cores of this process, and Python."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor.machine(False)}; cores: {cores}; Python {platform.python_version()}"
 
 
 def tuned_on(case: Case, origin: Origin, wanted: Sequence[tuple[int, int]]) -> Case:
@@ -254,6 +263,7 @@ class Bench:
             categories=self._categories,
             labels_N=self._labels_N,
             predicted_N=predicted_N,
+            machine=machine(),
             **(found | more),
         )
         write_result(self._case, name, result)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -35,8 +34,11 @@ classifier that gives any are divided by the categories' shares of the training 
 (`prior_corrected`), as balanced accuracy wants it; another is, for most, whether categories are
 weighted in training.
 
-The defaults of params.yaml were chosen on the first seeds of sample-60000 and sample-600000 and on the
-whole real datasets, with their test scores in view (LOG.md); other seeds influenced no decision.
+Many defaults of params.yaml were chosen on the first seeds of sample-60000 and sample-600000 and on the
+whole real datasets, with their test scores in view. Those that this comparison led to (`epochs`,
+`dropout`, `heads`, the learning rate of the CNN) were chosen on validation rows of samples drawn with
+other seeds, and of real datasets and their cuts split with other seeds (LOG.md). Second and third seeds
+influenced no decision.
 
 A dataset named `-cut-` has that many of the training rows of another, drawn by the seed, with the same
 shares of categories; vocabulary and word vectors come from these rows only. Validation and test are
@@ -182,6 +184,14 @@ def differences(found: SetResults) -> str:
     return "\n\n".join(lines)
 
 
+def machines(sets: Sequence[SetResults]) -> str:
+    """On what the results were made: a run that was interrupted may have gone on elsewhere."""
+    by_classifier = (results for found in sets for results in found.found.values())
+    found = sorted({result.machine for results in by_classifier for result in results.values()} - {""})
+    told = "Made on several machines, whose times do not compare:" if len(found) > 1 else "Made on"
+    return f"{told} {'; and on '.join(found)}." if found else ""
+
+
 def summary(sets: Sequence[SetResults]) -> str:
     """A table of all scores, and one of the differences."""
     names = [name for name in ("average", *PEERS) if any(found.of(name) for found in sets)]
@@ -291,12 +301,12 @@ def write_report(cases: Sequence[Case], command: str) -> None:
     """
     names = dict.fromkeys(case.name for case in cases)
     sets = [SetResults([case for case in cases if case.name == name]) for name in names]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     page = "\n\n".join(
         [
             "# Accuracy and time, compared with other classifiers",
             f"```bash\npython benchmarks/packages.py\n{command}\n```",
-            f"{_INTRODUCTION} {cores} CPU core{'s' * (cores != 1)}.",
+            _INTRODUCTION,
+            machines(sets),
             "## Summary",
             summary(sets),
             "![Balanced accuracy against training rows](learning_curve.png)",

@@ -40,7 +40,7 @@ class Result:
     validation: balanced accuracy. train_seconds: without the search for settings.
     setting, trials, budget: the best point of a peer's grid, all points, and the seconds within which
     a point could start. stages: seconds and MiB of our stages.
-    curve: balanced accuracy on validation after each epoch.
+    curve: balanced accuracy on validation after each epoch. machine: processor, cores and Python.
     """
 
     key: str
@@ -60,6 +60,7 @@ class Result:
     stages: Mapping[str, list[float]] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
     seconds: float = 0  # only of the fit
+    machine: str = ""
 
     @property
     def right_N(self) -> Flags:

@@ -288,7 +288,8 @@ def _write_results(case: Any, train_rows: int, shares: dict[str, float]) -> dict
         if name not in ("cnn", "mlp", "average"):
             setting = {"C": 1.0}
             more = {"setting": setting, "trials": [{"setting": setting, "validation": share}]}
-        result = _result(labels_N, share, 10 * place + case.seed, train_rows, **more)
+        machine = "" if name == "mlp" else f"a machine for {case.name}"
+        result = _result(labels_N, share, 10 * place + case.seed, train_rows, machine=machine, **more)
         write_result(case, name, result)
         scores[name] = result.test
     return scores
@@ -319,6 +320,11 @@ def test_the_report_marks_what_is_better_and_names_what_was_not_run(
     write_failure(cases[-1], "sgd", "killed | by signal 9")
     report.write_report(cases, "command")
     page = (tmp_path / "docs/benchmark.md").read_text(encoding="utf-8")
+
+    alone = report.machines([report.SetResults(cases[:1])])
+    assert alone == "Made on a machine for sample-2000."
+    told = "a machine for sample-2000; and on a machine for sample-6000; and on a machine for shop"
+    assert f"Made on several machines, whose times do not compare: {told}" in page
 
     head, summary = page.split("## sample-2000")[0], {}
     for line in head.splitlines():
