@@ -9,6 +9,9 @@ report is printed and written to docs/audit.md.
 
 from __future__ import annotations
 
+import titles.stages  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import csv
 import hashlib

@@ -6,6 +6,9 @@ docs/benchmark.md, and the curves of the last run, as `dvc plots` draws them.
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import json
 import re
 import subprocess

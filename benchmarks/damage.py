@@ -11,6 +11,9 @@ the results so far. `--doctor` tests only the doctor, which is far faster.
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import io
 import os

@@ -5,6 +5,9 @@ python benchmarks/ours.py RESULT   # in a folder where all stages have run
 
 from __future__ import annotations
 
+import titles.stages  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import json
 import time
@@ -14,7 +17,6 @@ from typing import Any
 from rows import read_splits
 from workspace import STAGES
 
-import titles.stages  # noqa: F401  before torch, whose threads read its settings
 from titles.data.contract import METRICS, MODELS, PREPARED
 from titles.data.encoded import EncodedTitles
 from titles.data.files import atomic_file

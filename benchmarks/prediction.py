@@ -8,6 +8,9 @@ whole commands. Needs the networks and prepared rows of the last run. Prints Mar
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import csv
 import shlex

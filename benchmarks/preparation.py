@@ -9,6 +9,9 @@ becomes a list of ids.
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import re
 import tempfile

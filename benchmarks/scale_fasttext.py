@@ -7,6 +7,9 @@ It writes fasttext_LOSS.bin and fasttext_LOSS.json.
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import time
 from collections.abc import Iterator, Sequence

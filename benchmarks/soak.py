@@ -10,6 +10,9 @@ The exit code is 1 if a hash differed or something grew.
 
 from __future__ import annotations
 
+import titles  # noqa: F401  before numpy, whose threads read its settings
+
+# isort: split
 import argparse
 import os
 import shutil

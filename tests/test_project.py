@@ -7,6 +7,7 @@ import inspect
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
@@ -79,6 +80,19 @@ def _room(file: str) -> str:
     """The innermost room of a file of src/titles."""
     parts = Path(file).relative_to("src/titles").with_suffix("").parts
     return next(room for n in (2, 1) if (room := "/".join(parts[:n])) in ROOMS)
+
+
+@pytest.mark.parametrize(
+    "file", sorted(p.name for p in (ROOT / "benchmarks").glob("*.py") if "__main__" in p.read_text())
+)
+def test_a_benchmark_imports_titles_before_packages_that_read_its_settings(file: str) -> None:
+    first = [
+        (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in _tree(ROOT / "benchmarks" / file).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    rooms = [name.split(".")[0] for name in first]
+    assert next(name for name in rooms if name not in sys.stdlib_module_names) == "titles"
 
 
 def test_rooms_import_only_rooms_below_them() -> None:
