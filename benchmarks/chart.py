@@ -9,6 +9,7 @@ from __future__ import annotations
 import titles  # noqa: F401  before numpy, whose threads read its settings
 
 # isort: split
+import argparse
 import json
 import re
 import subprocess
@@ -216,6 +217,9 @@ def draw(chart: Mapping[str, Any], path: Path) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     command = ["dvc", "plots", "show", "Balanced accuracy", "--show-vega"]
     curves = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     draw(json.loads(curves), DOCS / "balanced_accuracy.png")
