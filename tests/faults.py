@@ -514,7 +514,7 @@ MUTANTS = [
         "src/titles/params.py",
         "return min(self.batch_size, rows)",
         "return max(1, min(self.batch_size, rows // 2))",
-        "test_params.py test_objective.py",
+        "test_auto.py test_objective.py",
     ),
     Mutant(
         "a misspelt parameter is taken",
